@@ -1,6 +1,9 @@
 """The suite's command line option, and what every test may use."""
 
+from collections.abc import Iterator
+
 import pytest
+from pytest_django.plugin import DjangoDbBlocker
 
 from tests.support import databases
 
@@ -26,3 +29,11 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
             item.add_marker(pytest.mark.skip(reason=reason))
         if item.get_closest_marker(wrong_database):
             item.add_marker(pytest.mark.skip(reason=f"makes sense on {wrong_database} only"))
+
+
+@pytest.fixture(scope="session")
+def django_db_setup(django_db_setup: None, django_db_blocker: DjangoDbBlocker) -> Iterator[None]:
+    """pytest-django's, and at the end no connection is left that would keep the test database from being dropped."""
+    yield
+    with django_db_blocker.unblock():
+        databases.end_other_connections()

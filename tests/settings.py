@@ -1,7 +1,6 @@
 """Django settings of the test suite, on SQLite or PostgreSQL (see tests/support/databases.py)."""
 
 from i3tasks.types import I3TasksSettings, PullQueue, PushQueue
-
 from tests.support.databases import django_databases
 
 SECRET_KEY = "for tests only"

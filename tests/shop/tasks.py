@@ -4,7 +4,6 @@ import asyncio
 from typing import Any
 
 from i3tasks import task
-
 from tests.shop.models import Order
 
 

@@ -90,6 +90,18 @@ def scratch() -> Path:
     return Path(os.environ[SCRATCH])
 
 
+def end_other_connections() -> None:
+    """End every other session of the test database. asgiref's thread, where the async ORM runs, keeps one for good."""
+    from django.db import connection
+
+    if connection.vendor == "postgresql":
+        with connection.cursor() as cursor:
+            cursor.execute(
+                "SELECT pg_terminate_backend(pid) FROM pg_stat_activity"
+                " WHERE datname = current_database() AND pid <> pg_backend_pid()"
+            )
+
+
 def _option(arguments: list[str], name: str) -> str | None:
     for index, argument in enumerate(arguments):
         if argument == name and index + 1 < len(arguments):
