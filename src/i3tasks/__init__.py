@@ -1,0 +1,42 @@
+"""i3tasks: background tasks for Django on Google Cloud Pub/Sub, async first.
+
+The names below are loaded when first used (PEP 562), so that `settings.py` may import `i3tasks.types` without
+loading models, the Pub/Sub client, or Django's app registry.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from .definition import Task, TaskDecorator, task
+    from .exceptions import I3TasksError
+    from .metadata import TaskMetadata
+    from .retry import RetryPolicy
+
+__version__ = "0.1.0"
+
+_HOMES = {
+    "I3TasksError": "exceptions",
+    "RetryPolicy": "retry",
+    "Task": "definition",
+    "TaskDecorator": "definition",
+    "TaskMetadata": "metadata",
+    "task": "definition",
+}
+
+__all__ = ["I3TasksError", "RetryPolicy", "Task", "TaskDecorator", "TaskMetadata", "task"]
+
+
+def __getattr__(name: str) -> Any:
+    home = _HOMES.get(name)
+    if home is None:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    value = getattr(import_module(f".{home}", __name__), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

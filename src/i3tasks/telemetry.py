@@ -1,0 +1,55 @@
+"""The one place where events become log lines.
+
+Logic says what happened, `emit("try_settled", try_id=7)`, and nothing about how that is shown.
+"""
+
+from __future__ import annotations
+
+import logging
+from typing import Any
+
+import structlog
+
+_LEVELS = {
+    "broker_unavailable": logging.WARNING,
+    "broker_recovered": logging.WARNING,
+    "dispatch_failed": logging.WARNING,
+    "envelope_refused": logging.ERROR,
+    "lease_lost": logging.WARNING,
+    "provisioning_failed": logging.WARNING,
+    "publish_failed": logging.WARNING,
+    "publish_confirmed": logging.DEBUG,
+    "receiver_restarted": logging.WARNING,
+    "settlement_stale": logging.WARNING,
+    "store_unavailable": logging.WARNING,
+    "store_recovered": logging.WARNING,
+    "task_unregistered": logging.ERROR,
+    "try_claimed": logging.DEBUG,
+    "try_failed": logging.WARNING,
+    "try_refused": logging.DEBUG,
+    "try_succeeded": logging.DEBUG,
+    "try_unknown": logging.ERROR,
+    "tries_lost": logging.ERROR,
+    "internal_error": logging.ERROR,
+}
+
+_logger = structlog.wrap_logger(
+    logging.getLogger("i3tasks"),
+    processors=[
+        structlog.stdlib.filter_by_level,
+        structlog.contextvars.merge_contextvars,
+        structlog.processors.format_exc_info,
+        structlog.processors.KeyValueRenderer(key_order=["event"]),
+    ],
+    wrapper_class=structlog.stdlib.BoundLogger,
+)
+
+
+def emit(event: str, **facts: Any) -> None:
+    """Record that `event` happened. Never raises: a broken log handler must not stop a worker."""
+    try:
+        _logger.log(_LEVELS.get(event, logging.INFO), event, **facts)
+    except Exception:
+        logging.lastResort and logging.lastResort.handle(
+            logging.LogRecord("i3tasks", logging.ERROR, __file__, 0, "could not log %s", (event,), None)
+        )
