@@ -1,0 +1,39 @@
+import time
+from argparse import ArgumentParser
+from typing import Any
+
+from django.core.management.base import BaseCommand, CommandError
+
+from census.models import Census
+from census.progress import Progress
+from census.report import executions_of, tries_of
+
+LOOKS_A_SECOND = 5
+
+
+class Command(BaseCommand):
+    help = "Shows the progress of the latest census, from the database, until all its tasks have ended."
+
+    def add_arguments(self, parser: ArgumentParser) -> None:
+        parser.add_argument(
+            "--patience", type=float, default=120, metavar="SECONDS", help="give up when nothing moves for so long"
+        )
+
+    def handle(self, *args: Any, patience: float, **options: Any) -> None:
+        census = Census.objects.latest("pk")
+        progress = Progress(census.files.count(), self.stdout._out)  # type: ignore[attr-defined]
+        last, moved_at = -1, time.monotonic()
+        while unfinished := executions_of(census).filter(finished_at=None).count():
+            done = census.files.exclude(measured_at=None).count()
+            progress.show(done, _note(unfinished))
+            settled = tries_of(census).filter(is_completed=True).count()
+            if settled != last:
+                last, moved_at = settled, time.monotonic()
+            elif time.monotonic() - moved_at > patience:
+                raise CommandError(f"No task has ended for {patience:g} s. Is a worker running?")
+            time.sleep(1 / LOOKS_A_SECOND)
+        progress.close(census.files.exclude(measured_at=None).count())
+
+
+def _note(unfinished: int) -> str:
+    return f", {unfinished} tasks waiting or running"
