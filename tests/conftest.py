@@ -1,11 +1,16 @@
 """The suite's command line option, and what every test may use."""
 
+import os
 from collections.abc import Iterator
+from typing import TYPE_CHECKING
 
 import pytest
 from pytest_django.plugin import DjangoDbBlocker
 
 from tests.support import databases
+
+if TYPE_CHECKING:
+    from tests.support.google_emulator import GoogleEmulator
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -37,3 +42,17 @@ def django_db_setup(django_db_setup: None, django_db_blocker: DjangoDbBlocker) -
     yield
     with django_db_blocker.unblock():
         databases.end_other_connections()
+
+
+@pytest.fixture(scope="session")
+def google_emulator() -> Iterator["GoogleEmulator"]:
+    """Google's own Pub/Sub emulator. Missing, it skips on a newcomer's machine and fails under CI."""
+    from tests.support.google_emulator import GoogleEmulator
+
+    if not GoogleEmulator.available():
+        reason = "Google's Pub/Sub emulator is not installed (gcloud components install pubsub-emulator)"
+        pytest.fail(reason) if os.environ.get("CI") else pytest.skip(reason)
+    emulator = GoogleEmulator()
+    emulator.start()
+    yield emulator
+    emulator.stop()

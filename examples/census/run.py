@@ -88,7 +88,8 @@ class Census:
     def run(self) -> int:
         with contextlib.ExitStack() as running:
             emulator = self.emulator(running)
-            self.manage("migrate", "--verbosity", "0")
+            if self.manage("migrate", "--verbosity", "0"):
+                raise ProcessFailed("The database could not be prepared; the reason stands above.")
             self.await_emulator(emulator)
             web = self.web(running)
             worker = self.worker(running)

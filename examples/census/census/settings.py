@@ -1,6 +1,6 @@
 """Settings of the census. run.py sets the environment variables; each has a default for work by hand.
 
-CENSUS_DATABASE       a postgresql:// URL; without it, SQLite in CENSUS_DATA
+CENSUS_DATABASE       a postgresql:// URL or other connection string; without it, SQLite in CENSUS_DATA
 CENSUS_DATA           folder of the SQLite database (default: .census in the current folder)
 CENSUS_URL            where the web process answers
 CENSUS_NAMESPACE      first part of the names of topics and subscriptions
@@ -39,10 +39,10 @@ def _sqlite() -> dict[str, Any]:
     }
 
 
-def _postgres(url: str) -> dict[str, Any]:
+def _postgres(connection: str) -> dict[str, Any]:
     from psycopg.conninfo import conninfo_to_dict
 
-    parts = conninfo_to_dict(url)
+    parts = conninfo_to_dict(connection)
     names = {"dbname": "NAME", "user": "USER", "password": "PASSWORD", "host": "HOST", "port": "PORT"}
     return {
         "ENGINE": "django.db.backends.postgresql",
@@ -50,8 +50,8 @@ def _postgres(url: str) -> dict[str, Any]:
     }
 
 
-_url = os.environ.get("CENSUS_DATABASE", "")
-DATABASES = {"default": {**(_postgres(_url) if _url else _sqlite()), "CONN_MAX_AGE": 60}}
+_connection = os.environ.get("CENSUS_DATABASE", "")
+DATABASES = {"default": {**(_postgres(_connection) if _connection else _sqlite()), "CONN_MAX_AGE": 60}}
 
 I3TASKS = I3TasksSettings(
     namespace=os.environ.get("CENSUS_NAMESPACE", "census"),

@@ -1,0 +1,84 @@
+"""The README's main job, on each emulator and each database, against a count of our own."""
+
+import ast
+import signal
+import sqlite3
+import sysconfig
+from collections import Counter
+from pathlib import Path
+
+import pytest
+
+from tests.acceptance.conftest import Example
+from tests.support.google_emulator import GoogleEmulator
+
+FILES = 25
+
+
+def own_count(limit: int) -> Counter[str]:
+    """What the report must say, counted without the example's code."""
+    top = Path(sysconfig.get_paths()["stdlib"]).resolve()
+    others = {"site-packages", "dist-packages", "test", "tests", "idle_test", "__pycache__"}
+    names = sorted(path.relative_to(top).as_posix() for path in top.rglob("*.py"))
+    names = [name for name in names if not others & set(name.split("/"))][:limit]
+    counts = Counter(files=len(names))
+    for name in names:
+        content = (top / name).read_bytes()
+        counts["lines"] += len(content.splitlines())
+        for node in ast.walk(ast.parse(content)):
+            counts["functions"] += isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef)
+            counts["classes"] += isinstance(node, ast.ClassDef)
+    return counts
+
+
+def check(example: Example, exit_code: int) -> None:
+    assert exit_code == 0, example.text()
+    counted = {name: example.number(name) for name in ("files", "lines", "functions", "classes")}
+    assert counted == own_count(FILES)
+    assert example.number("unparsable") == 0
+    assert example.number("collect") == example.number("measure") == FILES
+    assert example.survivors() == []
+
+
+def test_on_the_embedded_emulator_and_sqlite(example: Example) -> None:
+    exit_code = example.run("--limit", str(FILES))
+
+    check(example, exit_code)
+    with sqlite3.connect(example.data / "census.sqlite3") as database:
+        rows = database.execute("SELECT task_name, outcome, COUNT(*) FROM i3tasks_taskexecution GROUP BY 1, 2")
+        assert sorted(rows) == [("collect", "success", FILES), ("measure", "success", FILES)]
+
+
+def test_on_postgresql(example: Example, postgres_database: str) -> None:
+    exit_code = example.run("--limit", str(FILES), CENSUS_DATABASE=postgres_database)
+
+    check(example, exit_code)
+    assert not list(example.data.glob("*.sqlite3"))
+
+
+@pytest.mark.google
+def test_on_googles_emulator(example: Example, google_emulator: GoogleEmulator) -> None:
+    exit_code = example.run("--limit", str(FILES), PUBSUB_EMULATOR_HOST=google_emulator.host_port)
+
+    check(example, exit_code)
+    assert not (example.data / "emulator.log").exists()
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM], ids=lambda number: number.name)
+def test_a_run_that_is_stopped_leaves_no_process_behind(example: Example, number: signal.Signals) -> None:
+    example.start()
+    example.wait_for("files enqueued")
+    assert len(example.survivors()) >= 4  # run.py, emulator, web process, worker
+
+    example.send(number)
+
+    assert example.wait() == 128 + number
+    assert example.survivors() == []
+
+
+def test_a_run_that_fails_says_why_and_leaves_no_process_behind(example: Example) -> None:
+    exit_code = example.run(CENSUS_DATABASE="postgresql://nobody@127.0.0.1:1/nothing")
+
+    assert exit_code == 1
+    assert "port 1 failed" in example.text()
+    assert example.survivors() == []
