@@ -37,7 +37,8 @@ class Example:
         self._mark = uuid4().hex
         self._popen: subprocess.Popen[str] | None = None
 
-    def start(self, *options: str, **environ: str) -> None:
+    def start(self, *options: str, terminal: int | None = None, **environ: str) -> None:
+        """Start it, its output in a file, or in a terminal where one is given."""
         command = [*readme_command("examples/census/run.py"), "--keep", str(self.data), *options]
         with open(self.output, "w", encoding="utf-8") as output:
             self._popen = subprocess.Popen(
@@ -46,7 +47,7 @@ class Example:
                 env={**self._environ(), "I3TASKS_VENV": sys.prefix, MARK: self._mark, **environ},
                 cwd=self.data.parent,
                 stdin=subprocess.DEVNULL,
-                stdout=output,
+                stdout=output if terminal is None else terminal,
                 stderr=subprocess.STDOUT,
                 text=True,
             )

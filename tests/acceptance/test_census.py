@@ -1,6 +1,7 @@
 """The README's main job, on each emulator and each database, against a count of our own."""
 
 import ast
+import os
 import signal
 import sqlite3
 import sysconfig
@@ -44,6 +45,7 @@ def test_on_the_embedded_emulator_and_sqlite(example: Example) -> None:
     exit_code = example.run("--limit", str(FILES))
 
     check(example, exit_code)
+    assert f"100 %  {FILES} of {FILES} files" in example.text()
     with sqlite3.connect(example.data / "census.sqlite3") as database:
         rows = database.execute("SELECT task_name, outcome, COUNT(*) FROM i3tasks_taskexecution GROUP BY 1, 2")
         assert sorted(rows) == [("collect", "success", FILES), ("measure", "success", FILES)]
@@ -62,6 +64,25 @@ def test_on_googles_emulator(example: Example, google_emulator: GoogleEmulator) 
 
     check(example, exit_code)
     assert not (example.data / "emulator.log").exists()
+
+
+def test_a_terminal_gets_a_progress_bar(example: Example) -> None:
+    ours, theirs = os.openpty()
+    example.start("--limit", "3", terminal=theirs)
+    os.close(theirs)
+
+    shown = "".join(iter(lambda: read_terminal(ours), ""))
+
+    assert example.wait() == 0, shown
+    assert "[####################################] 100 %  3 of 3 files" in shown
+
+
+def read_terminal(descriptor: int) -> str:
+    """What was written meanwhile; nothing once nobody holds the terminal's other end."""
+    try:
+        return os.read(descriptor, 65536).decode()
+    except OSError:
+        return ""
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM], ids=lambda number: number.name)
