@@ -48,7 +48,7 @@ async def nap(seconds: float) -> float:
 
 @task(bind=True)
 def describe(value: int, task_metadata: Any = None) -> dict[str, Any]:
-    return {"value": value, "try_number": task_metadata.try_number, "queue": task_metadata.queue}
+    return {"value": value, "try_number": task_metadata.try_number, "queue": task_metadata.queue_name}
 
 
 @task(queue_name="heavy")
