@@ -1,0 +1,5 @@
+"""`python -m i3tasks.emulator`."""
+
+from .command import main
+
+raise SystemExit(main())

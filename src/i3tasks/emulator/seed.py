@@ -1,0 +1,92 @@
+"""Topics and subscriptions that are there from the start.
+
+A seed file is TOML (or JSON of the same shape):
+
+    project = "demo"                      # for names without one
+
+    [[topics]]
+    name = "mail"
+
+    [[subscriptions]]
+    name = "mail-worker"
+    topic = "mail"
+    ack_deadline_seconds = 30
+    push_config = { push_endpoint = "http://127.0.0.1:8000/push/" }
+
+All other keys are the fields of google.pubsub.v1's Topic and Subscription; durations are written "600s".
+"""
+
+from __future__ import annotations
+
+import json
+import tomllib
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from ..exceptions import I3TasksError
+
+Item = str | Mapping[str, Any]
+"""A name, or fields with `name` among them."""
+
+
+class SeedError(I3TasksError):
+    """The seed does not describe topics and subscriptions. See the documentation of `--seed`."""
+
+
+@dataclass(frozen=True, slots=True)
+class Seed:
+    """What to create. Names may be full (`projects/P/topics/T`), or short where `project` is given."""
+
+    topics: Iterable[Item] = ()
+    subscriptions: Iterable[Mapping[str, Any]] = ()
+    project: str = ""
+
+    @classmethod
+    def read(cls, path: Path) -> Seed:
+        """The seed in a TOML or JSON file."""
+        try:
+            text = path.read_text(encoding="utf-8")
+            content = json.loads(text) if path.suffix == ".json" else tomllib.loads(text)
+        except OSError as error:
+            raise SeedError(f"Can't read the seed {path}: {error.strerror}.") from error
+        except ValueError as error:
+            raise SeedError(f"The seed {path} is not valid: {error}.") from error
+        return cls.from_content(content)
+
+    @classmethod
+    def from_content(cls, content: Mapping[str, Any]) -> Seed:
+        """The seed in what a file said."""
+        unknown = set(content) - {"project", "topics", "subscriptions"}
+        if unknown:
+            raise SeedError(f"The seed has {sorted(unknown)}; it may have project, topics and subscriptions.")
+        return cls(content.get("topics", ()), content.get("subscriptions", ()), content.get("project", ""))
+
+    def as_json(self) -> str:
+        """The seed as a JSON file."""
+        content = {"project": self.project, "topics": list(self.topics), "subscriptions": list(self.subscriptions)}
+        return json.dumps(content)
+
+    def full_topics(self) -> list[dict[str, Any]]:
+        """The topics' fields, with full names."""
+        return [self._full(item, name="topics") for item in self.topics]
+
+    def full_subscriptions(self) -> list[dict[str, Any]]:
+        """The subscriptions' fields, with full names."""
+        return [self._full(item, name="subscriptions", topic="topics") for item in self.subscriptions]
+
+    def _full(self, item: Item, **kinds: str) -> dict[str, Any]:
+        if not isinstance(item, str | Mapping):
+            raise SeedError(f"The seed has {item!r} where a name or a table with a name belongs.")
+        fields: dict[str, Any] = {"name": item} if isinstance(item, str) else dict(item)
+        for key, kind in kinds.items():
+            fields[key] = self._full_name(str(fields.get(key, "")), kind)
+        letters = fields.get("dead_letter_policy")
+        if isinstance(letters, Mapping) and "dead_letter_topic" in letters:
+            topic = self._full_name(str(letters["dead_letter_topic"]), "topics")
+            fields["dead_letter_policy"] = {**letters, "dead_letter_topic": topic}
+        return fields
+
+    def _full_name(self, name: str, kind: str) -> str:
+        return name if "/" in name or not self.project else f"projects/{self.project}/{kind}/{name}"

@@ -1,0 +1,145 @@
+"""The emulator as a whole: opens the data, serves, sweeps, and stops when told to."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+import signal
+import sqlite3
+import threading
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+from ..exceptions import I3TasksError
+from .broker import Broker
+from .planting import plant
+from .push import Pushers
+from .seed import Seed
+from .server import grpc_server
+from .storage import Journal, NoJournal, SqliteJournal
+
+logger = logging.getLogger("i3tasks.emulator")
+
+SWEEP_SECONDS = 30.0
+_STOP_SECONDS = 0.5
+
+
+class CannotServe(I3TasksError):
+    """The emulator can't start, or can't go on."""
+
+
+@dataclass(frozen=True, slots=True)
+class Options:
+    """How to run."""
+
+    host: str = "127.0.0.1"
+    port: int = 8085
+    data_dir: Path | None = None  # None: in memory
+    seed: Seed | None = None
+    exit_with_parent: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Ready:
+    """What a client needs to know."""
+
+    host_port: str
+    certificates_url: str
+
+
+class Emulator:
+    """One run of the emulator."""
+
+    def __init__(self, options: Options) -> None:
+        self._options = options
+        self._stopping = asyncio.Event()
+        self._failure: Exception | None = None
+
+    def stop(self) -> None:
+        """Ask `run` to end."""
+        self._stopping.set()
+
+    async def run(self, announce: Callable[[Ready], None]) -> None:
+        """Serve until stopped. Calls `announce` once, when clients may connect."""
+        self._listen_for_signals()
+        journal = self._open_journal()
+        try:
+            await self._serve(journal, announce)
+        finally:
+            journal.close()
+        if self._failure is not None:
+            raise CannotServe(f"The emulator stopped, because it can't write its data: {self._failure}.")
+
+    async def _serve(self, journal: Journal, announce: Callable[[Ready], None]) -> None:
+        broker = Broker(journal, time.time)
+        server = grpc_server(broker)
+        host_port = self._bind(server)
+        broker.load()
+        async with Pushers(broker) as pushers:
+            plant(self._options.seed or Seed(), broker)
+            await server.start()
+            sweeper = asyncio.create_task(_sweep(broker))
+            announce(Ready(host_port, pushers.certificates_url))
+            await self._stopping.wait()
+            sweeper.cancel()
+            await server.stop(_STOP_SECONDS)
+
+    def _bind(self, server: object) -> str:
+        host, port = self._options.host, self._options.port
+        address = f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+        try:
+            bound = server.add_insecure_port(address)  # type: ignore[attr-defined]
+        except RuntimeError:
+            bound = 0
+        if not bound:
+            raise CannotServe(
+                f"Can't listen on {address}: the port is in use, or the address is not this machine's. "
+                "Choose another one with --host-port."
+            )
+        return f"{address.rpartition(':')[0]}:{bound}"
+
+    def _open_journal(self) -> Journal:
+        folder = self._options.data_dir
+        if folder is None:
+            return NoJournal()
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+            (folder / ".gitignore").write_text("*\n")
+            return SqliteJournal(folder / "emulator.sqlite3", self._fail)
+        except OSError as error:
+            raise CannotServe(f"Can't write to the data folder {folder}: {error.strerror}.") from error
+        except sqlite3.Error as error:
+            raise CannotServe(_about_data(folder, error)) from error
+
+    def _fail(self, error: Exception) -> None:
+        self._failure = error
+        self.stop()
+
+    def _listen_for_signals(self) -> None:
+        loop = asyncio.get_running_loop()
+        for number in (signal.SIGTERM, signal.SIGINT):
+            loop.add_signal_handler(number, self.stop)
+        if self._options.exit_with_parent:
+            threading.Thread(target=_await_parent, args=(loop, self.stop), daemon=True).start()
+
+
+def _about_data(folder: Path, error: sqlite3.Error) -> str:
+    if "locked" in str(error):
+        return f"The data folder {folder} is in use by another emulator. Choose another one with --data-dir."
+    return f"Can't use the data folder {folder}: {error}. Move it away, or choose another one with --data-dir."
+
+
+def _await_parent(loop: asyncio.AbstractEventLoop, stop: Callable[[], None]) -> None:
+    """The parent holds the other end of stdin, and the system closes it when the parent dies, however it dies."""
+    while os.read(0, 1_024):
+        pass
+    loop.call_soon_threadsafe(stop)
+
+
+async def _sweep(broker: Broker) -> None:
+    while True:
+        await asyncio.sleep(SWEEP_SECONDS)
+        broker.sweep()

@@ -1,0 +1,124 @@
+"""StreamingPull: one stream, from its first request until somebody closes it."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from typing import Any
+
+from . import wire
+from .messages import Consumer, Delivery
+from .publisher import on_disk
+from .refusals import invalid
+from .subscription import Subscription
+
+BATCH = 500
+"""Messages in one response, at the most: streams take turns in portions of this size."""
+
+
+def add_received(response: wire.Message, subscription: Subscription, delivery: Delivery) -> None:
+    """Append the delivery to a response's received_messages."""
+    attempt = delivery.attempt if subscription.counts_attempts else 0
+    received = response.received_messages.add(ack_id=subscription.ack_id(delivery), delivery_attempt=attempt)
+    received.message.MergeFromString(delivery.message.payload)
+
+
+class Stream:
+    """Sends what the subscription has, within the client's limits, and takes answers meanwhile."""
+
+    def __init__(
+        self, subscription: Subscription, first: wire.Message, requests: AsyncIterator[wire.Message], context: Any
+    ) -> None:
+        self._subscription = subscription
+        self._first = first
+        self._requests = requests
+        self._context = context
+        self._consumer = Consumer(first.max_outstanding_messages, first.max_outstanding_bytes)
+        self._deadline = _deadline(first.stream_ack_deadline_seconds)
+        self._answers = first.protocol_version > 0
+        self._write_lock = asyncio.Lock()
+
+    async def run(self) -> None:
+        """Serve the stream. Ends when the client closes its side; raises a Refusal when it must be aborted."""
+        reader = asyncio.create_task(self._read())
+        sender = asyncio.create_task(self._send())
+        try:
+            await asyncio.wait((reader, sender), return_when=asyncio.FIRST_COMPLETED)
+            for task in (reader, sender):
+                if task.done():
+                    task.result()
+        finally:
+            reader.cancel()
+            sender.cancel()
+            await asyncio.gather(reader, sender, return_exceptions=True)
+
+    # -- from the server to the client
+
+    async def _send(self) -> None:
+        await self._write(self._response())
+        while True:
+            deliveries = self._subscription.take(self._consumer, BATCH, self._deadline)
+            if not deliveries:
+                await self._subscription.changed()
+                continue
+            response = self._response()
+            for delivery in deliveries:
+                add_received(response, self._subscription, delivery)
+            await self._write(response)
+
+    def _response(self) -> wire.Message:
+        response = wire.StreamingPullResponse()
+        config = self._subscription.config
+        response.subscription_properties.exactly_once_delivery_enabled = config.enable_exactly_once_delivery
+        response.subscription_properties.message_ordering_enabled = config.enable_message_ordering
+        return response
+
+    async def _write(self, response: wire.Message) -> None:
+        async with self._write_lock:
+            await self._context.write(response.SerializeToString())
+
+    # -- from the client to the server
+
+    async def _read(self) -> None:
+        await self._answer(self._first)
+        async for request in self._requests:
+            _check_later(request)
+            if request.stream_ack_deadline_seconds:
+                self._deadline = _deadline(request.stream_ack_deadline_seconds)
+            if not request.ack_ids and not request.modify_deadline_ack_ids and self._answers:
+                await self._write(self._response())
+            await self._answer(request)
+
+    async def _answer(self, request: wire.Message) -> None:
+        """Apply the acks and deadlines in a request; confirm them where delivery is exactly-once."""
+        if len(request.modify_deadline_ack_ids) != len(request.modify_deadline_seconds):
+            raise invalid("modify_deadline_ack_ids and modify_deadline_seconds must have the same length.")
+        response = self._response()
+        if request.modify_deadline_ack_ids:
+            void, _ = self._subscription.modify(request.modify_deadline_ack_ids, request.modify_deadline_seconds)
+            _confirm(response.modify_ack_deadline_confirmation, request.modify_deadline_ack_ids, void)
+        if request.ack_ids:
+            void, committed = self._subscription.acknowledge(request.ack_ids)
+            await on_disk(committed)
+            _confirm(response.acknowledge_confirmation, request.ack_ids, void)
+        confirms = request.ack_ids or request.modify_deadline_ack_ids
+        if confirms and self._subscription.config.enable_exactly_once_delivery:
+            await self._write(response)
+
+
+def _confirm(confirmation: wire.Message, ack_ids: list[str], void: list[str]) -> None:
+    lost = set(void)
+    confirmation.ack_ids.extend(ack_id for ack_id in ack_ids if ack_id not in lost)
+    confirmation.invalid_ack_ids.extend(void)
+
+
+def _deadline(seconds: int) -> float:
+    if not 10 <= seconds <= 600:
+        raise invalid(f"Invalid stream_ack_deadline_seconds: {seconds} is not between 10 and 600.")
+    return float(seconds)
+
+
+def _check_later(request: wire.Message) -> None:
+    for field in ("subscription", "max_outstanding_messages", "max_outstanding_bytes", "protocol_version"):
+        if getattr(request, field):
+            raise invalid(f"{field} can be set on the first request of a stream only.")
