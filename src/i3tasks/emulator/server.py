@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import sqlite3
 from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import Any
 
@@ -109,8 +110,8 @@ def _unary(method: Callable[[Any, Any], Awaitable[Any]], request_type: Any) -> C
             answer = (await method(_parsed(request_type, raw), context)).SerializeToString()
         except Refusal as refusal:
             await _abort(context, refusal)
-        except Exception:
-            await _abort(context, _bug(method.__name__))
+        except Exception as error:
+            await _abort(context, _explained(error, method.__name__))
         return answer
 
     return call
@@ -122,8 +123,8 @@ def _streaming(method: Callable[[Any, Any], Awaitable[None]], request_type: Any)
             await method(_all_parsed(request_type, raws), context)
         except Refusal as refusal:
             await _abort(context, refusal)
-        except Exception:
-            await _abort(context, _bug(method.__name__))
+        except Exception as error:
+            await _abort(context, _explained(error, method.__name__))
 
     return call
 
@@ -140,8 +141,10 @@ def _parsed(request_type: Any, raw: bytes) -> wire.Message:
         raise invalid("The request is not a valid protobuf message of its type.") from error
 
 
-def _bug(method: str) -> Refusal:
-    """Called while an exception is handled: the developer's log gets the trace, the client a sentence."""
+def _explained(error: Exception, method: str) -> Refusal:
+    """The developer's log gets the trace of a bug, the client a sentence."""
+    if isinstance(error, sqlite3.Error):
+        return Refusal(grpc.StatusCode.UNAVAILABLE, "The emulator can't write its data, and is about to stop.")
     logger.exception("The emulator failed in %s. This is a bug in i3tasks.", method)
     return Refusal(grpc.StatusCode.INTERNAL, f"The emulator failed in {method}; its log says why.")
 

@@ -6,16 +6,44 @@ has type stubs, hence the `Any`.
 
 from __future__ import annotations
 
+import sys
+from importlib import import_module
+from importlib.util import find_spec, module_from_spec
 from typing import Any
 
-from google.pubsub_v1 import types
+_PACKAGE = "google.pubsub_v1"
 
 Message = Any
 """Any of the classes below, as a value."""
 
 
+def _defer_clients() -> None:
+    """Let the package run its `__init__`, which loads all clients, only when somebody asks it for one of its names.
+
+    Of the package the emulator needs a single module. This halves the time until it is ready, and its memory.
+    """
+    spec = find_spec(_PACKAGE)
+    if _PACKAGE in sys.modules or spec is None or spec.loader is None:
+        return
+    module, loader = module_from_spec(spec), spec.loader
+
+    def load(name: str) -> Any:
+        del module.__getattr__
+        loader.exec_module(module)
+        return getattr(module, name)
+
+    module.__getattr__ = load  # type: ignore[method-assign]
+    sys.modules[_PACKAGE] = module
+    parent, _, name = _PACKAGE.rpartition(".")
+    setattr(import_module(parent), name, module)
+
+
+_defer_clients()
+_types = import_module(f"{_PACKAGE}.types.pubsub")
+
+
 def _plain(name: str) -> Any:
-    return getattr(types, name).pb()
+    return getattr(_types, name).pb()
 
 
 AcknowledgeRequest = _plain("AcknowledgeRequest")
