@@ -1,0 +1,89 @@
+"""Making Pub/Sub clients: for an emulator, with a key file, or with application default credentials.
+
+Everything that comes from Google's library is typed as Any beyond this point: it is typed in parts only.
+"""
+
+from __future__ import annotations
+
+from functools import partial
+from typing import Any
+
+import google.api_core.exceptions
+import google.api_core.retry
+import google.api_core.timeout
+import google.oauth2.service_account
+import grpc
+from google.pubsub_v1 import PublisherClient, SubscriberClient
+from google.pubsub_v1.services.publisher.transports import PublisherGrpcTransport
+from google.pubsub_v1.services.subscriber.transports import SubscriberGrpcTransport
+
+from ..conf import PubSubConfig
+
+api: Any = google.api_core.exceptions
+_retry: Any = google.api_core.retry
+_timeout: Any = google.api_core.timeout
+_service_account: Any = google.oauth2.service_account
+
+_SCOPES = ("https://www.googleapis.com/auth/pubsub",)
+_OWN_OPTIONS = (
+    # gRPC backs off to two minutes between attempts to connect; that long nobody waits for a broker that is back.
+    ("grpc.initial_reconnect_backoff_ms", 200),
+    ("grpc.max_reconnect_backoff_ms", 2000),
+    # Channels to one address otherwise share a connection and its backoff: a new one would start with old trouble.
+    ("grpc.use_local_subchannel_pool", 1),
+)
+_EMULATOR_OPTIONS = (
+    ("grpc.max_send_message_length", -1),
+    ("grpc.max_receive_message_length", -1),
+    ("grpc.enable_http_proxy", 0),
+    *_OWN_OPTIONS,
+)
+
+
+def make_publisher(config: PubSubConfig) -> Any:
+    """A GAPIC publisher client. It makes no request yet, but finding default credentials may take a second."""
+    return PublisherClient(**_arguments(config, PublisherGrpcTransport))
+
+
+def make_admin(config: PubSubConfig) -> tuple[Any, Any]:
+    """GAPIC publisher and subscriber clients, for topics and subscriptions."""
+    return make_publisher(config), SubscriberClient(**_arguments(config, SubscriberGrpcTransport))
+
+
+def make_streaming(client_class: Any, config: PubSubConfig) -> Any:
+    """`client_class`, a high-level SubscriberClient, made with a channel of its own."""
+    return client_class(**_arguments(config, SubscriberGrpcTransport))
+
+
+def close(client: Any) -> None:
+    """Close the client's channel: calls under way are cancelled. Idempotent."""
+    client.transport.grpc_channel.close()
+
+
+def patience(seconds: float, *, each: float = 5.0) -> dict[str, Any]:
+    """Arguments of a call that is tried again for `seconds` (0: once), `each` try taking at most so long.
+
+    The library's own defaults go on for ten minutes.
+    """
+    passing = (api.ServiceUnavailable, api.InternalServerError, api.Aborted, api.Unknown)
+    retry = _retry.Retry(
+        predicate=_retry.if_exception_type(*passing), initial=0.1, maximum=1.0, multiplier=2.0, timeout=seconds
+    )
+    return {"retry": retry if seconds else None, "timeout": _timeout.ConstantTimeout(each)}
+
+
+def _arguments(config: PubSubConfig, transport_class: Any) -> dict[str, Any]:
+    if config.emulator:
+        channel = grpc.insecure_channel(config.host or "", options=_EMULATOR_OPTIONS)
+        return {"transport": transport_class(channel=channel)}
+    arguments: dict[str, Any] = {"transport": partial(transport_class, channel=partial(_channel, transport_class))}
+    if config.credentials:
+        arguments["credentials"] = _service_account.Credentials.from_service_account_file(
+            config.credentials, scopes=_SCOPES
+        )
+    return arguments
+
+
+def _channel(transport_class: Any, host: str, *, options: Any = (), **kwargs: Any) -> Any:
+    """The channel that the library would make, with our options added."""
+    return transport_class.create_channel(host, options=[*options, *_OWN_OPTIONS], **kwargs)
