@@ -1,0 +1,92 @@
+"""What type checkers must make of a task. Never run: `mypy --strict` and `pyright` read it.
+
+A `type: ignore` marks a mistake that must be found: mypy reports it as unused when it is not.
+"""
+
+from collections.abc import Coroutine
+from datetime import timedelta
+from typing import Any, assert_type
+from uuid import UUID
+
+from i3tasks import task
+from i3tasks.models import TaskExecutionTry
+from i3tasks.types import I3TasksSettings, PullQueue, PushQueue
+from i3tasks.utils import TaskDecorator
+
+
+@task
+def add(left: int, right: int = 0) -> int:
+    return left + right
+
+
+@task(queue_name="mail", max_retries=5, timeout=30)
+async def send(recipient: str, *, subject: str = "") -> str:
+    return recipient + subject
+
+
+@task(bind=True)
+def bound(value: int, task_metadata: Any = None) -> bool:
+    return bool(task_metadata)
+
+
+@TaskDecorator
+def older(value: int) -> int:
+    return value
+
+
+@TaskDecorator(queue_name="mail")
+async def older_async(value: int) -> int:
+    return value
+
+
+def calling_is_a_plain_call() -> None:
+    assert_type(add(1, 2), int)
+    coroutine = send("a@example.com")
+    assert_type(coroutine, Coroutine[Any, Any, str])
+    assert_type(bound(1), bool)
+    add("1")  # type: ignore[arg-type]
+
+
+def delay_keeps_the_arguments() -> None:
+    assert_type(add.delay(1, right=2).task_uuid, UUID | None)
+    assert_type(add.async_run(1).task_execution_id, int | None)
+    send.delay("a@example.com", subject="Hi")
+    add.delay("1")  # type: ignore[arg-type]
+    add.delay()  # type: ignore[call-arg]
+    add.delay(1, 2, 3)  # type: ignore[call-arg]
+    send.delay("a@example.com", subjekt="Hi")  # type: ignore[call-arg]
+
+
+def using_gives_the_same_task() -> None:
+    later = add.using(run_after=timedelta(hours=1), queue_name="heavy", max_retries=0)
+    assert_type(later(1), int)
+    later.delay(1)
+    later.delay("1")  # type: ignore[arg-type]
+    add.using(run_later=1)  # type: ignore[call-arg]
+
+
+async def twins() -> None:
+    await add.adelay(1)
+    await send.adelay("a@example.com", subject="Hi")
+    await add.adelay_many([(1, 2), {"left": 3}])
+    assert_type(await send("a@example.com"), str)
+    assert_type(await add.arun(1), TaskExecutionTry)
+    await add.adelay("1")  # type: ignore[arg-type]
+
+
+def running_here() -> None:
+    assert_type(add.sync_run(1), TaskExecutionTry)
+    assert_type(older(1), TaskExecutionTry)
+    assert_type(older_async(1), TaskExecutionTry)
+    older.delay(1)
+    older.delay("1")  # type: ignore[arg-type]
+
+
+def settings() -> None:
+    I3TasksSettings(
+        namespace="shop",
+        default_queue=PullQueue("default", "worker"),
+        other_queues=(PushQueue("mail", "web", "https://shop.example.com/i3/tasks-push/"),),
+    )
+    I3TasksSettings(namespaze="shop")  # type: ignore[call-arg]
+    I3TasksSettings(default_queue="default")  # type: ignore[arg-type]
