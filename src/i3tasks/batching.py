@@ -69,13 +69,16 @@ class BatchThread(Generic[Item]):
             return True
 
     def flush(self, timeout: float) -> bool:
-        """Wait until everything put so far (delayed items too) is handled. False: not within `timeout` seconds."""
+        """Wait until everything put so far without a delay is handled. False: not within `timeout` seconds."""
         with self._changed:
-            return self._changed.wait_for(lambda: not (self._ready or self._later or self._busy), timeout)
+            return self._changed.wait_for(lambda: not (self._ready or self._busy), timeout)
 
-    def is_current_thread(self) -> bool:
-        """Whether the caller runs inside `handle`."""
-        return threading.current_thread() is self._thread
+    def discard(self, item: Item) -> None:
+        """Forget an item whose delay has not passed yet; any other is handled as usual."""
+        with self._changed:
+            self._later = [entry for entry in self._later if entry[2] is not item]
+            heapq.heapify(self._later)
+            self._changed.notify_all()
 
     def join(self, timeout: float) -> None:
         """Wait for the thread to end by idleness, its `on_end` included."""

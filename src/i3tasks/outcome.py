@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import traceback
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import timedelta
 from typing import Any
 
-from .retry import GiveUp, RetryIn
+from .clock import Clock
+from .exceptions import MaxRetriesExceededError
+from .retry import GiveUp, RetryIn, RetryPolicy, decide
 from .values import clean_text
 
 MESSAGE_LIMIT = 10_000  # characters
@@ -46,6 +48,23 @@ class Failure:
 
     error: ErrorRecord
     then: RetryIn | GiveUp
+
+    @classmethod
+    def of(cls, error: BaseException, policy: RetryPolicy, try_number: int, clock: Clock) -> Failure:
+        """Decide what follows `error`, and describe it.
+
+        The record of a last try keeps the class and message of its own error; its traceback ends with the
+        MaxRetriesExceededError that the error led to.
+        """
+        then = decide(policy, try_number, error, clock)
+        record = ErrorRecord.of(error)
+        if isinstance(then, GiveUp) and then.exhausted:
+            exceeded = MaxRetriesExceededError(
+                f"The task failed {try_number} times; max_retries is {policy.max_retries}."
+            )
+            exceeded.__cause__ = error
+            record = replace(record, traceback=ErrorRecord.of(exceeded).traceback)
+        return cls(record, then)
 
 
 @dataclass(frozen=True, slots=True)

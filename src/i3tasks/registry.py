@@ -84,6 +84,12 @@ def default_policy() -> RetryPolicy:
     )
 
 
+def policy_of(module_name: str, func_name: str, overrides: dict[str, Any]) -> RetryPolicy:
+    """The retry policy of a stored call, also when its task is not (or no longer) registered."""
+    spec = find(module_name, func_name) or TaskSpec(module_name, func_name, _nothing)
+    return spec.policy(overrides)
+
+
 def register(function: Callable[..., Any], options: TaskOptions) -> TaskSpec:
     """Make `function` a task. Raises TaskDefinitionError when a worker could not find it again by its name."""
     module_name, func_name = _require_findable(function)
@@ -144,6 +150,10 @@ def discover() -> None:
 
 _tasks: dict[tuple[str, str], TaskSpec] = {}
 _lock = threading.Lock()
+
+
+def _nothing() -> None:
+    """Stands in for a function that is not here."""
 
 
 def _require_findable(function: Callable[..., Any]) -> tuple[str, str]:

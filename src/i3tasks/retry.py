@@ -74,7 +74,8 @@ def decide(policy: RetryPolicy, try_number: int, error: BaseException, clock: Cl
     """What follows the failure of try `try_number` (from 1) with `error`."""
     if isinstance(error, (PermanentError, TaskCancelled, UnknownTaskError, *policy.give_up_on)):
         return GiveUp(exhausted=False)
-    if not isinstance(error, (Retry, WorkerLost, *policy.retry_on)):
+    is_exit = not isinstance(error, Exception)  # sys.exit() in a body is a failure like any other
+    if not is_exit and not isinstance(error, (Retry, WorkerLost, *policy.retry_on)):
         return GiveUp(exhausted=False)
     if try_number > policy.max_retries:
         return GiveUp(exhausted=True)

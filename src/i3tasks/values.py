@@ -133,7 +133,14 @@ def encode_result(value: Any) -> Any:
     try:
         return encode(value, "result")
     except ArgumentError:
-        return clean_text(str(value))
+        return clean_text(_shown(value))
+
+
+def _shown(value: Any) -> str:
+    try:
+        return str(value)
+    except Exception as error:
+        return f"<{type(value).__qualname__} whose str() raised {type(error).__name__}>"
 
 
 def clean_text(text: str, limit: int | None = None) -> str:

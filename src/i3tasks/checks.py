@@ -1,0 +1,84 @@
+"""What would fail at three in the morning, said at start-up."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from django.conf import settings as django_settings
+from django.core.checks import CheckMessage, Error, Warning, register
+from django.core.exceptions import ImproperlyConfigured
+from django.db import connections
+
+from .conf import get_config
+from .registry import all_tasks
+from .store.database import alias
+
+SUPPORTED = {"postgresql": "PostgreSQL", "sqlite": "SQLite"}
+SQLITE_OPTIONS = (
+    "OPTIONS = {'transaction_mode': 'IMMEDIATE', 'timeout': 20, "
+    "'init_command': 'PRAGMA journal_mode=WAL; PRAGMA synchronous=NORMAL'}"
+)
+
+
+@register("i3tasks")
+def check_settings(**_: Any) -> list[CheckMessage]:
+    """I3TASKS, PUBSUB_CONFIG and the queues that tasks name."""
+    try:
+        config = get_config()
+    except ImproperlyConfigured as error:
+        return [Error(str(error), id="i3tasks.E001")]
+    problems: list[CheckMessage] = []
+    for spec in all_tasks():
+        if spec.options.queue_name and spec.options.queue_name not in config.queues:
+            problems.append(
+                Error(
+                    f"The task {spec.path} goes to the queue {spec.options.queue_name!r}, which I3TASKS does not have.",
+                    hint=f"Add it to other_queues. There are: {', '.join(config.queues)}.",
+                    id="i3tasks.E002",
+                )
+            )
+    if not django_settings.DEBUG and getattr(django_settings, "PUBSUB_CONFIG", None) is None:
+        problems.append(
+            Warning(
+                "PUBSUB_CONFIG is not set, so tasks go to an emulator on this machine, which is for development.",
+                hint="Write PUBSUB_CONFIG = {'PROJECT_ID': '<your Google Cloud project>'}, or {'EMULATOR': True}.",
+                id="i3tasks.W001",
+            )
+        )
+    return problems
+
+
+@register("i3tasks")
+def check_time_zones(**_: Any) -> list[CheckMessage]:
+    """Every instant of ours is aware."""
+    if django_settings.USE_TZ:
+        return []
+    return [Error("i3tasks needs USE_TZ = True: its instants are compared across processes.", id="i3tasks.E003")]
+
+
+@register("i3tasks")
+def check_engine(**_: Any) -> list[CheckMessage]:
+    """The kind of database and, for SQLite, how it is opened; no connection is made."""
+    connection = connections[alias()]
+    if connection.vendor not in SUPPORTED:
+        return [
+            Error(
+                f"i3tasks runs on PostgreSQL and SQLite, and the database {alias()!r} is {connection.vendor}.",
+                hint="Send the i3tasks app to another database with a router (DATABASE_ROUTERS).",
+                id="i3tasks.E004",
+            )
+        ]
+    if connection.vendor == "sqlite" and not _is_ready_for_writers(connection.settings_dict.get("OPTIONS", {})):
+        return [
+            Warning(
+                "SQLite as Django opens it by default answers 'database is locked' when web and worker write together.",
+                hint=f"Set {SQLITE_OPTIONS} for the database {alias()!r}.",
+                id="i3tasks.W002",
+            )
+        ]
+    return []
+
+
+def _is_ready_for_writers(options: dict[str, Any]) -> bool:
+    immediate = str(options.get("transaction_mode", "")).upper() in ("IMMEDIATE", "EXCLUSIVE")
+    return immediate and "wal" in str(options.get("init_command", "")).lower()

@@ -1,0 +1,78 @@
+"""Calling a body so that nothing it does escapes: whatever it raises comes back as a value."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable, Coroutine
+from dataclasses import dataclass
+from typing import Any
+
+from ..exceptions import TaskTimeout
+from .running import Run
+
+STOPPING_SECONDS = 5.0  # for a cancelled coroutine to clean up
+
+
+@dataclass(frozen=True, slots=True)
+class Returned:
+    """The body's return value."""
+
+    value: Any
+
+
+@dataclass(frozen=True, slots=True)
+class Raised:
+    """What the body raised; also SystemExit, or its own CancelledError, which would take the worker with it."""
+
+    error: BaseException
+
+
+def call(function: Callable[[], Any]) -> Returned | Raised:
+    """Run a sync body to its end."""
+    try:
+        return Returned(function())
+    except BaseException as error:
+        return _raised(error)
+
+
+async def acall(run: Run, function: Callable[[], Awaitable[Any]]) -> Returned | Raised:
+    """Run a coroutine body to its end. Cancelled only when `run` was stopped."""
+    try:
+        return Returned(await function())
+    except BaseException as error:
+        if isinstance(error, asyncio.CancelledError) and run.reason is not None:
+            raise
+        return _raised(error)
+
+
+async def bounded(run: Run, body: Coroutine[Any, Any, Returned | Raised], timeout: float | None) -> Returned | Raised:
+    """Await `body` for at most `timeout` seconds, or until `run` is stopped.
+
+    A body that did not end by itself has raised TaskTimeout, or the reason that its run was stopped for.
+    """
+    task = asyncio.create_task(body)
+    run.body = task
+    try:
+        await asyncio.wait({task}, timeout=timeout)
+    except asyncio.CancelledError as error:
+        run.stop(error)
+        raise
+    if not task.done():
+        run.stop(TaskTimeout(f"The body ran longer than its timeout of {timeout:g} seconds."))
+        await asyncio.wait({task}, timeout=STOPPING_SECONDS)
+    return _answer(run, task)
+
+
+def _answer(run: Run, task: asyncio.Task[Returned | Raised]) -> Returned | Raised:
+    answer = None if not task.done() or task.cancelled() else task.result()
+    if isinstance(answer, Returned) or run.reason is None:
+        assert answer is not None, "only a stopped body is cancelled"
+        return answer
+    if answer is not None:
+        run.reason.__cause__ = answer.error
+    return Raised(run.reason)
+
+
+def _raised(error: BaseException) -> Raised:
+    """Without our own frame, which would only hide theirs."""
+    return Raised(error.with_traceback(error.__traceback__ and error.__traceback__.tb_next))

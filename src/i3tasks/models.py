@@ -1,0 +1,141 @@
+"""The rows. What may happen to them is written in `store/`.
+
+A try's state is in its columns:
+
+    pending    started_at is null, not is_completed
+    running    started_at is set, not is_completed
+    success    is_completed and is_success
+    failed     is_completed and not is_success
+"""
+
+from __future__ import annotations
+
+from uuid import UUID
+
+from django.db import models
+from django.db.models import Q
+
+from .clock import SYSTEM_CLOCK
+
+
+def new_uuid() -> UUID:
+    """A fresh time-ordered id."""
+    return SYSTEM_CLOCK.new_uuid7()
+
+
+class _Stamped(models.Model):
+    created_at = models.DateTimeField(auto_now_add=True)
+    updated_at = models.DateTimeField(auto_now=True)
+
+    class Meta:
+        abstract = True
+
+
+class TaskGroup(_Stamped):
+    """Executions whose success, all together, starts a callback."""
+
+    STATUS_PENDING = "pending"
+    STATUS_SUCCESS = "success"
+    STATUS_FAILED = "failed"
+
+    callback_task_name = models.CharField(max_length=256)
+    callback_task_path = models.CharField(max_length=256)
+    callback_task_args = models.JSONField(default=list)
+    callback_task_kwargs = models.JSONField(default=dict)
+    callback_chain = models.JSONField(null=True, blank=True)
+    total_count = models.IntegerField()
+    completed_count = models.IntegerField(default=0)
+    failed_count = models.IntegerField(default=0)
+    status = models.CharField(max_length=16, default=STATUS_PENDING)
+
+    class Meta:
+        indexes = [models.Index(fields=["status"], name="i3tasks_tas_status_bf5f17_idx")]
+
+    def __str__(self) -> str:
+        return f"group {self.pk} of {self.total_count} ({self.status})"
+
+
+class TaskExecution(_Stamped):
+    """One requested run of a task, with the arguments that it runs with."""
+
+    class Outcome(models.TextChoices):
+        """How an execution ended. Null on unfinished rows, and on rows older than this column."""
+
+        SUCCESS = "success"
+        FAILED = "failed"
+        CANCELLED = "cancelled"
+
+    uuid = models.UUIDField(unique=True, default=new_uuid, editable=False)
+    task_name = models.CharField(max_length=256)
+    task_path = models.CharField(max_length=256)  # the module
+    task_args = models.JSONField(default=list)
+    task_kwargs = models.JSONField(default=dict)
+    chain = models.JSONField(null=True, blank=True)
+    task_group = models.ForeignKey(TaskGroup, models.SET_NULL, null=True, blank=True, related_name="members")
+    queue_name = models.CharField(max_length=100, null=True, blank=True)  # null: the default queue
+    priority = models.SmallIntegerField(default=0, db_default=0)
+    options = models.JSONField(null=True, blank=True)  # what this call set itself, such as max_retries
+    trace_context = models.JSONField(null=True, blank=True)
+    cancel_requested_at = models.DateTimeField(null=True, blank=True)
+    finished_at = models.DateTimeField(null=True, blank=True)
+    outcome = models.CharField(max_length=16, null=True, blank=True, choices=Outcome.choices)
+
+    class Meta:
+        indexes = [models.Index(fields=["created_at"], name="i3tasks_te_created_idx")]
+
+    def __str__(self) -> str:
+        return f"{self.task_path}.{self.task_name} #{self.pk}"
+
+
+class TaskExecutionTry(_Stamped):
+    """One attempt at an execution; also the outbox entry that gets it published.
+
+    run_after      not before; null: at once
+    dispatch_at    when to publish it (again) unless it has been claimed; null: running or terminal
+    lease_until    null unless running
+    finished_at    null unless terminal
+    """
+
+    task_execution = models.ForeignKey(TaskExecution, models.CASCADE, related_name="tries")
+    try_number = models.IntegerField(default=1)
+    asked_at = models.DateTimeField(auto_now_add=True)
+    started_at = models.DateTimeField(null=True, blank=True)
+    finished_at = models.DateTimeField(null=True, blank=True)
+    is_completed = models.BooleanField(default=False)
+    is_success = models.BooleanField(default=False)
+    run_after = models.DateTimeField(null=True, blank=True)
+    dispatch_at = models.DateTimeField(null=True, blank=True)
+    publish_count = models.IntegerField(default=0, db_default=0)
+    lease_until = models.DateTimeField(null=True, blank=True)
+    claim_token = models.UUIDField(null=True, blank=True)
+    worker_id = models.CharField(max_length=255, null=True, blank=True)
+    error_class = models.CharField(max_length=255, null=True, blank=True)
+    error_traceback = models.TextField(null=True, blank=True)
+
+    class Meta:
+        unique_together = [("task_execution", "try_number")]
+        indexes = [
+            models.Index(
+                fields=["dispatch_at"], name="i3tasks_try_dispatch_idx", condition=Q(dispatch_at__isnull=False)
+            ),
+            models.Index(fields=["lease_until"], name="i3tasks_try_lease_idx", condition=Q(lease_until__isnull=False)),
+            models.Index(fields=["asked_at"], name="i3tasks_try_unfinished_idx", condition=Q(is_completed=False)),
+            models.Index(
+                fields=["finished_at"],
+                name="i3tasks_try_failed_idx",
+                condition=Q(is_completed=True, is_success=False),
+            ),
+        ]
+
+    def __str__(self) -> str:
+        return f"try {self.try_number} of execution {self.task_execution_id}"
+
+
+class TaskExecutionResult(_Stamped):
+    """What a finished try returned, or the text of its error."""
+
+    task_execution_try = models.OneToOneField(TaskExecutionTry, models.CASCADE, related_name="result")
+    result = models.JSONField(default=dict)
+
+    def __str__(self) -> str:
+        return f"result of try {self.task_execution_try_id}"

@@ -1,0 +1,120 @@
+"""The outbox: what is due to be published, what has been, and whose worker is gone."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Sequence
+from datetime import datetime, timedelta
+
+from django.db import connections
+from django.db.models import F, QuerySet
+from django.db.models.expressions import Combinable
+
+from ..clock import SYSTEM_CLOCK, Clock
+from ..conf import get_config
+from ..exceptions import WorkerLost
+from ..models import TaskExecution, TaskExecutionTry
+from ..outcome import Failure
+from ..registry import policy_of
+from ..telemetry import emit
+from .database import atomic, database_time, locked, rows, with_database_time
+from .enqueue import ref
+from .refs import TryRef
+from .settle import Ending, apply, lock_executions
+
+LONGEST_LOST_AFTER = timedelta(days=1)
+
+
+def take_due(limit: int, *, now: Combinable | None = None) -> list[TryRef]:
+    """Take up to `limit` tries whose `dispatch_at` has come; nobody else takes them for the grace period.
+
+    Of them, at most a tenth have been published before, so that a long backlog, whose messages are still waiting in
+    Pub/Sub, holds up nothing that is new.
+    """
+    with atomic():
+        fresh = _due(limit, now, publish_count=0)
+        again = _due(max(limit // 10, 1), now, publish_count__gt=0)
+        taken = [*fresh, *again]
+        if not taken:
+            return []
+        dispatch_at = database_time(taken[0]) + timedelta(seconds=get_config().settings.publish_grace_seconds)
+        rows(TaskExecutionTry).filter(pk__in=[task_try.pk for task_try in taken]).update(dispatch_at=dispatch_at)
+        for task_try in taken:
+            task_try.dispatch_at = dispatch_at
+        return [ref(task_try) for task_try in taken]
+
+
+def next_due() -> tuple[datetime, datetime] | None:
+    """The database's time and when the next try is due that was never published; None when there is none."""
+    first = (
+        with_database_time(rows(TaskExecutionTry).filter(dispatch_at__isnull=False, publish_count=0))
+        .order_by("dispatch_at")
+        .values_list("database_time", "dispatch_at")
+        .first()
+    )
+    return None if first is None or first[1] is None else (first[0], first[1])
+
+
+def confirm_published(refs: Sequence[TryRef], *, now: Combinable | None = None, wait: bool = False) -> list[None]:
+    """Pub/Sub has these: publish them again only should nobody claim them for long.
+
+    A try that was claimed, cancelled or handed back meanwhile has another `dispatch_at` than the one that was
+    published, and is left alone.
+    """
+    expected = {item.try_id: item.dispatch_at for item in refs}
+    first_wait = timedelta(seconds=get_config().settings.lost_after_seconds)
+    with atomic():
+        tries = rows(TaskExecutionTry).filter(pk__in=expected, dispatch_at__isnull=False)
+        by_count: defaultdict[int, list[int]] = defaultdict(list)
+        at = None
+        for pk, dispatch_at, count, at in locked(with_database_time(tries, now), wait=wait).values_list(
+            "pk", "dispatch_at", "publish_count", "database_time"
+        ):
+            if dispatch_at == expected[pk]:
+                by_count[count].append(pk)
+        for count, ids in by_count.items():
+            assert at is not None
+            dispatch_at = at + min(first_wait * 2 ** min(count, 20), LONGEST_LOST_AFTER)
+            rows(TaskExecutionTry).filter(pk__in=ids).update(
+                dispatch_at=dispatch_at, publish_count=F("publish_count") + 1
+            )
+    return [None] * len(refs)
+
+
+def expire_leases(limit: int, *, now: Combinable | None = None, clock: Clock = SYSTEM_CLOCK) -> list[TryRef]:
+    """End running tries whose lease ran out as lost with their worker, which counts as a failed try.
+
+    Gives the next tries that are due at once.
+    """
+    with atomic():
+        overdue = with_database_time(rows(TaskExecutionTry).filter(lease_until__isnull=False), now)
+        tries = _first(overdue.filter(lease_until__lt=F("database_time")).order_by("lease_until"), limit)
+        executions = lock_executions({task_try.task_execution_id for task_try in tries}, wait=False)
+        endings = [
+            _lost(task_try, executions[task_try.task_execution_id], clock)
+            for task_try in tries
+            if task_try.task_execution_id in executions
+        ]
+        due = apply(endings)
+    if endings:
+        emit("tries_lost", tries=[ending.task_try.pk for ending in endings])
+    return [item for items in due.values() for item in items]
+
+
+def _lost(task_try: TaskExecutionTry, execution: TaskExecution, clock: Clock) -> Ending:
+    error = WorkerLost(f"Worker {task_try.worker_id} died, or lost the database, before the try was finished.")
+    policy = policy_of(execution.task_path, execution.task_name, execution.options or {})
+    return Ending(task_try, execution, Failure.of(error, policy, task_try.try_number, clock), database_time(task_try))
+
+
+def _due(limit: int, now: Combinable | None, **published: int) -> list[TaskExecutionTry]:
+    due = with_database_time(rows(TaskExecutionTry).filter(dispatch_at__isnull=False, **published), now)
+    due = due.filter(dispatch_at__lte=F("database_time")).select_related("task_execution")
+    return _first(due.order_by("dispatch_at"), limit)
+
+
+def _first(queryset: QuerySet[TaskExecutionTry], limit: int) -> list[TaskExecutionTry]:
+    """The first rows that nobody else has locked; locked for us."""
+    if connections[queryset.db].features.has_select_for_update_skip_locked:
+        queryset = queryset.select_for_update(skip_locked=True, of=("self",), no_key=True)
+    return list(queryset[:limit])
