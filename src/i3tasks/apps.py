@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from importlib import import_module
 
 from django.apps import AppConfig
 
@@ -16,7 +17,7 @@ class I3TasksConfig(AppConfig):
     default_auto_field = "django.db.models.BigAutoField"
 
     def ready(self) -> None:
-        from . import checks  # noqa: F401  registers itself
+        import_module(f"{self.name}.checks")  # registers itself
         from .conf import EMULATOR_HOST_VARIABLE, get_config
         from .registry import discover
 

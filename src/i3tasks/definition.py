@@ -29,7 +29,7 @@ from .conf import get_config
 from .engine.inline import run_once, run_to_the_end
 from .exceptions import ArgumentError, I3TasksError, TaskDefinitionError
 from .models import TaskExecutionTry, TaskGroup
-from .registry import Isolation, TaskOptions, TaskSpec, register
+from .registry import TaskOptions, TaskSpec, register
 from .retry import RetryPolicy
 from .store.database import alias, rows
 from .store.enqueue import NewExecution, insert, ref
@@ -62,7 +62,7 @@ class Task(Generic[P, T]):
     """A registered task; `T` is what its body returns (for a coroutine function, what awaiting it gives)."""
 
     def __init__(self, spec: TaskSpec, options: CallOptions = CallOptions()) -> None:
-        functools.update_wrapper(self, spec.function)
+        functools.update_wrapper(cast("Callable[..., Any]", self), spec.function)
         self.spec = spec
         self.call_options = options
 
@@ -82,7 +82,7 @@ class Task(Generic[P, T]):
 
         `run_after` is an aware datetime, or a timedelta or seconds from the call on. What is not given stays.
         """
-        given = {
+        given: dict[str, Any] = {
             "queue_name": queue_name,
             "run_after": None if run_after is None else _instant(run_after),
             "priority": priority,
@@ -195,7 +195,9 @@ class TaskMaker(Protocol):
     """`@task(...)` with options, waiting for its function."""
 
     @overload
-    def __call__(self, function: Callable[P, Coroutine[Any, Any, T]], /) -> AsyncTask[P, T]: ...
+    def __call__(  # type: ignore[overload-overlap]
+        self, function: Callable[P, Coroutine[Any, Any, T]], /
+    ) -> AsyncTask[P, T]: ...
     @overload
     def __call__(self, function: Callable[P, T], /) -> SyncTask[P, T]: ...
 
@@ -210,7 +212,8 @@ class RecordedTaskMaker(Protocol):
 
 
 @overload
-def task(function: Callable[P, Coroutine[Any, Any, T]], /) -> AsyncTask[P, T]: ...
+# A coroutine function is the narrower case, so it comes first.
+def task(function: Callable[P, Coroutine[Any, Any, T]], /) -> AsyncTask[P, T]: ...  # type: ignore[overload-overlap]
 @overload
 def task(function: Callable[P, T], /) -> SyncTask[P, T]: ...
 @overload
@@ -317,7 +320,8 @@ def _raise_error(report: Any) -> None:
 
 
 def _reloaded(try_id: int) -> TaskExecutionTry:
-    return rows(TaskExecutionTry).select_related("task_execution", "result").get(pk=try_id)
+    task_try: TaskExecutionTry = rows(TaskExecutionTry).select_related("task_execution", "result").get(pk=try_id)
+    return task_try
 
 
 def _refuse_in_loop(name: str) -> None:

@@ -37,7 +37,8 @@ class Dispatcher:
         thread = ThreadPoolExecutor(1, "i3tasks-dispatcher")
         try:
             while True:
-                await asyncio.sleep(await asyncio.get_running_loop().run_in_executor(thread, self.pass_once))
+                seconds = await asyncio.get_running_loop().run_in_executor(thread, self.pass_once)
+                await asyncio.sleep(seconds)
         finally:
             thread.submit(connections.close_all)
             thread.shutdown(wait=False)

@@ -8,6 +8,9 @@ A try's state is in its columns:
     failed     is_completed and not is_success
 """
 
+# pyright: reportIncompatibleVariableOverride=false
+# (a model's Meta is not a subclass of its abstract parent's)
+
 from __future__ import annotations
 
 from uuid import UUID
@@ -97,6 +100,7 @@ class TaskExecutionTry(_Stamped):
     """
 
     task_execution = models.ForeignKey(TaskExecution, models.CASCADE, related_name="tries")
+    task_execution_id: int
     try_number = models.IntegerField(default=1)
     asked_at = models.DateTimeField(auto_now_add=True)
     started_at = models.DateTimeField(null=True, blank=True)
@@ -135,6 +139,7 @@ class TaskExecutionResult(_Stamped):
     """What a finished try returned, or the text of its error."""
 
     task_execution_try = models.OneToOneField(TaskExecutionTry, models.CASCADE, related_name="result")
+    task_execution_try_id: int
     result = models.JSONField(default=dict)
 
     def __str__(self) -> str:

@@ -34,7 +34,7 @@ class RetryPolicy:
 
     def _problems(self) -> list[str]:
         checks = {
-            "max_retries must be 0 or more": isinstance(self.max_retries, int) and self.max_retries >= 0,
+            "max_retries must be 0 or more": self.max_retries >= 0,
             "base_seconds must be None, 0 or more": self.base_seconds is None or self.base_seconds >= 0,
             "max_seconds must be 0 or more": self.max_seconds >= 0,
             "multiplier must be 1 or more": self.multiplier >= 1,

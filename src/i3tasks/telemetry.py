@@ -6,6 +6,7 @@ Logic says what happened, `emit("try_settled", try_id=7)`, and nothing about how
 from __future__ import annotations
 
 import logging
+from contextlib import suppress
 from typing import Any
 
 import structlog
@@ -47,9 +48,5 @@ _logger = structlog.wrap_logger(
 
 def emit(event: str, **facts: Any) -> None:
     """Record that `event` happened. Never raises: a broken log handler must not stop a worker."""
-    try:
+    with suppress(Exception):
         _logger.log(_LEVELS.get(event, logging.INFO), event, **facts)
-    except Exception:
-        logging.lastResort and logging.lastResort.handle(
-            logging.LogRecord("i3tasks", logging.ERROR, __file__, 0, "could not log %s", (event,), None)
-        )

@@ -109,8 +109,8 @@ class PushQueue(_Settings):
     def __post_init__(self) -> None:
         _require_name("queue_name", self.queue_name)
         _require_name("subscription_name", self.subscription_name)
-        endpoint = urlsplit(self.push_endpoint) if isinstance(self.push_endpoint, str) else None
-        if endpoint is None or endpoint.scheme not in ("http", "https") or not endpoint.netloc:
+        endpoint = urlsplit(str(self.push_endpoint))
+        if endpoint.scheme not in ("http", "https") or not endpoint.netloc:
             raise ImproperlyConfigured(
                 f"push_endpoint of queue {self.queue_name!r} must be a full URL such as "
                 f"'https://shop.example.com/i3/tasks-push/', not {self.push_endpoint!r}."

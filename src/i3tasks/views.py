@@ -5,7 +5,7 @@ from __future__ import annotations
 import base64
 import binascii
 import json
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable, Coroutine
 from datetime import UTC, datetime
 from typing import Any
 
@@ -29,7 +29,7 @@ from .store.database import rows
 from .telemetry import emit
 from .values import decode
 
-View = Callable[[HttpRequest], Awaitable[HttpResponse]]
+View = Callable[[HttpRequest], Coroutine[Any, Any, HttpResponse]]
 
 STATUS_OF_NACK = {"unreadable": 400, "unknown": 404}
 """4xx makes Pub/Sub deliver again, with backoff, and in the end put the message among the dead letters."""

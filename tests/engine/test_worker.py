@@ -11,7 +11,7 @@ from i3tasks.conf import get_config
 from i3tasks.emulator import EmulatorProcess
 from i3tasks.engine.worker import Worker
 from i3tasks.models import TaskExecution
-from tests.shop.tasks import aadd, add, afail, aplace_order, fail, nap, place_order
+from tests.shop.tasks import aadd, add, aplace_order, place_order
 
 pytestmark = pytest.mark.django_db(transaction=True)
 

@@ -99,12 +99,12 @@ class Executor:
         if isinstance(claimed, Refusal):
             return self._refused(envelope, claimed, publish_time)
         with self._running.hold(claimed) as run:
-            outcome, error = await self._run(run)
+            outcome, raised = await self._run(run)
             settled = await self._settle(claimed, outcome)
         if not isinstance(settled, Settled):
-            return Report(Verdict.ACK, "stale", envelope, outcome, error)
+            return Report(Verdict.ACK, "stale", envelope, outcome, raised)
         self._follow_up(settled.due)
-        return Report(Verdict.ACK, None, envelope, outcome, error)
+        return Report(Verdict.ACK, None, envelope, outcome, raised)
 
     async def _claim(self, envelope: Envelope) -> Claimed | Refusal:
         return await self._store.ask(

@@ -6,7 +6,7 @@ import asyncio
 import contextvars
 from collections.abc import AsyncIterator, Callable
 from concurrent.futures import Future
-from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
+from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager, suppress
 from typing import Any, Protocol
 
 import anyio
@@ -27,11 +27,13 @@ class Pool(Protocol):
 
     def slot(self, spec: TaskSpec | None) -> AbstractAsyncContextManager[None]:
         """Wait for room for a body of that task; None: of a task that this process does not know."""
+        ...
 
     async def run(
         self, spec: TaskSpec, run: Run, function: Callable[[], Any], timeout: float | None
     ) -> Returned | Raised:
         """What the body came to. One that was stopped has raised the reason for it, such as TaskTimeout."""
+        ...
 
 
 class WorkerPool:
@@ -115,10 +117,8 @@ class WorkerPool:
         self._overdue += 1
 
         def ended(_: Future[Any]) -> None:
-            try:
+            with suppress(RuntimeError):  # the loop is closed, and the pool with it
                 loop.call_soon_threadsafe(self._freed, lane)
-            except RuntimeError:
-                pass  # the loop is closed, and the pool with it
 
         future.add_done_callback(ended)
 

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Any, Protocol, TypeVar
+from typing import Protocol, TypeVar
 
 from asgiref.sync import sync_to_async
 from django.db import transaction
 
 from ..store.database import alias
+from ..store.refs import Locked
 from ..store.writer import Operation
 
 Request = TypeVar("Request")
@@ -26,6 +27,8 @@ class InlineStore:
     async def ask(self, operation: Operation[Request, Answer], request: Request) -> Answer:
         return await sync_to_async(self._ask)(operation, request)
 
-    def _ask(self, operation: Operation[Request, Answer], request: Request) -> Any:
+    def _ask(self, operation: Operation[Request, Answer], request: Request) -> Answer:
         with transaction.atomic(using=alias()):  # a savepoint: a refused row must not poison the caller's transaction
-            return operation.run([request], wait=True)[0]
+            answer = operation.run([request], wait=True)[0]
+        assert not isinstance(answer, Locked), "it waits for locks"
+        return answer

@@ -23,8 +23,8 @@ def embedded_emulator(host_port: str) -> Iterator[bool]:
     host = host_port.rpartition(":")[0].strip("[]")
     if not _is_loopback(host):
         raise CommandError(
-            f"Nothing listens on {host_port}, the emulator's address in PUBSUB_CONFIG['HOST']. Start an emulator there, "
-            "or name an address of this machine (127.0.0.1:8085) to have one started."
+            f"Nothing listens on {host_port}, the emulator's address in PUBSUB_CONFIG['HOST']. Start an emulator "
+            "there, or name an address of this machine (127.0.0.1:8085) to have one started."
         )
     emulator = EmulatorProcess(data_dir=Path(DEFAULT_DATA_DIR), host_port=host_port)
     try:

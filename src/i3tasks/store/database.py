@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 from datetime import datetime
-from typing import Any, TypeVar
+from typing import Any
 
 from django.db import connections, router, transaction
-from django.db.models import DateTimeField, ExpressionWrapper, Model, QuerySet
+from django.db.models import DateTimeField, ExpressionWrapper, Model
 from django.db.models.expressions import Combinable
 from django.db.models.functions import Now
 
 from ..models import TaskExecution
 
-Row = TypeVar("Row", bound=Model)
+Rows = Any
+"""A QuerySet. What is annotated onto rows has no static type."""
 
 
 def alias() -> str:
@@ -25,12 +26,13 @@ def atomic() -> transaction.Atomic:
     return transaction.atomic(using=alias(), savepoint=False)
 
 
-def rows(model: type[Row]) -> QuerySet[Row]:
+def rows(model: type[Model]) -> Rows:
     """All rows of `model`, from that database."""
-    return model._default_manager.using(alias())
+    queryset: Rows = model._default_manager.using(alias())
+    return queryset
 
 
-def locked(queryset: QuerySet[Row], *, wait: bool) -> QuerySet[Row]:
+def locked(queryset: Rows, *, wait: bool) -> Rows:
     """Lock the rows in primary key order, without conflicting with foreign keys that others are inserting.
 
     Rows that someone else has locked are left out, or waited for with `wait`. SQLite's transactions
@@ -42,7 +44,7 @@ def locked(queryset: QuerySet[Row], *, wait: bool) -> QuerySet[Row]:
     return queryset
 
 
-def with_database_time(queryset: QuerySet[Row], now: Combinable | None = None) -> QuerySet[Row]:
+def with_database_time(queryset: Rows, now: Combinable | None = None) -> Rows:
     """Adds `database_time`: one clock for all processes. A simulation passes its own `now`."""
     return queryset.annotate(database_time=ExpressionWrapper(now or Now(), output_field=DateTimeField()))
 

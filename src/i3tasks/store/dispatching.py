@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Sequence
 from datetime import datetime, timedelta
+from typing import Any
 
 from django.db import connections
 from django.db.models import F, QuerySet
@@ -65,16 +66,12 @@ def confirm_published(refs: Sequence[TryRef], *, now: Combinable | None = None, 
     first_wait = timedelta(seconds=get_config().settings.lost_after_seconds)
     with atomic():
         tries = rows(TaskExecutionTry).filter(pk__in=expected, dispatch_at__isnull=False)
-        by_count: defaultdict[int, list[int]] = defaultdict(list)
-        at = None
-        for pk, dispatch_at, count, at in locked(with_database_time(tries, now), wait=wait).values_list(
-            "pk", "dispatch_at", "publish_count", "database_time"
-        ):
-            if dispatch_at == expected[pk]:
-                by_count[count].append(pk)
-        for count, ids in by_count.items():
-            assert at is not None
-            dispatch_at = at + min(first_wait * 2 ** min(count, 20), LONGEST_LOST_AFTER)
+        again_at: defaultdict[datetime, list[int]] = defaultdict(list)
+        for task_try in locked(with_database_time(tries, now), wait=wait).only("dispatch_at", "publish_count"):
+            if task_try.dispatch_at == expected[task_try.pk]:
+                wait_for_claim = min(first_wait * 2 ** min(task_try.publish_count, 20), LONGEST_LOST_AFTER)
+                again_at[database_time(task_try) + wait_for_claim].append(task_try.pk)
+        for dispatch_at, ids in again_at.items():
             rows(TaskExecutionTry).filter(pk__in=ids).update(
                 dispatch_at=dispatch_at, publish_count=F("publish_count") + 1
             )
@@ -113,7 +110,7 @@ def _due(limit: int, now: Combinable | None, **published: int) -> list[TaskExecu
     return _first(due.order_by("dispatch_at"), limit)
 
 
-def _first(queryset: QuerySet[TaskExecutionTry], limit: int) -> list[TaskExecutionTry]:
+def _first(queryset: QuerySet[Any], limit: int) -> list[TaskExecutionTry]:
     """The first rows that nobody else has locked; locked for us."""
     if connections[queryset.db].features.has_select_for_update_skip_locked:
         queryset = queryset.select_for_update(skip_locked=True, of=("self",), no_key=True)

@@ -48,9 +48,11 @@ def claim(
         tries = {row["pk"]: row for row in _lock_tries(requests, now, wait)}
         executions = {row["pk"]: row for row in _executions(tries.values())}
         token = requests[0].token  # one for the whole batch, so that one statement can write it
-        answers = [_judge(request, tries.get(request.try_id), executions, token) for request in requests]
+        answers: list[Refusal | Locked | None] = [
+            _judge(request, tries.get(request.try_id), executions, token) for request in requests
+        ]
         hidden = _existing(request.try_id for request in requests if request.try_id not in tries)
-        won = {}
+        won: dict[int, int] = {}  # try id -> index of the request that gets it
         for index, (request, answer) in enumerate(zip(requests, answers, strict=True)):
             if answer is None and won.setdefault(request.try_id, index) != index:
                 answers[index] = Refusal.LEASED

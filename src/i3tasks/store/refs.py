@@ -105,6 +105,7 @@ class RenewRequest(Protocol):
     @property
     def leases(self) -> Mapping[int, UUID]:
         """Try id -> token of everything that the process runs."""
+        ...
 
     @property
     def lease_seconds(self) -> float: ...

@@ -17,7 +17,7 @@ from collections import defaultdict
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import Any, Generic, TypeVar
+from typing import Any, Generic, Protocol, TypeVar
 
 from django.core import mail
 from django.db import DatabaseError, InterfaceError, OperationalError, connections
@@ -46,6 +46,8 @@ from .settle import settle
 
 Request = TypeVar("Request")
 Answer = TypeVar("Answer")
+Request_contra = TypeVar("Request_contra", contravariant=True)
+Answer_co = TypeVar("Answer_co", covariant=True)
 
 MAXIMUM_BATCH = 400
 MAXIMUM_QUEUED = 200_000
@@ -56,11 +58,19 @@ OUTAGE_DELAY = 1.0
 ATTEMPTS = 3  # for deadlocks, serialization failures, and a connection that had gone stale
 
 
+class StoreFunction(Protocol[Request_contra, Answer_co]):
+    """As `claim`, `settle`, `renew` and `confirm_published` are."""
+
+    def __call__(
+        self, requests: Sequence[Request_contra], /, *, wait: bool = False
+    ) -> Sequence[Answer_co | Locked]: ...
+
+
 @dataclass(frozen=True, slots=True)
 class Operation(Generic[Request, Answer]):
     """A store function that answers many requests in one transaction."""
 
-    run: Callable[[Sequence[Request]], Sequence[Answer | Locked]]
+    run: StoreFunction[Request, Answer]
     survives_outage: bool
 
 
