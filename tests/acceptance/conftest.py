@@ -45,7 +45,7 @@ class Example:
                 command,
                 # The environment that the tests run in is the one that the command would make.
                 env={**self._environ(), "I3TASKS_VENV": sys.prefix, MARK: self._mark, **environ},
-                cwd=self.data.parent,
+                cwd=ROOT,
                 stdin=subprocess.DEVNULL,
                 stdout=output if terminal is None else terminal,
                 stderr=subprocess.STDOUT,

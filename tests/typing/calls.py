@@ -41,8 +41,8 @@ async def older_async(value: int) -> int:
 
 def calling_is_a_plain_call() -> None:
     assert_type(add(1, 2), int)
-    coroutine = send("a@example.com")
-    assert_type(coroutine, Coroutine[Any, Any, str])
+    coroutine = assert_type(send("a@example.com"), Coroutine[Any, Any, str])
+    coroutine.close()
     assert_type(bound(1), bool)
     add("1")  # type: ignore[arg-type]
 

@@ -16,9 +16,8 @@ from census.figures import figures_of
 from census.models import SourceFile
 from i3tasks import task
 
-
-# Python 3.11's parser now and then raises SystemError when threads take turns inside it. Parsing holds the interpreter's
-# lock anyway, so one of our own costs nothing.
+# Python 3.11's parser now and then raises SystemError when threads take turns inside it. Parsing holds the GIL anyway,
+# so a lock of our own costs nothing.
 one_at_a_time = threading.Lock()
 
 
