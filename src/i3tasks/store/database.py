@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 from datetime import datetime
-from typing import Any
+from typing import Any, TypeVar
 
 from django.db import connections, router, transaction
-from django.db.models import DateTimeField, ExpressionWrapper, Model
+from django.db.models import DateTimeField, ExpressionWrapper, Model, QuerySet
 from django.db.models.expressions import Combinable
 from django.db.models.functions import Now
 
 from ..models import TaskExecution
 
+Row = TypeVar("Row", bound=Model)
 Rows = Any
-"""A QuerySet. What is annotated onto rows has no static type."""
+"""A QuerySet whose rows may carry annotations, which have no static type."""
 
 
 def alias() -> str:
@@ -26,10 +27,9 @@ def atomic() -> transaction.Atomic:
     return transaction.atomic(using=alias(), savepoint=False)
 
 
-def rows(model: type[Model]) -> Rows:
+def rows(model: type[Row]) -> QuerySet[Row]:
     """All rows of `model`, from that database."""
-    queryset: Rows = model._default_manager.using(alias())
-    return queryset
+    return model._default_manager.using(alias())
 
 
 def locked(queryset: Rows, *, wait: bool) -> Rows:
