@@ -45,7 +45,7 @@ def test_on_the_embedded_emulator_and_sqlite(example: Example) -> None:
     exit_code = example.run("--limit", str(FILES))
 
     check(example, exit_code)
-    assert f"100 %  {FILES} of {FILES} files" in example.text()
+    assert f"100 %  {FILES} fetched, {FILES} measured of {FILES} files" in example.text()
     with sqlite3.connect(example.data / "census.sqlite3") as database:
         rows = database.execute("SELECT task_name, outcome, COUNT(*) FROM i3tasks_taskexecution GROUP BY 1, 2")
         assert sorted(rows) == [("collect", "success", FILES), ("measure", "success", FILES)]
@@ -74,7 +74,7 @@ def test_a_terminal_gets_a_progress_bar(example: Example) -> None:
     shown = "".join(iter(lambda: read_terminal(ours), ""))
 
     assert example.wait() == 0, shown
-    assert "[####################################] 100 %  3 of 3 files" in shown
+    assert "[####################################] 100 %  3 fetched, 3 measured of 3 files" in shown
 
 
 def read_terminal(descriptor: int) -> str:

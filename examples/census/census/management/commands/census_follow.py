@@ -3,6 +3,7 @@ from argparse import ArgumentParser
 from typing import Any
 
 from django.core.management.base import BaseCommand, CommandError
+from django.db.models import Count
 
 from census.models import Census
 from census.progress import Progress
@@ -21,19 +22,21 @@ class Command(BaseCommand):
 
     def handle(self, *args: Any, patience: float, **options: Any) -> None:
         census = Census.objects.latest("pk")
-        progress = Progress(census.files.count(), self.stdout._out)  # type: ignore[attr-defined]
+        progress = Progress(2 * census.files.count(), self.stdout._out)  # type: ignore[attr-defined]
         last, moved_at = -1, time.monotonic()
-        while unfinished := executions_of(census).filter(finished_at=None).count():
-            done = census.files.exclude(measured_at=None).count()
-            progress.show(done, _note(unfinished))
+        while executions_of(census).filter(finished_at=None).exists():
+            progress.show(*_done(census))
             settled = tries_of(census).filter(is_completed=True).count()
             if settled != last:
                 last, moved_at = settled, time.monotonic()
             elif time.monotonic() - moved_at > patience:
                 raise CommandError(f"No task has ended for {patience:g} s. Is a worker running?")
             time.sleep(1 / LOOKS_A_SECOND)
-        progress.close(census.files.exclude(measured_at=None).count())
+        progress.close(*_done(census))
 
 
-def _note(unfinished: int) -> str:
-    return f", {unfinished} tasks waiting or running"
+def _done(census: Census) -> tuple[int, str]:
+    """How many steps are done, of two a file, and in words."""
+    counts = census.files.aggregate(files=Count("pk"), fetched=Count("text"), measured=Count("measured_at"))
+    words = "{fetched} fetched, {measured} measured of {files} files".format(**counts)
+    return counts["fetched"] + counts["measured"], words
