@@ -6,6 +6,7 @@ import signal
 import sqlite3
 import sysconfig
 from collections import Counter
+from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -46,7 +47,7 @@ def test_on_the_embedded_emulator_and_sqlite(example: Example) -> None:
 
     check(example, exit_code)
     assert f"100 %  {FILES} fetched, {FILES} measured of {FILES} files" in example.text()
-    with sqlite3.connect(example.data / "census.sqlite3") as database:
+    with closing(sqlite3.connect(example.data / "census.sqlite3")) as database:
         rows = database.execute("SELECT task_name, outcome, COUNT(*) FROM i3tasks_taskexecution GROUP BY 1, 2")
         assert sorted(rows) == [("collect", "success", FILES), ("measure", "success", FILES)]
 
