@@ -42,17 +42,17 @@ _EMULATOR_OPTIONS = (
 
 def make_publisher(config: PubSubConfig) -> Any:
     """A GAPIC publisher client. It makes no request yet, but finding default credentials may take a second."""
-    return PublisherClient(**_arguments(config, PublisherGrpcTransport))
+    return PublisherClient(transport=_transport(config, PublisherGrpcTransport))
 
 
 def make_admin(config: PubSubConfig) -> tuple[Any, Any]:
     """GAPIC publisher and subscriber clients, for topics and subscriptions."""
-    return make_publisher(config), SubscriberClient(**_arguments(config, SubscriberGrpcTransport))
+    return make_publisher(config), SubscriberClient(transport=_transport(config, SubscriberGrpcTransport))
 
 
 def make_streaming(client_class: Any, config: PubSubConfig) -> Any:
     """`client_class`, a high-level SubscriberClient, made with a channel of its own."""
-    return client_class(**_arguments(config, SubscriberGrpcTransport))
+    return client_class(transport=_transport(config, SubscriberGrpcTransport))
 
 
 def close(client: Any) -> None:
@@ -72,16 +72,16 @@ def patience(seconds: float, *, each: float = 5.0) -> dict[str, Any]:
     return {"retry": retry if seconds else None, "timeout": _timeout.ConstantTimeout(each)}
 
 
-def _arguments(config: PubSubConfig, transport_class: Any) -> dict[str, Any]:
+def _transport(config: PubSubConfig, transport_class: Any) -> Any:
+    """Made here and not by the client, which would prefer whatever emulator the environment names."""
     if config.emulator:
-        channel = grpc.insecure_channel(config.host or "", options=_EMULATOR_OPTIONS)
-        return {"transport": transport_class(channel=channel)}
-    arguments: dict[str, Any] = {"transport": partial(transport_class, channel=partial(_channel, transport_class))}
+        return transport_class(channel=grpc.insecure_channel(config.host or "", options=_EMULATOR_OPTIONS))
+    credentials = None  # the library looks for application default credentials
     if config.credentials:
-        arguments["credentials"] = _service_account.Credentials.from_service_account_file(
-            config.credentials, scopes=_SCOPES
-        )
-    return arguments
+        credentials = _service_account.Credentials.from_service_account_file(config.credentials, scopes=_SCOPES)
+    return transport_class(
+        credentials=credentials, channel=partial(_channel, transport_class), always_use_jwt_access=True
+    )
 
 
 def _channel(transport_class: Any, host: str, *, options: Any = (), **kwargs: Any) -> Any:

@@ -206,7 +206,8 @@ def dead_letter_grants(config: Config) -> list[str]:
 # ------------------------------------------------------------------------------------------------ at start
 
 _ensuring = threading.Lock()
-_latest: tuple[Config, float] | None = None
+_ensured: tuple[Config, float] | None = None
+"""The settings that were ensured, and from when on it may be done again."""
 
 
 def ensure_at_start(config: Config, *, again: bool = False) -> bool:
@@ -215,24 +216,27 @@ def ensure_at_start(config: Config, *, again: bool = False) -> bool:
     A refusal (a service account that may not administer, say) is an event, not an error: what is needed may be there.
     Raises BrokerUnavailable when there was no answer.
     """
-    global _latest
+    global _ensured
     if not config.settings.run_queue_create_command_on_startup:
         return False
     with _ensuring:
         now = SYSTEM_CLOCK.monotonic()
-        if _latest is not None and _latest[0] is config and not (again and now >= _latest[1] + _AGAIN_SECONDS):
+        if _ensured is not None and _ensured[0] is config and not (again and now >= _ensured[1]):
             return False
-        try:
-            changes = ensure(config)
-        except BrokerUnavailable:
-            raise
-        except BrokerError as error:
-            emit("provisioning_failed", error=str(error))
-            changes = []
-        _latest = (config, SYSTEM_CLOCK.monotonic())
-    for change in changes:
-        emit("provisioning_failed" if change.action == "impossible" else "provisioned", change=str(change))
+        for change in _ensure_or_warn(config):
+            emit("provisioning_failed" if change.action == "impossible" else "provisioned", change=str(change))
+        _ensured = (config, now + _AGAIN_SECONDS if again else now)
     return True
+
+
+def _ensure_or_warn(config: Config) -> list[Change]:
+    try:
+        return ensure(config)
+    except BrokerUnavailable:
+        raise
+    except BrokerError as error:
+        emit("provisioning_failed", error=str(error))
+        return []
 
 
 def _after_fork_in_child() -> None:

@@ -191,7 +191,7 @@ def _flush_at_exit() -> None:
         settings = publisher.config.settings
         left = max(start + settings.flush_seconds - time.monotonic(), 0)
         if settings.register_client_teardown and not publisher.flush(left):
-            emit("publish_failed", seconds=settings.flush_seconds)
+            emit("publish_failed", error=f"Exit after {settings.flush_seconds:g} s: the dispatcher sends what is left.")
 
 
 def _after_fork_in_child() -> None:

@@ -75,8 +75,11 @@ class _Subscriber(pubsub_v1.SubscriberClient):  # type: ignore[misc]
     """
 
     on_open: Callable[[], None]
+    is_ending = False
 
     def streaming_pull(self, *args: Any, **kwargs: Any) -> Any:
+        if self.is_ending:
+            return _EndedStream()
         self.on_open()
         return super().streaming_pull(*args, **kwargs)
 
@@ -93,6 +96,22 @@ class _Subscriber(pubsub_v1.SubscriberClient):  # type: ignore[misc]
             raise api.ServiceUnavailable(str(error)) from error
         except ValueError as error:  # the channel was closed under it
             raise api.Cancelled(str(error)) from error
+
+
+class _EndedStream:
+    """What a stream that is opened again after the end finds: quieter than an exception in a library thread."""
+
+    def add_done_callback(self, callback: Callable[[Any], None]) -> None:
+        """It never was active."""
+
+    def cancel(self) -> None:
+        """Nothing to cancel."""
+
+    def is_active(self) -> bool:
+        return False
+
+    def __next__(self) -> Any:
+        raise api.Cancelled("the receiver was closed")
 
 
 class Session:
@@ -170,6 +189,7 @@ class Session:
         with self._lock:
             self._stopping = True
             if self._client is not None:
+                self._client.is_ending = True
                 self._client.close()
 
     def _cancel(self) -> None:
