@@ -11,7 +11,7 @@ import heapq
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 
-from .messages import Consumer, Delivery, Message, Rules
+from .messages import Consumer, Delivery, Message, Outcome, Rules
 from .queues import AnyOrder, Entry, KeyOrder
 
 
@@ -101,40 +101,44 @@ class Backlog:
 
     # -- the consumer answers
 
-    def ack(self, now: float, message_id: int, lease: int) -> bool:
-        """Settle a delivery. False when the lease is over and the subscription is exactly-once.
+    def ack(self, now: float, message_id: int, lease: int) -> Outcome:
+        """Settle a delivery.
 
-        Elsewhere a late ack still counts for a message without an ordering key, and is ignored for one with: order
-        may already have brought it back.
+        A late ack still counts for a message without an ordering key, unless the subscription is exactly-once. For one
+        with a key it does not: order may already have brought it back.
         """
         self.advance(now)
         entry = self._entries.get(message_id)
-        current = entry is not None and entry.lease == lease
-        if entry is None or (not current and (self.rules.exactly_once or self._is_keyed(entry))):
-            return not self.rules.exactly_once
+        if entry is None or (entry.lease != lease and (self.rules.exactly_once or self._is_keyed(entry))):
+            return Outcome.VOID
+        if self._is_keyed(entry):
+            return self._ack_keyed(entry)
         self._release(entry)
-        if self._is_keyed(entry) and not self.rules.exactly_once:
-            for done in self._keyed.ack(entry):
-                self._settle(done)
-        else:
-            self._leave(entry)
-            self._settle(entry)
-        return True
+        self._settle(entry)
+        return Outcome.DONE
 
-    def modify(self, now: float, message_id: int, lease: int, seconds: float) -> bool:
-        """Move a delivery's deadline to `seconds` from now; 0 is a nack. False when the lease is over."""
+    def _ack_keyed(self, entry: Entry) -> Outcome:
+        if self.rules.exactly_once and not self._keyed.is_first(entry):
+            return Outcome.UNORDERED
+        self._release(entry)
+        for done in self._keyed.ack(entry):
+            self._settle(done)
+        return Outcome.DONE
+
+    def modify(self, now: float, message_id: int, lease: int, seconds: float) -> Outcome:
+        """Move a delivery's deadline to `seconds` from now; 0 is a nack."""
         self.advance(now)
         entry = self._entries.get(message_id)
         if entry is None or entry.lease != lease:
-            return False
+            return Outcome.VOID
         if seconds <= 0:
             self._fail([entry], now)
-            return True
+            return Outcome.DONE
         sooner = now + seconds < entry.deadline
         entry.deadline = now + seconds
         if sooner:
             heapq.heappush(self._deadlines, (entry.deadline, lease, entry))
-        return True
+        return Outcome.DONE
 
     def _leave(self, entry: Entry) -> None:
         """Take a released entry out of the queues. A free one is dropped when its turn comes."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from enum import Enum
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -51,6 +52,16 @@ class Consumer:
         few_messages = self.max_messages <= 0 or self.messages < self.max_messages
         few_bytes = self.max_bytes <= 0 or self.bytes < self.max_bytes
         return few_messages and few_bytes
+
+
+class Outcome(Enum):
+    """What became of an ack or a deadline. The values are what clients of exactly-once subscriptions are told."""
+
+    DONE = ""
+    VOID = "PERMANENT_FAILURE_INVALID_ACK_ID"
+    """The lease is over: the message was answered for, or its deadline passed."""
+    UNORDERED = "TRANSIENT_FAILURE_UNORDERED_ACK_ID"
+    """An earlier message of the key must be acked first."""
 
 
 @dataclass(frozen=True, slots=True)

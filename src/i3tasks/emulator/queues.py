@@ -136,6 +136,10 @@ class KeyOrder:
             lane.blocker = None
             self._shelve(lane)
 
+    def is_first(self, entry: Entry) -> bool:
+        """Whether no earlier message of the entry's key is outstanding."""
+        return next(iter(_lane_of(entry).sent.values())) is entry
+
     def ack(self, entry: Entry) -> list[Entry]:
         """Mark a sent entry acknowledged. The answer: those that are done with, this one perhaps among them."""
         lane = _lane_of(entry)

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterable
 from typing import Any
 
 from . import wire
-from .messages import Consumer, Delivery
+from .messages import Consumer, Delivery, Outcome
 from .publisher import on_disk
 from .refusals import invalid
-from .subscription import Subscription
+from .subscription import Failures, Subscription
 
 BATCH = 500
 """Messages in one response, at the most: streams take turns in portions of this size."""
@@ -95,21 +95,26 @@ class Stream:
             raise invalid("modify_deadline_ack_ids and modify_deadline_seconds must have the same length.")
         response = self._response()
         if request.modify_deadline_ack_ids:
-            void, _ = self._subscription.modify(request.modify_deadline_ack_ids, request.modify_deadline_seconds)
-            _confirm(response.modify_ack_deadline_confirmation, request.modify_deadline_ack_ids, void)
+            moved = request.modify_deadline_ack_ids
+            failures, _ = self._subscription.modify(moved, request.modify_deadline_seconds)
+            _confirm(response.modify_ack_deadline_confirmation, moved, failures)
         if request.ack_ids:
-            void, committed = self._subscription.acknowledge(request.ack_ids)
+            failures, committed = self._subscription.acknowledge(request.ack_ids)
             await on_disk(committed)
-            _confirm(response.acknowledge_confirmation, request.ack_ids, void)
-        confirms = request.ack_ids or request.modify_deadline_ack_ids
-        if confirms and self._subscription.config.enable_exactly_once_delivery:
+            _confirm(response.acknowledge_confirmation, request.ack_ids, failures)
+        answered = request.ack_ids or request.modify_deadline_ack_ids
+        if answered and self._subscription.config.enable_exactly_once_delivery:
             await self._write(response)
 
 
-def _confirm(confirmation: wire.Message, ack_ids: list[str], void: list[str]) -> None:
-    lost = set(void)
-    confirmation.ack_ids.extend(ack_id for ack_id in ack_ids if ack_id not in lost)
-    confirmation.invalid_ack_ids.extend(void)
+def _confirm(confirmation: wire.Message, ack_ids: Iterable[str], failures: Failures) -> None:
+    for ack_id in ack_ids:
+        if ack_id not in failures:
+            confirmation.ack_ids.append(ack_id)
+        elif failures[ack_id] is Outcome.UNORDERED:
+            confirmation.unordered_ack_ids.append(ack_id)
+        else:
+            confirmation.invalid_ack_ids.append(ack_id)
 
 
 def _deadline(seconds: int) -> float:

@@ -14,14 +14,12 @@ from .paging import page
 from .publisher import on_disk
 from .refusals import invalid, unimplemented, wrong_state
 from .streaming import Stream, add_received
-from .subscription import Subscription
+from .subscription import Failures, Subscription
 
 MAX_PULL = 1_000
 PULL_SECONDS = 20.0
 """How long a Pull waits for a first message, unless its deadline is nearer."""
 _MARGIN = 0.5
-
-VOID = "PERMANENT_FAILURE_INVALID_ACK_ID"
 
 
 class SubscriberService:
@@ -87,16 +85,16 @@ class SubscriberService:
 
     async def Acknowledge(self, request: wire.Message, context: Any) -> wire.Message:
         _need(request.ack_ids)
-        void, committed = self._find(request.subscription).acknowledge(request.ack_ids)
+        failures, committed = self._find(request.subscription).acknowledge(request.ack_ids)
         await on_disk(committed)
-        _refuse_void(void)
+        _refuse(failures)
         return self._empty
 
     async def ModifyAckDeadline(self, request: wire.Message, context: Any) -> wire.Message:
         _need(request.ack_ids)
         seconds = [request.ack_deadline_seconds] * len(request.ack_ids)
-        void, _ = self._find(request.subscription).modify(request.ack_ids, seconds)
-        _refuse_void(void)
+        failures, _ = self._find(request.subscription).modify(request.ack_ids, seconds)
+        _refuse(failures)
         return self._empty
 
     async def Pull(self, request: wire.Message, context: Any) -> wire.Message:
@@ -142,11 +140,11 @@ def _need(ack_ids: Any) -> None:
         raise invalid("No ack ids specified.")
 
 
-def _refuse_void(void: list[str]) -> None:
-    if void:
+def _refuse(failures: Failures) -> None:
+    if failures:
         raise wrong_state(
-            "Some acknowledgement ids in the request were invalid: too late, or used before.",
-            dict.fromkeys(void, VOID),
+            "Some acknowledgement ids in the request had no effect: too late, used before, or out of order.",
+            {ack_id: outcome.value for ack_id, outcome in failures.items()},
         )
 
 

@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterable
 from . import ack_ids, configs, filters, wire
 from .ack_ids import AckId
 from .backlog import Backlog, Changes
-from .messages import Consumer, Delivery, Message, Rules
+from .messages import Consumer, Delivery, Message, Outcome, Rules
 from .names import last_part
 from .refusals import Refusal, invalid, not_found, wrong_state
 
@@ -18,7 +18,10 @@ RESPONSE_BYTES = 1_000_000
 Committed = asyncio.Future[None] | None
 """When the changes of a call are on disk; None when there were none."""
 
-_Answer = Callable[[Backlog, float, int, int], bool]
+Failures = dict[str, Outcome]
+"""Ack ids that had no effect. Only exactly-once subscriptions report them."""
+
+_Answer = Callable[[Backlog, float, int, int], Outcome]
 
 
 class Subscription:
@@ -81,24 +84,30 @@ class Subscription:
         """The id under which this delivery is answered for."""
         return str(AckId(self.number, delivery.message.id, delivery.lease))
 
-    def acknowledge(self, texts: Iterable[str]) -> tuple[list[str], Committed]:
-        """Settle deliveries. The answer: the ack ids that are void (exactly-once only), and the commit."""
-        return self._answer([(text, Backlog.ack) for text in texts])
+    def acknowledge(self, texts: Iterable[str]) -> tuple[Failures, Committed]:
+        """Settle deliveries, those of the same ordering key in their order. Answers with failures and the commit."""
+        read = sorted((_read(text), text) for text in texts)
+        return self._answer((text, parts, Backlog.ack) for parts, text in read)
 
-    def modify(self, texts: Iterable[str], seconds: Iterable[int]) -> tuple[list[str], Committed]:
-        """Move deadlines, each to its number of seconds from now. The answer is as for `acknowledge`."""
-        return self._answer([(text, _modification(second)) for text, second in zip(texts, seconds, strict=True)])
+    def modify(self, texts: Iterable[str], seconds: Iterable[int]) -> tuple[Failures, Committed]:
+        """Move deadlines, each to its number of seconds from now. Answers with failures and the commit.
 
-    def _answer(self, answers: list[tuple[str, _Answer]]) -> tuple[list[str], Committed]:
+        The last messages go first: a nack takes back what follows it in its ordering key, which may be nacked too.
+        """
+        pairs = zip(texts, seconds, strict=True)
+        read = [(text, _read(text), _modification(second)) for text, second in pairs]
+        return self._answer(sorted(read, key=lambda item: item[1], reverse=True))
+
+    def _answer(self, answers: Iterable[tuple[str, AckId, _Answer]]) -> tuple[Failures, Committed]:
         self.check()
-        read = [(text, _read(text), answer) for text, answer in answers]
         self.active_at = now = self._clock()
-        void = [
-            text
-            for text, parts, answer in read
-            if parts.subscription != self.number or not answer(self.backlog, now, parts.message, parts.lease)
-        ]
-        return void if self.backlog.rules.exactly_once else [], self.flush()
+        failures: Failures = {}
+        for text, parts, answer in answers:
+            known = parts.subscription == self.number
+            outcome = answer(self.backlog, now, parts.message, parts.lease) if known else Outcome.VOID
+            if outcome is not Outcome.DONE and self.backlog.rules.exactly_once:
+                failures[text] = outcome
+        return failures, self.flush()
 
     def seek(self, instant: float, replayable: Iterable[Message]) -> Committed:
         """See `Backlog.seek`."""
