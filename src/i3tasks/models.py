@@ -50,6 +50,11 @@ class TaskGroup(_Stamped):
     completed_count = models.IntegerField(default=0)
     failed_count = models.IntegerField(default=0)
     status = models.CharField(max_length=16, default=STATUS_PENDING)
+    callback_options = models.JSONField(null=True, blank=True)  # the rest of the callback's step
+    on_failure = models.JSONField(null=True, blank=True)  # a step; called once with the failed execution's id
+    wait_for_all = models.BooleanField(default=False, db_default=False)  # False: the first failure fails the group
+    deadline = models.DateTimeField(null=True, blank=True)
+    finished_at = models.DateTimeField(null=True, blank=True)
 
     class Meta:
         indexes = [models.Index(fields=["status"], name="i3tasks_tas_status_bf5f17_idx")]
@@ -75,6 +80,12 @@ class TaskExecution(_Stamped):
     task_kwargs = models.JSONField(default=dict)
     chain = models.JSONField(null=True, blank=True)
     task_group = models.ForeignKey(TaskGroup, models.SET_NULL, null=True, blank=True, related_name="members")
+    task_group_id: int | None
+    group_index = models.IntegerField(null=True, blank=True)  # the member's place among the group's results
+    previous = models.ForeignKey(
+        "self", models.SET_NULL, null=True, blank=True, related_name="next_steps", db_index=False
+    )  # the step of the chain before this one
+    previous_id: int | None
     queue_name = models.CharField(max_length=100, null=True, blank=True)  # null: the default queue
     priority = models.SmallIntegerField(default=0, db_default=0)
     options = models.JSONField(null=True, blank=True)  # what this call set itself, such as max_retries
@@ -85,6 +96,11 @@ class TaskExecution(_Stamped):
 
     class Meta:
         indexes = [models.Index(fields=["created_at"], name="i3tasks_te_created_idx")]
+        constraints = [
+            models.UniqueConstraint(
+                fields=["previous"], name="i3tasks_te_previous_uniq", condition=Q(previous__isnull=False)
+            ),
+        ]
 
     def __str__(self) -> str:
         return f"{self.task_path}.{self.task_name} #{self.pk}"
@@ -144,3 +160,17 @@ class TaskExecutionResult(_Stamped):
 
     def __str__(self) -> str:
         return f"result of try {self.task_execution_try_id}"
+
+
+class TaskKey(models.Model):
+    """Keeps calls apart that must be one: a caller's idempotency key, or a task that is unique by its arguments."""
+
+    key = models.CharField(max_length=255, unique=True)
+    token = models.UUIDField()  # of whoever wrote the row last
+    task_execution = models.ForeignKey(TaskExecution, models.CASCADE, null=True, blank=True, related_name="keys")
+    task_execution_id: int | None
+    expires_at = models.DateTimeField(null=True, blank=True)  # null: when the execution finishes
+    created_at = models.DateTimeField(auto_now_add=True)
+
+    def __str__(self) -> str:
+        return self.key
