@@ -1,24 +1,19 @@
 """Runs the example as the README says, and looks at what it leaves behind."""
 
-import contextlib
 import os
 import re
 import shlex
-import signal
-import subprocess
 import sys
-import time
 from collections.abc import Iterator
 from pathlib import Path
 from uuid import uuid4
 
-import psutil
 import pytest
 
 from tests.support import databases
+from tests.support.processes import Marked
 
 ROOT = Path(__file__).resolve().parents[2]
-MARK = "I3TASKS_ACCEPTANCE_RUN"
 
 
 def readme_command(file: str) -> list[str]:
@@ -28,80 +23,34 @@ def readme_command(file: str) -> list[str]:
     return [sys.executable, *shlex.split(line)[1:]]
 
 
-class Example:
-    """The README's main job: started, watched, and searched for processes that outlive it."""
+def plain_environ() -> dict[str, str]:
+    """Our environment without what would choose another database, emulator or settings."""
+    ours = ("CENSUS_", "PUBSUB_", "DJANGO_", "I3TASKS_")
+    return {name: value for name, value in os.environ.items() if not name.startswith(ours)}
+
+
+class Example(Marked):
+    """The README's main job."""
 
     def __init__(self, folder: Path) -> None:
+        super().__init__(folder / "output.txt")
         self.data = folder / "data"
-        self.output = folder / "output.txt"
-        self._mark = uuid4().hex
-        self._popen: subprocess.Popen[str] | None = None
 
-    def start(self, *options: str, terminal: int | None = None, **environ: str) -> None:
-        """Start it, its output in a file, or in a terminal where one is given."""
+    def begin(self, *options: str, terminal: int | None = None, **environ: str) -> None:
         command = [*readme_command("examples/census/run.py"), "--keep", str(self.data), *options]
-        with open(self.output, "w", encoding="utf-8") as output:
-            self._popen = subprocess.Popen(
-                command,
-                # The environment that the tests run in is the one that the command would make.
-                env={**self._environ(), "I3TASKS_VENV": sys.prefix, MARK: self._mark, **environ},
-                cwd=ROOT,
-                stdin=subprocess.DEVNULL,
-                stdout=output if terminal is None else terminal,
-                stderr=subprocess.STDOUT,
-                text=True,
-            )
-
-    def wait(self, seconds: float = 100) -> int:
-        assert self._popen
-        return self._popen.wait(seconds)
+        # The environment that the tests run in is the one that the command would make.
+        env = {**plain_environ(), "I3TASKS_VENV": sys.prefix, **environ}
+        self.start(command, env=env, cwd=ROOT, terminal=terminal)
 
     def run(self, *options: str, **environ: str) -> int:
-        self.start(*options, **environ)
+        self.begin(*options, **environ)
         return self.wait()
-
-    def send(self, number: signal.Signals) -> None:
-        assert self._popen
-        self._popen.send_signal(number)
-
-    def wait_for(self, text: str, seconds: float = 60) -> None:
-        """Until the output holds this text; fails when the run ends without it."""
-        deadline = time.monotonic() + seconds
-        while text not in self.text():
-            assert self._popen
-            assert self._popen.poll() is None, self.text()
-            assert time.monotonic() < deadline, self.text()
-            with contextlib.suppress(subprocess.TimeoutExpired):
-                self._popen.wait(0.05)
-
-    def text(self) -> str:
-        return self.output.read_text(encoding="utf-8") if self.output.exists() else ""
 
     def number(self, name: str) -> int:
         """A figure of the report, by the name in front of it."""
         found = re.search(rf"^  {name} +([\d,]+)", self.text(), re.MULTILINE)
         assert found, self.text()
         return int(found[1].replace(",", ""))
-
-    def survivors(self) -> list[str]:
-        """Processes that this run started and that still live, whoever their parent is now."""
-        return [
-            " ".join(process.info["cmdline"] or [])
-            for process in psutil.process_iter(["environ", "cmdline", "status"])
-            if (process.info["environ"] or {}).get(MARK) == self._mark
-            and process.info["status"] != psutil.STATUS_ZOMBIE
-        ]
-
-    def end(self) -> None:
-        if self._popen and self._popen.poll() is None:
-            self._popen.terminate()
-            self._popen.wait(60)
-
-    @staticmethod
-    def _environ() -> dict[str, str]:
-        """Ours, without what would choose another database, emulator or settings."""
-        ours = ("CENSUS_", "PUBSUB_", "DJANGO_", "I3TASKS_")
-        return {name: value for name, value in os.environ.items() if not name.startswith(ours)}
 
 
 @pytest.fixture

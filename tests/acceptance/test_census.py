@@ -69,7 +69,7 @@ def test_on_googles_emulator(example: Example, google_emulator: GoogleEmulator) 
 
 def test_a_terminal_gets_a_progress_bar(example: Example) -> None:
     ours, theirs = os.openpty()
-    example.start("--limit", "3", terminal=theirs)
+    example.begin("--limit", "3", terminal=theirs)
     os.close(theirs)
 
     shown = "".join(iter(lambda: read_terminal(ours), ""))
@@ -88,8 +88,8 @@ def read_terminal(descriptor: int) -> str:
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM], ids=lambda number: number.name)
 def test_a_run_that_is_stopped_leaves_no_process_behind(example: Example, number: signal.Signals) -> None:
-    example.start()
-    example.wait_for("files enqueued")
+    example.begin()
+    example.until_says("files enqueued")
     assert len(example.survivors()) >= 4  # run.py, emulator, web process, worker
 
     example.send(number)
@@ -103,4 +103,17 @@ def test_a_run_that_fails_says_why_and_leaves_no_process_behind(example: Example
 
     assert exit_code == 1
     assert "port 1 failed" in example.text()
+    assert example.survivors() == []
+
+
+def test_a_worker_that_dies_ends_the_run_with_its_log(example: Example) -> None:
+    example.begin()
+    example.until_says("files enqueued")
+
+    [worker] = [process for process in example.processes() if "run-worker" in process.cmdline()]
+    worker.kill()
+
+    assert example.wait() == 1
+    assert "The worker ended with exit code -9." in example.text()
+    assert "worker_started" in example.text()
     assert example.survivors() == []
