@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from datetime import date, datetime, timedelta
 from decimal import Decimal
 from typing import Any
@@ -19,12 +20,22 @@ from .exceptions import ArgumentError
 TAG = "__i3tasks__"
 MAXIMUM_DEPTH = 100
 
+class Placeholder:
+    """The type of RESULT: in a later step's arguments, what the step before returns; after a group, a list."""
+
+    def __repr__(self) -> str:
+        return "RESULT"
+
+
+RESULT = Placeholder()
+
 _WRITERS: dict[type, tuple[str, Callable[[Any], Any]]] = {
     datetime: ("datetime", datetime.isoformat),
     date: ("date", date.isoformat),
     timedelta: ("timedelta", lambda value: [value.days, value.seconds, value.microseconds]),
     UUID: ("uuid", str),
     Decimal: ("decimal", str),
+    Placeholder: ("result", lambda _: None),
 }
 _READERS: dict[str, Callable[[Any], Any]] = {
     "datetime": datetime.fromisoformat,
@@ -89,7 +100,8 @@ def _integer(value: int, path: str) -> int:
 def _float(value: float, path: str) -> Any:
     if not math.isfinite(value):
         raise ArgumentError(f"{path} is {value}, which JSON can't hold. Pass None or text instead.")
-    if "e+" in repr(value):  # PostgreSQL's jsonb would give a large float back as an integer
+    # PostgreSQL's jsonb would give a large float back as an integer, and knows no negative zero.
+    if "e+" in repr(value) or (value == 0 and math.copysign(1, value) < 0):
         return {TAG: "float", "value": repr(float(value))}
     return float(value)
 
@@ -115,8 +127,11 @@ def decode(value: Any) -> Any:
 
 
 def _decode_mapping(value: dict[str, Any]) -> Any:
-    if TAG in value and value.keys() == {TAG, "value"} and value[TAG] in _READERS:
-        return _READERS[value[TAG]](value["value"])
+    kind = value.get(TAG)
+    if isinstance(kind, str) and kind in _READERS and value.keys() == {TAG, "value"}:
+        # Whoever wrote what can't be read, it was not `encode`.
+        with suppress(ValueError, TypeError, AttributeError, ArithmeticError):
+            return _READERS[kind](value["value"])
     return {key: decode(item) for key, item in value.items()}
 
 
@@ -129,10 +144,13 @@ def encode_arguments(args: Any, kwargs: Mapping[str, Any]) -> tuple[list[Any], d
 
 
 def encode_result(value: Any) -> Any:
-    """A return value as JSON data; what JSON can't hold is kept as its `str()`, for reading by people."""
+    """A return value as JSON data; what JSON can't hold is kept as its `str()`, for reading by people.
+
+    Never raises, whatever the value's own methods do: the task has succeeded.
+    """
     try:
         return encode(value, "result")
-    except ArgumentError:
+    except Exception:
         return clean_text(_shown(value))
 
 
