@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
 from datetime import timedelta
+from typing import Any
 
 from .clock import Clock
 from .exceptions import PermanentError, Retry, TaskCancelled, UnknownTaskError, WorkerLost
@@ -17,7 +19,7 @@ class RetryPolicy:
 
     The delay before try n + 1 is `base_seconds * multiplier ** (n - 1)`, at most `max_seconds`, times a random
     factor in 1 ± `jitter`. `base_seconds` of None or 0 means at once. `give_up_on` wins over `retry_on`.
-    Both match by `isinstance`. A try that was lost with its worker always counts as retryable.
+    Both match by `isinstance`; a class may be given by its full name, as text. A try that was lost with its worker always counts as retryable.
     """
 
     max_retries: int = 3
@@ -25,8 +27,8 @@ class RetryPolicy:
     max_seconds: float = 60
     multiplier: float = 2
     jitter: float = 0
-    retry_on: tuple[type[BaseException], ...] = (Exception,)
-    give_up_on: tuple[type[BaseException], ...] = ()
+    retry_on: tuple[type[BaseException] | str, ...] = (Exception,)
+    give_up_on: tuple[type[BaseException] | str, ...] = ()
 
     def __post_init__(self) -> None:
         for problem in self._problems():
@@ -39,10 +41,21 @@ class RetryPolicy:
             "max_seconds must be 0 or more": self.max_seconds >= 0,
             "multiplier must be 1 or more": self.multiplier >= 1,
             "jitter must be between 0 and 1": 0 <= self.jitter <= 1,
-            "retry_on must be a tuple of exception classes": _are_exceptions(self.retry_on),
-            "give_up_on must be a tuple of exception classes": _are_exceptions(self.give_up_on),
+            "retry_on must be a tuple of exception classes or their names": _are_exceptions(self.retry_on),
+            "give_up_on must be a tuple of exception classes or their names": _are_exceptions(self.give_up_on),
         }
         return [sentence for sentence, holds in checks.items() if not holds]
+
+    def as_json(self) -> dict[str, Any]:
+        """The policy as a row keeps it, with its exceptions by name."""
+        names = {field: [_name(kind) for kind in getattr(self, field)] for field in ("retry_on", "give_up_on")}
+        return {**asdict(self), **names}
+
+    @classmethod
+    def from_json(cls, stored: Mapping[str, Any]) -> RetryPolicy:
+        """What `as_json` wrote."""
+        exceptions = {field: tuple(stored.get(field, ())) for field in ("retry_on", "give_up_on")}
+        return cls(**{**stored, **exceptions})
 
     def delay(self, try_number: int, clock: Clock) -> timedelta:
         """How long to wait after try `try_number` (from 1) failed."""
@@ -53,7 +66,7 @@ class RetryPolicy:
             seconds = min(self.base_seconds * self.multiplier**exponent, self.max_seconds)
         except OverflowError:
             seconds = self.max_seconds
-        return min(timedelta(seconds=seconds * clock.jitter(self.jitter)), _LONGEST)
+        return timedelta(seconds=min(seconds * clock.jitter(self.jitter), _LONGEST.total_seconds()))
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,19 +85,28 @@ class GiveUp:
 
 def decide(policy: RetryPolicy, try_number: int, error: BaseException, clock: Clock) -> RetryIn | GiveUp:
     """What follows the failure of try `try_number` (from 1) with `error`."""
-    if isinstance(error, (PermanentError, TaskCancelled, UnknownTaskError, *policy.give_up_on)):
+    if _matches(error, (PermanentError, TaskCancelled, UnknownTaskError, *policy.give_up_on)):
         return GiveUp(exhausted=False)
     is_exit = not isinstance(error, Exception)  # sys.exit() in a body is a failure like any other
-    if not is_exit and not isinstance(error, (Retry, WorkerLost, *policy.retry_on)):
+    if not is_exit and not _matches(error, (Retry, WorkerLost, *policy.retry_on)):
         return GiveUp(exhausted=False)
     if try_number > policy.max_retries:
         return GiveUp(exhausted=True)
     if isinstance(error, Retry) and error.delay is not None:
-        return RetryIn(max(error.delay, timedelta(0)))
+        return RetryIn(min(max(error.delay, timedelta(0)), _LONGEST))
     return RetryIn(policy.delay(try_number, clock))
 
 
-def _are_exceptions(classes: object) -> bool:
-    return isinstance(classes, tuple) and all(
-        isinstance(item, type) and issubclass(item, BaseException) for item in classes
+def _matches(error: BaseException, kinds: tuple[type[BaseException] | str, ...]) -> bool:
+    names = {_name(kind) for kind in type(error).__mro__}
+    return any(kind in names if isinstance(kind, str) else isinstance(error, kind) for kind in kinds)
+
+
+def _name(kind: type | str) -> str:
+    return kind if isinstance(kind, str) else f"{kind.__module__}.{kind.__qualname__}"
+
+
+def _are_exceptions(kinds: object) -> bool:
+    return isinstance(kinds, tuple) and all(
+        isinstance(kind, str) or (isinstance(kind, type) and issubclass(kind, BaseException)) for kind in kinds
     )
