@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any
 
+from django.db.models import JSONField, Value
 from django.db.models.expressions import Combinable
 
 from ..conf import get_config
@@ -141,10 +142,15 @@ def _keep_results(endings: Iterable[Ending]) -> None:
     rows(TaskExecutionResult).bulk_create(
         TaskExecutionResult(
             task_execution_try=ending.task_try,
-            result=ending.outcome.value if isinstance(ending.outcome, Success) else _message(ending.outcome),
+            result=_json(ending.outcome.value if isinstance(ending.outcome, Success) else _message(ending.outcome)),
         )
         for ending in endings
     )
+
+
+def _json(value: Any) -> Any:
+    """None as JSON's null: Django would write SQL's, which the column does not take."""
+    return Value(None, JSONField()) if value is None else value
 
 
 def _message(outcome: Outcome) -> str:
