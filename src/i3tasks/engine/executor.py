@@ -100,7 +100,12 @@ class Executor:
             return self._refused(envelope, claimed, publish_time)
         with self._running.hold(claimed) as run:
             outcome, raised = await self._run(run)
-            settled = await self._settle(claimed, outcome)
+            try:
+                settled = await self._settle(claimed, outcome)
+            except DatabaseError as error:
+                outcome, raised = self._refused_result(claimed, error)
+                settled = await self._settle(claimed, outcome)
+        _report(claimed, outcome, settled)
         if not isinstance(settled, Settled):
             return Report(Verdict.ACK, "stale", envelope, outcome, raised)
         self._follow_up(settled.due)
@@ -161,18 +166,13 @@ class Executor:
         policy = policy_of(claimed.module_name, claimed.func_name, claimed.overrides)
         return Failure.of(error, policy, claimed.try_number, self._clock)
 
-    async def _settle(self, claimed: Claimed, outcome: Outcome) -> Settled | Stale:
-        try:
-            settled = await self._settle_as(claimed, outcome)
-        except DatabaseError as error:
-            # The database refuses what the body returned. That is the task's failure, and repeating it won't help.
-            refused = PermanentError(f"The database refused the result: {error}")
-            refused.__cause__ = error
-            settled = await self._settle_as(claimed, self._failure(claimed, refused))
-        _report(claimed, outcome, settled)
-        return settled
+    def _refused_result(self, claimed: Claimed, error: DatabaseError) -> tuple[Failure, BaseException]:
+        """The database won't have what the body returned. That is the task's failure, and repeating it won't help."""
+        refused = PermanentError(f"The database refused the result: {error}")
+        refused.__cause__ = error
+        return self._failure(claimed, refused), refused
 
-    async def _settle_as(self, claimed: Claimed, outcome: Outcome) -> Settled | Stale:
+    async def _settle(self, claimed: Claimed, outcome: Outcome) -> Settled | Stale:
         settlement = Settlement(claimed.try_id, claimed.execution_id, claimed.token, outcome)
         return await self._store.ask(SETTLE, settlement)
 
