@@ -1,8 +1,10 @@
 """The suite's command line option, and what every test may use."""
 
 import os
+import uuid
 from collections.abc import Iterator
-from typing import TYPE_CHECKING
+from types import SimpleNamespace
+from typing import TYPE_CHECKING, Any
 
 import pytest
 from pytest_django.plugin import DjangoDbBlocker
@@ -11,6 +13,7 @@ from tests.support import databases
 
 if TYPE_CHECKING:
     from tests.support.google_emulator import GoogleEmulator
+    from tests.support.rigs import NotingPublisher
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -56,3 +59,47 @@ def google_emulator() -> Iterator["GoogleEmulator"]:
     emulator.start()
     yield emulator
     emulator.stop()
+
+
+@pytest.fixture
+def sent(monkeypatch: pytest.MonkeyPatch) -> "NotingPublisher":
+    """A publisher that only notes what it is given."""
+    from tests.support.rigs import NotingPublisher
+
+    publisher = NotingPublisher()
+    monkeypatch.setattr("i3tasks.outbox.get_publisher", lambda: publisher)
+    monkeypatch.setattr("i3tasks.dispatcher.get_publisher", lambda: publisher)
+    return publisher
+
+
+@pytest.fixture(scope="session")
+def embedded() -> Iterator[str]:
+    """The address of an embedded emulator."""
+    from i3tasks.emulator import EmulatorProcess
+
+    with EmulatorProcess() as process:
+        yield process.host_port
+
+
+@pytest.fixture
+def on_embedded(embedded: str, settings: Any) -> str:
+    """Settings that use the embedded emulator, under a project that nobody used before. Gives the project's name."""
+    project = f"test-{uuid.uuid4().hex[:10]}"
+    settings.PUBSUB_CONFIG = {"EMULATOR": True, "HOST": embedded, "PROJECT_ID": project}
+    return project
+
+
+@pytest.fixture
+def events(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """The names of the events of this process, as they happen."""
+    from i3tasks import telemetry
+
+    names: list[str] = []
+    log = telemetry._logger.log
+
+    def note(level: int, event: str, **facts: object) -> None:
+        names.append(event)
+        log(level, event, **facts)
+
+    monkeypatch.setattr(telemetry, "_logger", SimpleNamespace(log=note))
+    return names
