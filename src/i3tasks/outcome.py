@@ -80,12 +80,12 @@ Outcome = Success | Failure | Released
 def _text_of(error: BaseException) -> str:
     try:
         return str(error)
-    except Exception as problem:
+    except BaseException as problem:  # also SystemExit, which would take the worker with it
         return f"<{type(error).__name__} whose str() raised {type(problem).__name__}>"
 
 
 def _traceback_of(error: BaseException) -> str:
     try:
         return "".join(traceback.format_exception(error))
-    except Exception:
+    except BaseException:
         return _text_of(error)

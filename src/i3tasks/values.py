@@ -150,14 +150,14 @@ def encode_result(value: Any) -> Any:
     """
     try:
         return encode(value, "result")
-    except Exception:
+    except BaseException:
         return clean_text(_shown(value))
 
 
 def _shown(value: Any) -> str:
     try:
         return str(value)
-    except Exception as error:
+    except BaseException as error:  # also SystemExit, which would take the worker with it
         return f"<{type(value).__qualname__} whose str() raised {type(error).__name__}>"
 
 
