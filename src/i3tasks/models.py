@@ -17,6 +17,7 @@ from uuid import UUID
 
 from django.db import models
 from django.db.models import Q
+from django.db.models.functions import Coalesce
 
 from .clock import SYSTEM_CLOCK
 
@@ -140,6 +141,17 @@ class TaskExecutionTry(_Stamped):
             ),
             models.Index(fields=["lease_until"], name="i3tasks_try_lease_idx", condition=Q(lease_until__isnull=False)),
             models.Index(fields=["asked_at"], name="i3tasks_try_unfinished_idx", condition=Q(is_completed=False)),
+            models.Index(fields=["asked_at"], name="i3tasks_try_asked_idx"),
+            models.Index(
+                Coalesce("run_after", "asked_at"),
+                name="i3tasks_try_waiting_idx",
+                condition=Q(is_completed=False, started_at__isnull=True),
+            ),
+            models.Index(
+                fields=["started_at"],
+                name="i3tasks_try_running_idx",
+                condition=Q(is_completed=False, started_at__isnull=False, finished_at__isnull=True),
+            ),
             models.Index(
                 fields=["finished_at"],
                 name="i3tasks_try_failed_idx",
