@@ -52,6 +52,9 @@ class Dispatcher:
         except (DatabaseError, InterfaceError) as error:
             self._go_down(error)
             return OUTAGE_SECONDS
+        except Exception as error:  # a bug; the loop is everybody's net and goes on
+            emit("internal_error", where="dispatcher", error=repr(error), exc_info=error)
+            return OUTAGE_SECONDS
         self._is_down = False
         return wait
 

@@ -65,12 +65,12 @@ class TaskSpec:
     def policy(self, overrides: dict[str, Any]) -> RetryPolicy:
         """The retry policy of a call of this task whose row carries `overrides`."""
         base = self.options.retry or default_policy()
-        max_retries = overrides.get("max_retries", self.options.max_retries)
+        max_retries = _override(overrides, "max_retries", self.options.max_retries)
         return base if max_retries is None else replace(base, max_retries=max_retries)
 
     def timeout(self, overrides: dict[str, Any]) -> float | None:
         """How many seconds the body may run."""
-        timeout = overrides.get("timeout", self.options.timeout)
+        timeout = _override(overrides, "timeout", self.options.timeout)
         return get_config().settings.default_timeout_seconds if timeout is None else timeout
 
 
@@ -154,6 +154,13 @@ _lock = threading.Lock()
 
 def _nothing() -> None:
     """Stands in for a function that is not here."""
+
+
+def _override(overrides: dict[str, Any], name: str, otherwise: Any) -> Any:
+    """What a row says, where that makes sense: whatever else somebody wrote into it must not stop a worker."""
+    value = overrides.get(name)
+    is_number = isinstance(value, (int, float)) and not isinstance(value, bool)
+    return value if is_number and value >= 0 else otherwise
 
 
 def _require_findable(function: Callable[..., Any]) -> tuple[str, str]:
