@@ -124,8 +124,8 @@ def _read_pubsub() -> PubSubConfig:
 
 def _read_emulator(raw: Mapping[str, Any]) -> PubSubConfig:
     host = raw.get("HOST") or os.environ.get(EMULATOR_HOST_VARIABLE) or DEFAULT_EMULATOR_HOST
-    _, colon, port = str(host).rpartition(":")
-    if not colon or not port.isdigit():
+    name, _, port = str(host).rpartition(":")
+    if not name or "/" in name or not (port.isascii() and port.isdigit()) or not 0 < int(port) < 65_536:
         raise ImproperlyConfigured(f"PUBSUB_CONFIG['HOST'] must be 'host:port' of the emulator, not {host!r}.")
     return PubSubConfig(True, str(host), _project(raw) or DEFAULT_EMULATOR_PROJECT, None)
 
@@ -148,12 +148,19 @@ def _read_service(raw: Mapping[str, Any]) -> PubSubConfig:
             "variable to use Google's Pub/Sub, or set EMULATOR to True."
         )
     credentials = raw.get("CREDENTIALS") or None
-    if credentials is not None and not os.path.isfile(credentials):
+    if credentials is not None and not (isinstance(credentials, (str, os.PathLike)) and os.path.isfile(credentials)):
         raise ImproperlyConfigured(
-            f"PUBSUB_CONFIG['CREDENTIALS'] is {str(credentials)!r}, and there is no such file. Give the path of a "
+            f"PUBSUB_CONFIG['CREDENTIALS'] is {_shown(credentials)}, and there is no such file. Give the path of a "
             "service account's key file, or leave it out to use application default credentials."
         )
     return PubSubConfig(False, None, project, None if credentials is None else str(credentials))
+
+
+def _shown(credentials: object) -> str:
+    """A path; never a key that stands where its path should."""
+    text = str(credentials)
+    is_path = isinstance(credentials, (str, os.PathLike)) and len(text) < 1000 and "PRIVATE KEY" not in text
+    return repr(text) if is_path else f"a {type(credentials).__name__} that is no path"
 
 
 def _project(raw: Mapping[str, Any]) -> str | None:

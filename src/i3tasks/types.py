@@ -44,7 +44,7 @@ _RANGES: dict[str, tuple[float, float]] = {
     "lease_seconds": (1, 86_400),
     "heartbeat_seconds": (0.1, 86_400),
     "publish_grace_seconds": (1, 86_400),
-    "lost_after_seconds": (1, 7 * 86_400),
+    "lost_after_seconds": (1, 86_400),
     "health_window_minutes": (1, 10_000_000),
     "health_stuck_minutes": (1, 10_000_000),
     "health_failed_threshold": (0, 10**9),
@@ -210,8 +210,13 @@ class I3TasksSettings(_Settings):
             _require_tuple(self, name)
         _require_name("namespace", self.namespace)
         _require_queues(self)
-        for name, (low, high) in _RANGES.items():
-            _require_number(name, getattr(self, name), low, high)
+        for item in fields(self):
+            _require_kind(item.name, str(item.type), getattr(self, item.name))
+        for name in self.task_modules:
+            if not isinstance(name, str):
+                raise ImproperlyConfigured(
+                    f"task_modules must hold names of modules, such as 'shop.jobs', not {name!r}."
+                )
         _require_consistency(self)
 
     @property
@@ -248,11 +253,21 @@ def _require_queues(settings: I3TasksSettings) -> None:
             )
 
 
-def _require_number(name: str, value: object, low: float, high: float) -> None:
-    if value is None and name in _MAY_BE_NONE:
-        return
-    if isinstance(value, bool) or not isinstance(value, (int, float)) or not low <= value <= high:
-        raise ImproperlyConfigured(f"{name} must be a number from {low:g} to {high:g}, not {value!r}.")
+def _require_kind(name: str, annotation: str, value: object) -> None:
+    if annotation == "bool" and not isinstance(value, bool):  # "False" from the environment would count as true
+        raise ImproperlyConfigured(f"{name} must be True or False, not {value!r}.")
+    if annotation == "str | None" and not (value is None or isinstance(value, str)):
+        raise ImproperlyConfigured(f"{name} must be text, or None.")
+    if name in _RANGES and not (value is None and name in _MAY_BE_NONE):
+        _require_number(name, value, is_whole=annotation.startswith("int"))
+
+
+def _require_number(name: str, value: object, *, is_whole: bool) -> None:
+    low, high = _RANGES[name]
+    kinds = int if is_whole else (int, float)
+    if isinstance(value, bool) or not isinstance(value, kinds) or not low <= value <= high:
+        kind = "whole number" if is_whole else "number"
+        raise ImproperlyConfigured(f"{name} must be a {kind} from {low:.10g} to {high:.10g}, not {value!r}.")
 
 
 def _require_consistency(settings: I3TasksSettings) -> None:
