@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import asyncio
 import contextvars
-import weakref
 from typing import Any
 
 from asgiref.sync import sync_to_async
@@ -21,7 +20,7 @@ from .process import Engine, make_engine
 
 PASS_EVERY_SECONDS = 5.0
 
-_engines: weakref.WeakKeyDictionary[asyncio.AbstractEventLoop, Engine] = weakref.WeakKeyDictionary()
+_engines: dict[asyncio.AbstractEventLoop, Engine] = {}
 _under_way: set[asyncio.Task[Any]] = set()  # the loop itself refers to its tasks only weakly
 _dispatcher: Dispatcher | None = None
 
@@ -51,6 +50,13 @@ async def dispatch(*, every_seconds: float = 0) -> None:
 def _engine() -> Engine:
     loop = asyncio.get_running_loop()
     if loop not in _engines:
-        engine = _engines[loop] = make_engine()
-        weakref.finalize(loop, engine.pool.close)
+        _close_ended()
+        _engines[loop] = make_engine()
     return _engines[loop]
+
+
+def _close_ended() -> None:
+    """Under WSGI each request has a loop of its own, and its engine's threads and connections must not outlive it."""
+    for loop in list(_engines):
+        if loop.is_closed() and (engine := _engines.pop(loop, None)) is not None:
+            engine.pool.close()
