@@ -11,6 +11,7 @@ from typing import Any
 
 from asgiref.sync import sync_to_async
 from django.conf import settings as django_settings
+from django.core.exceptions import RequestDataTooBig
 from django.db import transaction
 from django.http import HttpRequest, HttpResponse, JsonResponse
 from django.views.decorators.csrf import csrf_exempt
@@ -57,9 +58,14 @@ def _for_machines(view: View) -> View:
 async def push(request: HttpRequest) -> HttpResponse:
     """One message of a push subscription. 200 is said after the commit that the answer rests on."""
     try:
-        delivery = _delivery(request.body)
+        body = request.body
+    except RequestDataTooBig as error:
+        emit("envelope_refused", error=str(error))
+        return _bad(413, str(error))
+    try:
+        delivery = _delivery(body)
     except EnvelopeError as error:
-        emit("envelope_refused", error=str(error), data=request.body[:200])
+        emit("envelope_refused", error=str(error), data=body[:200])
         return _bad(400, str(error))
     report = await carry_out(delivery)
     await dispatch(every_seconds=PASS_EVERY_SECONDS)
