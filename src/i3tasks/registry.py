@@ -7,13 +7,14 @@ runs. Registering happens when a module with `@task` in it is imported; `discove
 from __future__ import annotations
 
 import inspect
+import math
 import sys
 import threading
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
 from importlib import import_module
 from importlib.util import find_spec
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 from django.apps import apps
 
@@ -92,6 +93,8 @@ def policy_of(module_name: str, func_name: str, overrides: dict[str, Any]) -> Re
 
 def register(function: Callable[..., Any], options: TaskOptions) -> TaskSpec:
     """Make `function` a task. Raises TaskDefinitionError when a worker could not find it again by its name."""
+    for problem in option_problems(options):
+        raise TaskDefinitionError(f"A task's {problem}.")
     module_name, func_name = _require_findable(function)
     spec = TaskSpec(module_name, func_name, function, options)
     with _lock:
@@ -118,8 +121,11 @@ def load(module_name: str, func_name: str) -> TaskSpec:
     spec = find(module_name, func_name)
     if spec is None and _lies_in_installed_app(module_name):
         try:
-            import_module(module_name)
-        except Exception as error:
+            import_module(RENAMED_MODULES.get(module_name, module_name))
+        except (
+            Exception,
+            SystemExit,
+        ) as error:  # a script without its `if __name__` ends the process it is imported in
             raise UnknownTaskError(f"The module {module_name} of a stored task can't be imported: {error}") from error
         spec = find(module_name, func_name)
     if spec is None:
@@ -180,6 +186,26 @@ def _require_findable(function: Callable[..., Any]) -> tuple[str, str]:
         if len(name) > 256:
             raise TaskDefinitionError(f"The name {name!r} is longer than 256 characters. Shorten it.")
     return module_name, function.__name__
+
+
+def option_problems(options: Any) -> Iterator[str]:
+    """What is wrong with the options of a task, or of a call; None stands for one that is not given."""
+    for name, low, high in (("max_retries", 0, math.inf), ("priority", -100, 100)):
+        value = getattr(options, name)
+        is_whole = isinstance(value, int) and not isinstance(value, bool)
+        if value is not None and not (is_whole and low <= value <= high):
+            limits = f"of {low} or more" if high == math.inf else f"from {low} to {high}"
+            yield f"{name} must be a whole number {limits}, not {value!r}"
+    timeout = options.timeout
+    is_number = isinstance(timeout, (int, float)) and not isinstance(timeout, bool)
+    if timeout is not None and not (is_number and timeout > 0):
+        yield f"timeout must be a number of seconds above 0, not {timeout!r}"
+    retry = getattr(options, "retry", None)
+    if retry is not None and not isinstance(retry, RetryPolicy):
+        yield f"retry must be a RetryPolicy, not {retry!r}"
+    isolation = getattr(options, "isolation", "thread")
+    if isolation not in get_args(Isolation):
+        yield f"isolation must be 'thread' or 'process', not {isolation!r}"
 
 
 def _importable_name(module_name: str) -> str:
