@@ -87,7 +87,7 @@ class BatchThread(Generic[Item]):
             latest.join(timeout)
 
     def _started(self) -> bool:
-        if self._thread is None:
+        if self._thread is None or not self._thread.is_alive():  # SystemExit in `handle` ends a thread in silence
             thread = threading.Thread(target=self._run, name=self._name, daemon=True)
             try:
                 thread.start()
