@@ -10,23 +10,47 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from .canvas import Signature, chain, group
     from .definition import Task, TaskDecorator, task
-    from .exceptions import I3TasksError
+    from .exceptions import I3TasksError, PermanentError, Retry
+    from .handles import ChainHandle
     from .metadata import TaskMetadata
     from .retry import RetryPolicy
+    from .values import RESULT
 
 __version__ = "0.1.0"
 
 _HOMES = {
+    "RESULT": "values",
+    "ChainHandle": "handles",
     "I3TasksError": "exceptions",
+    "PermanentError": "exceptions",
+    "Retry": "exceptions",
     "RetryPolicy": "retry",
+    "Signature": "canvas",
     "Task": "definition",
     "TaskDecorator": "definition",
     "TaskMetadata": "metadata",
+    "chain": "canvas",
+    "group": "canvas",
     "task": "definition",
 }
 
-__all__ = ["I3TasksError", "RetryPolicy", "Task", "TaskDecorator", "TaskMetadata", "task"]
+__all__ = [
+    "RESULT",
+    "ChainHandle",
+    "I3TasksError",
+    "PermanentError",
+    "Retry",
+    "RetryPolicy",
+    "Signature",
+    "Task",
+    "TaskDecorator",
+    "TaskMetadata",
+    "chain",
+    "group",
+    "task",
+]
 
 
 def __getattr__(name: str) -> Any:

@@ -17,7 +17,8 @@ class I3TasksConfig(AppConfig):
     default_auto_field = "django.db.models.BigAutoField"
 
     def ready(self) -> None:
-        import_module(f"{self.name}.checks")  # registers itself
+        for module in ("checks", "canvas"):  # which register their checks, and TaskGroup's methods
+            import_module(f"{self.name}.{module}")
         from .conf import EMULATOR_HOST_VARIABLE, get_config
         from .registry import discover
 

@@ -8,6 +8,7 @@
     ├── EnvelopeError                a message that isn't ours, or is broken
     ├── BrokerError                  Pub/Sub refused, or gave no answer
     ├── StoreUnavailable             the database gave no answer
+    ├── TaskFailed                   whose result was asked for failed, or was cancelled
     ├── PermanentError               raised by a body: don't try again
     ├── Retry                        raised by a body: try again, when I say
     ├── TaskTimeout                  the body ran past its `timeout`
@@ -57,6 +58,10 @@ class BrokerError(I3TasksError):
 
 class StoreUnavailable(I3TasksError):
     """The database gave no answer. Nothing was lost: the work goes on when it is back."""
+
+
+class TaskFailed(I3TasksError):
+    """The task did not succeed, so there is no result. Its tries say why."""
 
 
 class PermanentError(I3TasksError):

@@ -13,6 +13,8 @@ A try's state is in its columns:
 
 from __future__ import annotations
 
+from collections.abc import Awaitable, Callable
+from typing import ClassVar
 from uuid import UUID
 
 from django.db import models
@@ -36,7 +38,17 @@ class _Stamped(models.Model):
 
 
 class TaskGroup(_Stamped):
-    """Executions whose success, all together, starts a callback."""
+    """Executions whose success, all together, starts a callback.
+
+    Its methods need what stands above the models, and are defined in `canvas`.
+    """
+
+    create: ClassVar[Callable[..., TaskGroup]]
+    acreate: ClassVar[Callable[..., Awaitable[TaskGroup]]]
+    close: Callable[[], None]
+    aclose: Callable[[], Awaitable[None]]
+    cancel: Callable[[], None]
+    acancel: Callable[[], Awaitable[None]]
 
     STATUS_PENDING = "pending"
     STATUS_SUCCESS = "success"

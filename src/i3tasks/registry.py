@@ -21,6 +21,7 @@ from django.apps import apps
 from .conf import get_config
 from .exceptions import TaskDefinitionError, UnknownTaskError
 from .retry import RetryPolicy
+from .steps import Step
 
 Isolation = Literal["thread", "process"]
 
@@ -36,6 +37,7 @@ class TaskOptions:
     queue_name: str | None = None
     max_retries: int | None = None
     retry: RetryPolicy | None = None
+    unique: bool = False
     timeout: float | None = None  # seconds
     priority: int = 0
     isolation: Isolation = "thread"
@@ -43,6 +45,8 @@ class TaskOptions:
     project_id: str | None = None
     topic_name: str | None = None
     subscription_name: str | None = None
+    on_success: tuple[Step, ...] = ()
+    on_failure: Step | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,7 +69,7 @@ class TaskSpec:
 
     def policy(self, overrides: dict[str, Any]) -> RetryPolicy:
         """The retry policy of a call of this task whose row carries `overrides`."""
-        base = self.options.retry or default_policy()
+        base = _stored_policy(overrides.get("retry")) or self.options.retry or default_policy()
         max_retries = _override(overrides, "max_retries", self.options.max_retries)
         return base if max_retries is None else replace(base, max_retries=max_retries)
 
@@ -165,8 +169,16 @@ def _nothing() -> None:
 def _override(overrides: dict[str, Any], name: str, otherwise: Any) -> Any:
     """What a row says, where that makes sense: whatever else somebody wrote into it must not stop a worker."""
     value = overrides.get(name)
-    is_number = isinstance(value, (int, float)) and not isinstance(value, bool)
-    return value if is_number and value >= 0 else otherwise
+    is_number = isinstance(value, (int, float)) and not isinstance(value, bool) and value >= 0
+    return value if is_number else otherwise
+
+
+def _stored_policy(stored: Any) -> RetryPolicy | None:
+    """The policy of a call's own, unless what the row holds is none."""
+    try:
+        return RetryPolicy.from_json(stored) if stored else None
+    except (TypeError, ValueError, AttributeError):
+        return None
 
 
 def _require_findable(function: Callable[..., Any]) -> tuple[str, str]:

@@ -17,9 +17,10 @@ _LONGEST = timedelta(days=3650)
 class RetryPolicy:
     """How often, and how long after a failure, a task is tried again.
 
-    The delay before try n + 1 is `base_seconds * multiplier ** (n - 1)`, at most `max_seconds`, times a random
-    factor in 1 ± `jitter`. `base_seconds` of None or 0 means at once. `give_up_on` wins over `retry_on`.
-    Both match by `isinstance`; a class may be given by its full name, as text. A try that was lost with its worker always counts as retryable.
+    The delay before try n + 1 is `base_seconds * multiplier ** (n - 1)`, at most `max_seconds`, times a random factor
+    in 1 ± `jitter`. `base_seconds` of None or 0 means at once. `give_up_on` wins over `retry_on`. Both match by
+    `isinstance`; a class may be given by its full name, as text. A try that was lost with its worker always counts as
+    retryable.
     """
 
     max_retries: int = 3
@@ -41,8 +42,8 @@ class RetryPolicy:
             "max_seconds must be 0 or more": self.max_seconds >= 0,
             "multiplier must be 1 or more": self.multiplier >= 1,
             "jitter must be between 0 and 1": 0 <= self.jitter <= 1,
-            "retry_on must be a tuple of exception classes or their names": _are_exceptions(self.retry_on),
-            "give_up_on must be a tuple of exception classes or their names": _are_exceptions(self.give_up_on),
+            "retry_on must be a tuple of exception classes or their full names": _are_exceptions(self.retry_on),
+            "give_up_on must be a tuple of exception classes or their full names": _are_exceptions(self.give_up_on),
         }
         return [sentence for sentence, holds in checks.items() if not holds]
 
@@ -108,5 +109,6 @@ def _name(kind: type | str) -> str:
 
 def _are_exceptions(kinds: object) -> bool:
     return isinstance(kinds, tuple) and all(
-        isinstance(kind, str) or (isinstance(kind, type) and issubclass(kind, BaseException)) for kind in kinds
+        (isinstance(kind, str) and "." in kind) or (isinstance(kind, type) and issubclass(kind, BaseException))
+        for kind in kinds
     )

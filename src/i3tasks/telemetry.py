@@ -6,7 +6,7 @@ Logic says what happened, `emit("try_settled", try_id=7)`, and nothing about how
 from __future__ import annotations
 
 import logging
-from contextlib import suppress
+from contextlib import AbstractContextManager, suppress
 from typing import Any
 
 import structlog
@@ -50,3 +50,8 @@ def emit(event: str, **facts: Any) -> None:
     """Record that `event` happened. Never raises: a broken log handler must not stop a worker."""
     with suppress(Exception):
         _logger.log(_LEVELS.get(event, logging.INFO), event, **facts)
+
+
+def facts_bound(**facts: Any) -> AbstractContextManager[None]:
+    """These facts are part of every event in the block, also of those that bodies log through structlog."""
+    return structlog.contextvars.bound_contextvars(**facts)

@@ -177,6 +177,9 @@ class I3TasksSettings(_Settings):
     """Wait, at most `flush_seconds`, for publishes under way when the process ends."""
     flush_seconds: float = 5
 
+    maximum_eta: timedelta | None = None
+    """How far ahead a call may be deferred. None: as far as you like."""
+
     concurrency: int = 100
     """Tries a worker runs at the same time, unless `--concurrency` says otherwise."""
     threads: int = 16
@@ -282,5 +285,7 @@ def _require_consistency(settings: I3TasksSettings) -> None:
         raise ImproperlyConfigured(
             "heartbeat_seconds must be at most half of lease_seconds, so that one late heartbeat loses no lease."
         )
-    if settings.autoclean_older_than is not None and not isinstance(settings.autoclean_older_than, timedelta):
-        raise ImproperlyConfigured("autoclean_older_than must be a timedelta or None.")
+    for name in ("autoclean_older_than", "maximum_eta"):
+        value = getattr(settings, name)
+        if value is not None and (not isinstance(value, timedelta) or value <= timedelta(0)):
+            raise ImproperlyConfigured(f"{name} must be a timedelta or None, and longer than nothing, not {value!r}.")

@@ -20,6 +20,7 @@ from .exceptions import ArgumentError
 TAG = "__i3tasks__"
 MAXIMUM_DEPTH = 100
 
+
 class Placeholder:
     """The type of RESULT: in a later step's arguments, what the step before returns; after a group, a list."""
 
@@ -27,7 +28,7 @@ class Placeholder:
         return "RESULT"
 
 
-RESULT = Placeholder()
+RESULT: Any = Placeholder()
 
 _WRITERS: dict[type, tuple[str, Callable[[Any], Any]]] = {
     datetime: ("datetime", datetime.isoformat),

@@ -12,7 +12,6 @@ from enum import Enum
 from functools import partial
 from typing import Any
 
-import structlog
 from django.db import DatabaseError
 
 from ..broker.handover import Delivery
@@ -25,7 +24,7 @@ from ..outcome import Failure, Outcome, Released, Success
 from ..registry import TaskSpec, find, load, policy_of
 from ..store.refs import STALE, Claimed, ClaimRequest, Refusal, Settled, Settlement, Stale, TryRef
 from ..store.writer import CLAIM, SETTLE
-from ..telemetry import emit
+from ..telemetry import emit, facts_bound
 from ..values import decode, encode_result
 from .bodies import Returned
 from .pool import Pool, PoolClosing
@@ -84,7 +83,7 @@ class Executor:
         except EnvelopeError as error:
             emit("envelope_refused", error=str(error), message_id=delivery.message_id, data=delivery.data[:200])
             return Report(Verdict.NACK, f"unreadable: {error}")
-        with structlog.contextvars.bound_contextvars(try_id=envelope.task_execution_try_id):
+        with facts_bound(try_id=envelope.task_execution_try_id):
             try:  # the names in the message only choose where to wait: the row decides what runs
                 async with self._pool.slot(find(envelope.module_name, envelope.func_name)):
                     return await self._execute(envelope, delivery.publish_time)

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from typing import Any
 
-from ..models import TaskExecution, TaskExecutionTry, TaskGroup
+from ..models import TaskExecution, TaskExecutionTry
+from ..registry import find
+from ..steps import Step
 from .database import atomic, rows
 from .refs import TryRef
 
@@ -23,9 +25,34 @@ class NewExecution:
     queue_name: str | None = None
     run_after: datetime | None = None
     priority: int = 0
-    overrides: dict[str, Any] = field(default_factory=dict)
-    chain: list[Any] | None = None
-    task_group: TaskGroup | None = None
+    options: Mapping[str, Any] = field(default_factory=dict)
+    chain: Sequence[Step] = ()
+    task_group_id: int | None = None
+    group_index: int | None = None
+    previous_id: int | None = None
+
+
+def from_step(step: Step, rest: Sequence[Step], previous_id: int | None = None) -> NewExecution:
+    """The call that a step describes, with `rest` to follow it. The task's own `on_success` comes first.
+
+    A step names a task that may be unknown here; then its execution fails, and nothing else.
+    """
+    module_name, func_name = str(step.get("module_name", "")), str(step.get("func_name", ""))
+    spec = find(module_name, func_name)
+    own = () if spec is None else spec.options.on_success
+    return NewExecution(
+        module_name=module_name,
+        func_name=func_name,
+        args=step.get("args") or [],
+        kwargs=step.get("kwargs") or {},
+        queue_name=step.get("queue_name") or (spec.options.queue_name if spec else None),
+        priority=step.get("priority") or 0,
+        options=step.get("options") or {},
+        chain=[*own, *rest],
+        task_group_id=step.get("task_group_id"),
+        group_index=step.get("group_index"),
+        previous_id=previous_id,
+    )
 
 
 def insert(calls: Sequence[NewExecution], *, now: datetime, grace_seconds: float) -> list[TaskExecutionTry]:
@@ -68,7 +95,9 @@ def _execution(call: NewExecution) -> TaskExecution:
         task_kwargs=call.kwargs,
         queue_name=call.queue_name,
         priority=call.priority,
-        options=call.overrides or None,
-        chain=call.chain,
-        task_group=call.task_group,
+        options=dict(call.options) or None,
+        chain=list(call.chain) or None,
+        task_group_id=call.task_group_id,
+        group_index=call.group_index,
+        previous_id=call.previous_id,
     )

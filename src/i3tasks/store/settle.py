@@ -22,6 +22,7 @@ from ..retry import RetryIn
 from .database import atomic, database_time, locked, rows, with_database_time
 from .enqueue import ref
 from .refs import LOCKED, STALE, Locked, Settled, Settlement, Stale, TryRef
+from .workflows import Finished, advance
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,7 +63,9 @@ def apply(endings: Sequence[Ending]) -> Mapping[int, Sequence[TryRef]]:
     _succeed(by_kind[Success])
     _fail(by_kind[Failure])
     _keep_results([*by_kind[Success], *by_kind[Failure]])
-    return _retry([ending for ending in by_kind[Failure] if _next_delay(ending) is not None])
+    due = _retry([ending for ending in by_kind[Failure] if _next_delay(ending) is not None])
+    _follow_up([*by_kind[Success], *by_kind[Failure]], due)
+    return due
 
 
 def lock_executions(ids: set[int], *, wait: bool) -> dict[int, TaskExecution]:
@@ -158,7 +161,26 @@ def _message(outcome: Outcome) -> str:
     return outcome.error.message
 
 
-def _retry(endings: Iterable[Ending]) -> dict[int, list[TryRef]]:
+def _follow_up(endings: Iterable[Ending], due: defaultdict[int, list[TryRef]]) -> None:
+    """Write what follows from the executions that end here."""
+    finished = [
+        Finished(
+            ending.execution,
+            ending.at,
+            succeeded=isinstance(ending.outcome, Success),
+            result=ending.outcome.value if isinstance(ending.outcome, Success) else None,
+        )
+        for ending in endings
+        if _next_delay(ending) is None
+    ]
+    if finished:
+        plan = advance(finished)
+        for cause, task_try in zip(plan.causes, plan.write(), strict=True):
+            assert cause is not None
+            due[cause].append(ref(task_try))
+
+
+def _retry(endings: Iterable[Ending]) -> defaultdict[int, list[TryRef]]:
     """Write the next tries. Those without a delay are due at once; the others are the dispatcher's."""
     grace = timedelta(seconds=get_config().settings.publish_grace_seconds)
     tries = rows(TaskExecutionTry).bulk_create(
@@ -171,7 +193,11 @@ def _retry(endings: Iterable[Ending]) -> dict[int, list[TryRef]]:
         for ending in endings
         if (delay := _next_delay(ending)) is not None
     )
-    return {task_try.task_execution_id: [ref(task_try)] for task_try in tries if task_try.run_after is None}
+    due: defaultdict[int, list[TryRef]] = defaultdict(list)
+    for task_try in tries:
+        if task_try.run_after is None:
+            due[task_try.task_execution_id].append(ref(task_try))
+    return due
 
 
 def _tries(endings: Iterable[Ending]) -> Any:

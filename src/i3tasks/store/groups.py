@@ -1,0 +1,56 @@
+"""Ending groups that would otherwise wait: by hand, at their deadline, with their members."""
+
+from __future__ import annotations
+
+from django.db.models import F
+from django.db.models.expressions import Combinable
+
+from ..clock import SYSTEM_CLOCK
+from ..models import TaskExecution, TaskExecutionTry, TaskGroup
+from .cancel import cancel
+from .database import atomic, database_time, locked, rows, with_database_time
+from .workflows import Plan, decide
+
+
+def close_group(group_id: int) -> list[TaskExecutionTry]:
+    """Expect no more members than have ended: the group succeeds if none of them failed. Gives what follows."""
+    with atomic():
+        group = locked(rows(TaskGroup).filter(pk=group_id, status=TaskGroup.STATUS_PENDING), wait=True).first()
+        if group is None:
+            return []
+        group.total_count = group.completed_count + group.failed_count
+        group.save(update_fields=["total_count", "updated_at"])
+        plan = Plan(SYSTEM_CLOCK.now())
+        decide(group, plan, _failed_member(group_id))
+        return plan.write()
+
+
+def cancel_group(group_id: int) -> list[TaskExecutionTry]:
+    """Cancel the members that have not finished, and the rest of the chains that lead to the group."""
+    with atomic():
+        members = rows(TaskExecution).filter(task_group=group_id, finished_at__isnull=True)
+        tries = cancel(list(members.values_list("pk", flat=True)))
+        plan = Plan(SYSTEM_CLOCK.now())
+        plan.fail([group_id], _failed_member(group_id))
+        return [*tries, *plan.write()]
+
+
+def expire_groups(limit: int, *, now: Combinable | None = None) -> list[TaskExecutionTry]:
+    """Fail pending groups whose deadline has passed. Gives what follows."""
+    overdue = with_database_time(rows(TaskGroup).filter(status=TaskGroup.STATUS_PENDING, deadline__isnull=False), now)
+    if not overdue.filter(deadline__lt=F("database_time")).exists():
+        return []
+    with atomic():
+        groups = list(locked(overdue.filter(deadline__lt=F("database_time")), wait=False)[:limit])
+        if not groups:
+            return []
+        plan = Plan(database_time(groups[0]))
+        for group in groups:
+            plan.fail([group.pk], _failed_member(group.pk))
+        return plan.write()
+
+
+def _failed_member(group_id: int) -> int | None:
+    """The first member that did not succeed, if any: what the group's failure callback is told."""
+    members = rows(TaskExecution).filter(task_group=group_id).exclude(outcome=TaskExecution.Outcome.SUCCESS)
+    return members.order_by("pk").values_list("pk", flat=True).first()

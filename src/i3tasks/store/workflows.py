@@ -1,0 +1,205 @@
+"""What follows from an execution's end: the next step of its chain, its group's count, callbacks of failure.
+
+Everything here runs inside the transaction that settles the try, so each follow-up happens exactly once.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime, timedelta
+from typing import Any
+
+from django.db.models import F
+
+from ..conf import get_config
+from ..models import TaskExecution, TaskExecutionResult, TaskExecutionTry, TaskGroup
+from ..registry import find
+from ..steps import RESULT_JSON, Step, filled, groups_waited_for, wants_result
+from .database import rows
+from .enqueue import NewExecution, from_step, insert
+
+COLLECT: Step = {"module_name": "i3tasks.tasks", "func_name": "collect", "args": [RESULT_JSON], "kwargs": {}}
+"""Stands in where a group has nothing of its own to call but something must follow it."""
+
+
+@dataclass(frozen=True, slots=True)
+class Finished:
+    """An execution that has ended in this transaction."""
+
+    execution: TaskExecution
+    at: datetime
+    succeeded: bool
+    result: Any = None
+
+
+@dataclass(slots=True)
+class Plan:
+    """Executions to be written together. `causes` names, for each, the execution whose end led to it."""
+
+    at: datetime
+    calls: list[NewExecution] = field(default_factory=list)
+    causes: list[int | None] = field(default_factory=list)
+    groups: list[TaskGroup] = field(default_factory=list)
+
+    def add(
+        self, steps: Sequence[Step], *, cause: int | None, result: Any = None, previous_id: int | None = None
+    ) -> None:
+        """Plan the first of `steps`; the others follow it. A step that is a group brings all its members."""
+        if not steps:
+            return
+        first, *rest = steps
+        if "group" in first:
+            self._add_group(first["group"], rest, cause, result)
+        else:
+            self.calls.append(from_step(filled(first, result), rest, previous_id))
+            self.causes.append(cause)
+
+    def write(self) -> list[TaskExecutionTry]:
+        """Insert what was planned: the tries, in the order of `causes`."""
+        grace_seconds = get_config().settings.publish_grace_seconds
+        return insert(self.calls, now=self.at, grace_seconds=grace_seconds) if self.calls else []
+
+    def _add_group(self, group: Step, rest: Sequence[Step], cause: int | None, result: Any) -> None:
+        row = create_group(group, rest, at=self.at)
+        self.groups.append(row)
+        for index, member in enumerate(group["members"]):
+            first, *others = _ending_in_group(member, row.pk, index)
+            self.add([_filled_start(first, result), *others], cause=cause)
+        if not group["members"]:
+            self.fire(row, cause)
+
+    def fire(self, group: TaskGroup, cause: int | None) -> None:
+        """The group has succeeded: plan its callback, unless somebody has before."""
+        pending = rows(TaskGroup).filter(pk=group.pk, status=TaskGroup.STATUS_PENDING)
+        if not pending.update(status=TaskGroup.STATUS_SUCCESS, finished_at=self.at, updated_at=self.at):
+            return
+        steps = callback_steps(group)
+        if steps:
+            results = _results(group) if wants_result(steps[0]) else None
+            self.add(steps, cause=cause, result=results)
+
+    def fail(self, group_ids: Iterable[int], failed_execution_id: int | None) -> None:
+        """These groups can't succeed any more; nor can the groups that wait for what was to follow them."""
+        for group in rows(TaskGroup).filter(pk__in=set(group_ids)).order_by("pk"):
+            pending = rows(TaskGroup).filter(pk=group.pk, status=TaskGroup.STATUS_PENDING)
+            if pending.update(status=TaskGroup.STATUS_FAILED, finished_at=self.at, updated_at=self.at):
+                self._call_with_id(group.on_failure, failed_execution_id)
+                self.fail(groups_waited_for(callback_steps(group)), failed_execution_id)
+
+    def call_on_failure(self, execution: TaskExecution) -> None:
+        """Plan what the call, or else its task, says is to run when it has failed."""
+        spec = find(execution.task_path, execution.task_name)
+        own = None if spec is None else spec.options.on_failure
+        self._call_with_id((execution.options or {}).get("on_failure") or own, execution.pk)
+
+    def _call_with_id(self, step: Step | None, execution_id: int | None) -> None:
+        if step:
+            self.add([{**step, "args": [execution_id, *step.get("args", [])]}], cause=execution_id)
+
+
+def advance(finished: Sequence[Finished]) -> Plan:
+    """Plan everything that follows from these ends. Not written yet."""
+    plan = Plan(finished[0].at)
+    for item in finished:
+        if item.succeeded:
+            plan.add(
+                item.execution.chain or [], cause=item.execution.pk, result=item.result, previous_id=item.execution.pk
+            )
+        elif item.execution.cancel_requested_at is None:
+            plan.call_on_failure(item.execution)
+    for item in finished:
+        if not item.succeeded:
+            plan.fail(groups_waited_for(item.execution.chain), item.execution.pk)
+    _count(finished, plan)
+    return plan
+
+
+def create_group(group: Step, rest: Sequence[Step], *, at: datetime, total_count: int | None = None) -> TaskGroup:
+    """The row of a group of `group["members"]`, or of as many as are to come, with `rest` to follow it."""
+    if rest and "group" in rest[0]:
+        rest = [COLLECT, *rest]
+    callback = rest[0] if rest else {}
+    named = ("module_name", "func_name", "args", "kwargs")
+    return rows(TaskGroup).create(
+        callback_task_path=callback.get("module_name", ""),
+        callback_task_name=callback.get("func_name", ""),
+        callback_task_args=callback.get("args", []),
+        callback_task_kwargs=callback.get("kwargs", {}),
+        callback_options={key: value for key, value in callback.items() if key not in named} or None,
+        callback_chain=list(rest[1:]) or None,
+        total_count=len(group["members"]) if total_count is None else total_count,
+        deadline=at + timedelta(seconds=group["deadline_seconds"]) if "deadline_seconds" in group else None,
+        on_failure=group.get("on_failure"),
+        wait_for_all=group.get("wait_for_all", False),
+    )
+
+
+def callback_steps(group: TaskGroup) -> list[Step]:
+    """What is to follow a group's success."""
+    if not group.callback_task_name:
+        return []
+    callback: Step = {
+        "module_name": group.callback_task_path,
+        "func_name": group.callback_task_name,
+        "args": group.callback_task_args,
+        "kwargs": group.callback_task_kwargs,
+        **(group.callback_options or {}),
+    }
+    return [callback, *(group.callback_chain or [])]
+
+
+def _ending_in_group(member: Sequence[Step], group_id: int, index: int) -> list[Step]:
+    """A member's steps, of which the last one counts for the group."""
+    *before, last = member
+    if "group" in last:
+        before, last = [*before, last], COLLECT
+    return [*before, {**last, "task_group_id": group_id, "group_index": index}]
+
+
+def _filled_start(step: Step, result: Any) -> Step:
+    if "group" not in step:
+        return filled(step, result)  # type: ignore[no-any-return]
+    members = [[_filled_start(first, result), *others] for first, *others in step["group"]["members"]]
+    return {**step, "group": {**step["group"], "members": members}}
+
+
+def _count(finished: Iterable[Finished], plan: Plan) -> None:
+    """Add the members that ended to their groups; groups in one order, so that two workers can't block each other."""
+    members = [item for item in finished if item.execution.task_group_id is not None]
+    succeeded = Counter(item.execution.task_group_id for item in members if item.succeeded)
+    failed = Counter(item.execution.task_group_id for item in members if not item.succeeded)
+    anyone = {item.execution.task_group_id: item.execution.pk for item in members}
+    anyone |= {item.execution.task_group_id: item.execution.pk for item in members if not item.succeeded}
+    for group_id in sorted(anyone, key=lambda pk: pk or 0):
+        assert group_id is not None
+        pending = rows(TaskGroup).filter(pk=group_id, status=TaskGroup.STATUS_PENDING)
+        pending.update(
+            completed_count=F("completed_count") + succeeded[group_id],
+            failed_count=F("failed_count") + failed[group_id],
+            updated_at=plan.at,
+        )
+        decide(pending.first(), plan, anyone[group_id])
+
+
+def decide(group: TaskGroup | None, plan: Plan, execution_id: int | None) -> None:
+    """Succeed or fail a pending group if its counts say so. `execution_id`: the member that brought it this far."""
+    if group is None:
+        return
+    is_complete = group.completed_count + group.failed_count >= group.total_count
+    if group.failed_count and (is_complete or not group.wait_for_all):
+        plan.fail([group.pk], execution_id)
+    elif is_complete and not group.failed_count:
+        plan.fire(group, execution_id)
+
+
+def _results(group: TaskGroup) -> list[Any]:
+    """What the members returned, in their order."""
+    results = rows(TaskExecutionResult).filter(
+        task_execution_try__task_execution__task_group=group.pk, task_execution_try__is_success=True
+    )
+    in_order = results.order_by(
+        "task_execution_try__task_execution__group_index", "task_execution_try__task_execution_id"
+    )
+    return list(in_order.values_list("result", flat=True))
