@@ -9,7 +9,7 @@ from ..clock import SYSTEM_CLOCK
 from ..models import TaskExecution, TaskExecutionTry, TaskGroup
 from .cancel import cancel
 from .database import atomic, database_time, locked, rows, with_database_time
-from .workflows import Plan, decide
+from .workflows import Plan
 
 
 def close_group(group_id: int) -> list[TaskExecutionTry]:
@@ -21,7 +21,7 @@ def close_group(group_id: int) -> list[TaskExecutionTry]:
         group.total_count = group.completed_count + group.failed_count
         group.save(update_fields=["total_count", "updated_at"])
         plan = Plan(SYSTEM_CLOCK.now())
-        decide(group, plan, _failed_member(group_id))
+        plan.decide(group)
         return plan.write()
 
 
@@ -31,7 +31,8 @@ def cancel_group(group_id: int) -> list[TaskExecutionTry]:
         members = rows(TaskExecution).filter(task_group=group_id, finished_at__isnull=True)
         tries = cancel(list(members.values_list("pk", flat=True)))
         plan = Plan(SYSTEM_CLOCK.now())
-        plan.fail([group_id], _failed_member(group_id))
+        group = locked(rows(TaskGroup).filter(pk=group_id), wait=True).get()
+        plan.fail(group, _failed_member(group_id))
         return [*tries, *plan.write()]
 
 
@@ -46,7 +47,7 @@ def expire_groups(limit: int, *, now: Combinable | None = None) -> list[TaskExec
             return []
         plan = Plan(database_time(groups[0]))
         for group in groups:
-            plan.fail([group.pk], _failed_member(group.pk))
+            plan.fail(group, _failed_member(group.pk))
         return plan.write()
 
 

@@ -174,10 +174,11 @@ def _follow_up(endings: Iterable[Ending], due: defaultdict[int, list[TryRef]]) -
         if _next_delay(ending) is None
     ]
     if finished:
+        ended = {item.execution.pk for item in finished}
         plan = advance(finished)
         for cause, task_try in zip(plan.causes, plan.write(), strict=True):
-            assert cause is not None
-            due[cause].append(ref(task_try))
+            # What a group leads to has its cause in all its members: any one that ended here will do.
+            due[cause if cause in ended else finished[0].execution.pk].append(ref(task_try))
 
 
 def _retry(endings: Iterable[Ending]) -> defaultdict[int, list[TryRef]]:

@@ -5,7 +5,7 @@ Everything here runs inside the transaction that settles the try, so each follow
 
 from __future__ import annotations
 
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
@@ -24,6 +24,10 @@ COLLECT: Step = {"module_name": "i3tasks.tasks", "func_name": "collect", "args":
 """Stands in where a group has nothing of its own to call but something must follow it."""
 
 
+ABOUT = "about"
+"""Key of a group's `on_failure`: the execution whose failure it will be told."""
+
+
 @dataclass(frozen=True, slots=True)
 class Finished:
     """An execution that has ended in this transaction."""
@@ -36,7 +40,7 @@ class Finished:
 
 @dataclass(slots=True)
 class Plan:
-    """Executions to be written together. `causes` names, for each, the execution whose end led to it."""
+    """Executions to be written together. `causes` names, for each, the execution whose end led to it, if it was one."""
 
     at: datetime
     calls: list[NewExecution] = field(default_factory=list)
@@ -80,13 +84,35 @@ class Plan:
             results = _results(group) if wants_result(steps[0]) else None
             self.add(steps, cause=cause, result=results)
 
-    def fail(self, group_ids: Iterable[int], failed_execution_id: int | None) -> None:
-        """These groups can't succeed any more; nor can the groups that wait for what was to follow them."""
-        for group in rows(TaskGroup).filter(pk__in=set(group_ids)).order_by("pk"):
-            pending = rows(TaskGroup).filter(pk=group.pk, status=TaskGroup.STATUS_PENDING)
-            if pending.update(status=TaskGroup.STATUS_FAILED, finished_at=self.at, updated_at=self.at):
-                self._call_with_id(group.on_failure, failed_execution_id)
-                self.fail(groups_waited_for(callback_steps(group)), failed_execution_id)
+    def fail(self, group: TaskGroup, failed_execution_id: int | None) -> None:
+        """The group can't succeed any more; nor can a group that waits for what was to follow it."""
+        pending = rows(TaskGroup).filter(pk=group.pk, status=TaskGroup.STATUS_PENDING)
+        if pending.update(status=TaskGroup.STATUS_FAILED, finished_at=self.at, updated_at=self.at):
+            self._call_with_id(group.on_failure, failed_execution_id)
+            for waiting in groups_waited_for(callback_steps(group)):
+                self.count(waiting, failed=1, failed_execution_id=failed_execution_id)
+
+    def count(
+        self, group_id: int, *, succeeded: int = 0, failed: int = 0, failed_execution_id: int | None = None
+    ) -> None:
+        """Add members that have ended to their group, and decide it if they were the last it waited for."""
+        pending = rows(TaskGroup).filter(pk=group_id, status=TaskGroup.STATUS_PENDING)
+        counts = {"completed_count": F("completed_count") + succeeded, "failed_count": F("failed_count") + failed}
+        if not pending.update(**counts, updated_at=self.at):
+            return
+        group = pending.get()
+        if failed_execution_id is not None and group.on_failure and ABOUT not in group.on_failure:
+            group.on_failure[ABOUT] = failed_execution_id  # until all have ended, who was the first to fail
+            pending.update(on_failure=group.on_failure)
+        self.decide(group, failed_execution_id)
+
+    def decide(self, group: TaskGroup, failed_execution_id: int | None = None) -> None:
+        """Succeed or fail a pending group if its counts say so."""
+        is_complete = group.completed_count + group.failed_count >= group.total_count
+        if group.failed_count and (is_complete or not group.wait_for_all):
+            self.fail(group, (group.on_failure or {}).get(ABOUT, failed_execution_id))
+        elif is_complete and not group.failed_count:
+            self.fire(group, None)
 
     def call_on_failure(self, execution: TaskExecution) -> None:
         """Plan what the call, or else its task, says is to run when it has failed."""
@@ -96,7 +122,9 @@ class Plan:
 
     def _call_with_id(self, step: Step | None, execution_id: int | None) -> None:
         if step:
-            self.add([{**step, "args": [execution_id, *step.get("args", [])]}], cause=execution_id)
+            called = {**step, "args": [execution_id, *step.get("args", [])]}
+            called.pop(ABOUT, None)
+            self.add([called], cause=execution_id)
 
 
 def advance(finished: Sequence[Finished]) -> Plan:
@@ -109,10 +137,7 @@ def advance(finished: Sequence[Finished]) -> Plan:
             )
         elif item.execution.cancel_requested_at is None:
             plan.call_on_failure(item.execution)
-    for item in finished:
-        if not item.succeeded:
-            plan.fail(groups_waited_for(item.execution.chain), item.execution.pk)
-    _count(finished, plan)
+    _count_members(finished, plan)
     return plan
 
 
@@ -165,33 +190,25 @@ def _filled_start(step: Step, result: Any) -> Step:
     return {**step, "group": {**step["group"], "members": members}}
 
 
-def _count(finished: Iterable[Finished], plan: Plan) -> None:
-    """Add the members that ended to their groups; groups in one order, so that two workers can't block each other."""
-    members = [item for item in finished if item.execution.task_group_id is not None]
-    succeeded = Counter(item.execution.task_group_id for item in members if item.succeeded)
-    failed = Counter(item.execution.task_group_id for item in members if not item.succeeded)
-    anyone = {item.execution.task_group_id: item.execution.pk for item in members}
-    anyone |= {item.execution.task_group_id: item.execution.pk for item in members if not item.succeeded}
-    for group_id in sorted(anyone, key=lambda pk: pk or 0):
-        assert group_id is not None
-        pending = rows(TaskGroup).filter(pk=group_id, status=TaskGroup.STATUS_PENDING)
-        pending.update(
-            completed_count=F("completed_count") + succeeded[group_id],
-            failed_count=F("failed_count") + failed[group_id],
-            updated_at=plan.at,
+def _count_members(finished: Iterable[Finished], plan: Plan) -> None:
+    """Tell the groups; in one order, so that two workers can't block each other."""
+    succeeded: Counter[int] = Counter()
+    failed: defaultdict[int, list[int]] = defaultdict(list)
+    for item in finished:
+        own = [] if item.execution.task_group_id is None else [item.execution.task_group_id]
+        if item.succeeded:
+            succeeded.update(own)
+            continue
+        for group_id in (*own, *groups_waited_for(item.execution.chain)):
+            failed[group_id].append(item.execution.pk)
+    for group_id in sorted({*succeeded, *failed}):
+        ids = failed.get(group_id, [])
+        plan.count(
+            group_id,
+            succeeded=succeeded[group_id],
+            failed=len(ids),
+            failed_execution_id=ids[0] if ids else None,
         )
-        decide(pending.first(), plan, anyone[group_id])
-
-
-def decide(group: TaskGroup | None, plan: Plan, execution_id: int | None) -> None:
-    """Succeed or fail a pending group if its counts say so. `execution_id`: the member that brought it this far."""
-    if group is None:
-        return
-    is_complete = group.completed_count + group.failed_count >= group.total_count
-    if group.failed_count and (is_complete or not group.wait_for_all):
-        plan.fail([group.pk], execution_id)
-    elif is_complete and not group.failed_count:
-        plan.fire(group, execution_id)
 
 
 def _results(group: TaskGroup) -> list[Any]:
