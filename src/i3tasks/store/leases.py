@@ -6,9 +6,10 @@ from collections.abc import Mapping, Sequence
 from datetime import datetime, timedelta
 from typing import Any
 
+from django.db.models import Exists, OuterRef
 from django.db.models.expressions import Combinable
 
-from ..models import TaskExecution, TaskExecutionTry
+from ..models import TaskExecution, TaskExecutionResult, TaskExecutionTry
 from .database import atomic, locked, rows, with_database_time
 from .refs import LOCKED, Claimed, ClaimRequest, Locked, Refusal, Renewed, RenewRequest
 
@@ -18,6 +19,7 @@ _TRY_COLUMNS = (
     "try_number",
     "asked_at",
     "is_completed",
+    "has_result",
     "claim_token",
     "run_after",
     "started_at",
@@ -75,7 +77,10 @@ def renew(
 
 def _lock_tries(requests: Sequence[ClaimRequest], now: Combinable | None, wait: bool) -> Any:
     ids = {request.try_id for request in requests}
-    return locked(with_database_time(rows(TaskExecutionTry).filter(pk__in=ids), now), wait=wait).values(*_TRY_COLUMNS)
+    # django-i3tasks records a failed try by its result only, and its message is likely to come again.
+    has_result = Exists(rows(TaskExecutionResult).filter(task_execution_try=OuterRef("pk")))
+    tries = rows(TaskExecutionTry).filter(pk__in=ids).annotate(has_result=has_result)
+    return locked(with_database_time(tries, now), wait=wait).values(*_TRY_COLUMNS)
 
 
 def _executions(tries: Any) -> Any:
@@ -91,7 +96,7 @@ def _existing(ids: Any) -> set[int]:
 def _judge(request: ClaimRequest, row: Any, executions: dict[int, Any], token: Any) -> Refusal | None:
     if row is None or row["task_execution_id"] != request.execution_id:
         return Refusal.UNKNOWN
-    if row["is_completed"]:
+    if row["is_completed"] or row["has_result"]:
         return Refusal.COMPLETED
     if row["claim_token"] is not None:
         return None if row["claim_token"] == token else Refusal.LEASED

@@ -1,0 +1,116 @@
+"""Small words for the store's tests."""
+
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from datetime import datetime, timedelta
+from typing import Any, TypeVar
+
+from django.db import connection
+from django.db.models import Value
+from django.db.models.expressions import Combinable
+from django.test.utils import CaptureQueriesContext
+from django.utils import timezone
+
+from i3tasks.clock import SYSTEM_CLOCK
+from i3tasks.models import TaskExecutionTry
+from i3tasks.outcome import ErrorRecord, Failure, Outcome
+from i3tasks.retry import GiveUp, RetryIn
+from i3tasks.store.enqueue import NewExecution, insert
+from i3tasks.store.leases import claim
+from i3tasks.store.refs import Claimed, ClaimRequest, Settlement
+
+T = TypeVar("T")
+ADD = NewExecution("tests.shop.tasks", "add", [1, 2], {})
+ERROR = ErrorRecord("shop.CardDeclined", "no money", "Traceback: no money")
+
+
+def enqueue(count: int = 1, call: NewExecution = ADD) -> list[TaskExecutionTry]:
+    return insert([call] * count, now=timezone.now(), grace_seconds=60)
+
+
+def request(task_try: TaskExecutionTry, **changes: Any) -> ClaimRequest:
+    values = {
+        "try_id": task_try.pk,
+        "execution_id": task_try.task_execution_id,
+        "token": SYSTEM_CLOCK.new_uuid7(),
+        "worker_id": "w1",
+        "lease_seconds": 30.0,
+    }
+    return ClaimRequest(**{**values, **changes})
+
+
+def lease(*tries: TaskExecutionTry, **changes: Any) -> list[Claimed]:
+    """Claim them all, which must work."""
+    answers = claim([request(task_try, **changes) for task_try in tries])
+    claimed = [answer for answer in answers if isinstance(answer, Claimed)]
+    assert len(claimed) == len(tries)
+    return claimed
+
+
+def says(claimed: Claimed, outcome: Outcome) -> Settlement:
+    return Settlement(claimed.try_id, claimed.execution_id, claimed.token, outcome)
+
+
+def failure(delay: float | None = None, error: ErrorRecord = ERROR) -> Failure:
+    """A final one, unless there is a delay."""
+    return Failure(error, GiveUp(exhausted=True) if delay is None else RetryIn(timedelta(seconds=delay)))
+
+
+def row(task_try: TaskExecutionTry | int) -> TaskExecutionTry:
+    pk = task_try if isinstance(task_try, int) else task_try.pk
+    return TaskExecutionTry.objects.select_related("task_execution").get(pk=pk)
+
+
+def at(moment: datetime) -> Combinable:
+    """A `now` that a store function takes instead of the database's clock."""
+    return Value(moment)
+
+
+def columns(*kept: str) -> list[dict[str, Any]]:
+    return list(TaskExecutionTry.objects.order_by("pk").values(*kept))
+
+
+def queries_of(function: Callable[[], Any]) -> int:
+    """How many statements it takes, transaction control aside."""
+    with CaptureQueriesContext(connection) as captured:
+        function()
+    control = ("BEGIN", "COMMIT", "SAVEPOINT", "RELEASE", "ROLLBACK")
+    return sum(not query["sql"].startswith(control) for query in captured.captured_queries)
+
+
+def in_threads(functions: Sequence[Callable[[], T]]) -> list[T]:
+    """Run them at the same time, each on a connection of its own."""
+    start, answers, errors = threading.Barrier(len(functions)), {}, []
+
+    def run(index: int) -> None:
+        try:
+            start.wait(20)
+            answers[index] = functions[index]()
+        except Exception as error:
+            errors.append(error)
+        finally:
+            connection.close()
+
+    threads = [threading.Thread(target=run, args=(index,)) for index in range(len(functions))]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(60)
+    assert not errors, errors
+    return [answers[index] for index in range(len(functions))]
+
+
+@contextmanager
+def open_transaction(*statements: str) -> Iterator[None]:
+    """Somebody else's transaction, open while the block runs."""
+    other = connection.copy()
+    try:
+        with other.cursor() as cursor:
+            cursor.execute("BEGIN")
+            for statement in statements:
+                cursor.execute(statement)
+            yield
+            cursor.execute("ROLLBACK")
+    finally:
+        other.close()
