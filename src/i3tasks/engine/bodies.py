@@ -5,10 +5,12 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Awaitable, Callable, Coroutine
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from ..exceptions import TaskTimeout
-from .running import Run
+
+if TYPE_CHECKING:
+    from .running import Run
 
 STOPPING_SECONDS = 5.0  # for a cancelled coroutine to clean up
 

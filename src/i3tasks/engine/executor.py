@@ -16,10 +16,8 @@ from django.db import DatabaseError
 
 from ..broker.handover import Delivery
 from ..clock import SYSTEM_CLOCK, Clock
-from ..conf import get_config
 from ..envelope import ENCODING, Envelope
 from ..exceptions import EnvelopeError, PermanentError, StoreUnavailable, UnknownTaskError
-from ..metadata import TaskMetadata
 from ..outcome import Failure, Outcome, Released, Success
 from ..registry import TaskSpec, find, load, policy_of
 from ..store.refs import STALE, Claimed, ClaimRequest, Refusal, Settled, Settlement, Stale, TryRef
@@ -28,7 +26,7 @@ from ..telemetry import emit, facts_bound
 from ..values import decode, encode_result
 from .bodies import Returned
 from .pool import Pool, PoolClosing
-from .running import HandedBack, Run, Running
+from .running import HandedBack, Run, Running, metadata_of
 from .store import Store
 
 UNKNOWN_FOR = timedelta(minutes=10)
@@ -158,7 +156,7 @@ class Executor:
         claimed = run.claimed
         kwargs: Mapping[str, Any] = {key: decode(value) for key, value in claimed.kwargs.items()}
         if spec.options.bind:
-            kwargs = {**kwargs, "task_metadata": _metadata(spec, run)}
+            kwargs = {**kwargs, "task_metadata": metadata_of(spec, run)}
         return partial(spec.function, *(decode(value) for value in claimed.args), **kwargs)
 
     def _failure(self, claimed: Claimed, error: BaseException) -> Failure:
@@ -174,21 +172,6 @@ class Executor:
     async def _settle(self, claimed: Claimed, outcome: Outcome) -> Settled | Stale:
         settlement = Settlement(claimed.try_id, claimed.execution_id, claimed.token, outcome)
         return await self._store.ask(SETTLE, settlement)
-
-
-def _metadata(spec: TaskSpec, run: Run) -> TaskMetadata:
-    claimed = run.claimed
-    return TaskMetadata(
-        task_path=claimed.module_name,
-        task_name=claimed.func_name,
-        task_execution_id=claimed.execution_id,
-        task_execution_try_id=claimed.try_id,
-        task_uuid=claimed.execution_uuid,
-        try_number=claimed.try_number,
-        max_retries=spec.policy(claimed.overrides).max_retries,
-        queue_name=claimed.queue_name or get_config().settings.default_queue.queue_name,
-        _cancelled=run.cancelled,
-    )
 
 
 def _report(claimed: Claimed, outcome: Outcome, settled: Settled | Stale) -> None:

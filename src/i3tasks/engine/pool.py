@@ -15,6 +15,7 @@ from asgiref.sync import ThreadSensitiveContext
 from ..registry import TaskSpec
 from .bodies import Raised, Returned, acall, bounded, call
 from .lanes import Lane, Lanes, LazyLane
+from .processes import body_of, run_in_child
 from .running import Run
 
 
@@ -42,6 +43,7 @@ class WorkerPool:
     def __init__(self, *, concurrency: int, threads: int, database_lanes: int) -> None:
         self._slots = anyio.CapacityLimiter(concurrency)
         self._threads = asyncio.Semaphore(threads)
+        self._processes = anyio.CapacityLimiter(threads)  # so that a slot is all that a process waits for
         self._waiting: set[anyio.CancelScope] = set()
         self._closing = False
         self._overdue = 0  # bodies that still have a thread though their slot's owner has gone on
@@ -72,7 +74,12 @@ class WorkerPool:
     async def run(
         self, spec: TaskSpec, run: Run, function: Callable[[], Any], timeout: float | None
     ) -> Returned | Raised:
-        body = self._in_loop(run, function) if spec.is_coroutine else self._in_thread(function)
+        if spec.is_coroutine:
+            body = self._in_loop(run, function)
+        elif spec.options.isolation == "process":
+            body = run_in_child(body_of(spec, run), self._processes)
+        else:
+            body = self._in_thread(function)
         return await bounded(run, body, timeout)
 
     def close(self) -> None:

@@ -12,7 +12,10 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from uuid import UUID
 
+from ..conf import get_config
 from ..exceptions import LeaseLost, TaskCancelled
+from ..metadata import TaskMetadata
+from ..registry import TaskSpec
 from ..store.refs import Claimed, Renewed
 from ..store.writer import RENEW, Writer
 from ..telemetry import emit
@@ -99,3 +102,19 @@ class Running:
             self._runs[try_id].stop(LeaseLost())
         for try_id in renewed.cancelled & self._runs.keys():
             self._runs[try_id].stop(TaskCancelled())
+
+
+def metadata_of(spec: TaskSpec, run: Run) -> TaskMetadata:
+    """What a body declared with `bind=True` is told."""
+    claimed = run.claimed
+    return TaskMetadata(
+        task_path=claimed.module_name,
+        task_name=claimed.func_name,
+        task_execution_id=claimed.execution_id,
+        task_execution_try_id=claimed.try_id,
+        task_uuid=claimed.execution_uuid,
+        try_number=claimed.try_number,
+        max_retries=spec.policy(claimed.overrides).max_retries,
+        queue_name=claimed.queue_name or get_config().settings.default_queue.queue_name,
+        _cancelled=run.cancelled,
+    )

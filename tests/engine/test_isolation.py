@@ -1,0 +1,71 @@
+"""`isolation="process"`: through a worker's pool, in real child processes."""
+
+import os
+
+import pytest
+from django.test import override_settings
+
+from i3tasks.broker.handover import Delivery
+from i3tasks.clock import SYSTEM_CLOCK
+from i3tasks.engine.process import make_engine
+from i3tasks.envelope import Envelope
+from i3tasks.models import TaskExecution, TaskExecutionTry
+from i3tasks.types import I3TasksSettings
+from tests.shop.isolated import decline, die, spin, where
+from tests.shop.models import Order
+
+pytestmark = pytest.mark.django_db(transaction=True)
+
+
+@pytest.fixture(autouse=True)
+def child_on_the_test_database(monkeypatch: pytest.MonkeyPatch):
+    from tests.support.databases import child_environment
+
+    for name, value in child_environment().items():
+        monkeypatch.setenv(name, value)
+    with override_settings(I3TASKS=I3TasksSettings(task_retry_backoff_base_seconds=0)):
+        yield
+
+
+async def run(engine, handle) -> TaskExecutionTry:
+    """Carry out the message of the execution's latest try."""
+    execution = handle.task_execution
+    task_try = await TaskExecutionTry.objects.filter(task_execution=execution.pk).order_by("-try_number").afirst()
+    envelope = Envelope(execution.pk, task_try.pk, execution.task_path, execution.task_name)
+    await engine.executor.execute(Delivery(envelope.to_bytes(), {}, "1", SYSTEM_CLOCK.now(), None, ""))
+    return await TaskExecutionTry.objects.select_related("result").aget(pk=task_try.pk)
+
+
+async def test_a_body_runs_in_a_warm_process_with_django_and_its_metadata() -> None:
+    engine = make_engine()
+    first = await run(engine, await where.adelay("a"))
+    second = await run(engine, await where.adelay("b"))
+    assert first.result.result["pid"] not in (os.getpid(), None)
+    assert first.result.result["try_number"] == 1
+    assert second.result.result["pid"] == first.result.result["pid"], "the process is reused"
+    assert await Order.objects.acount() == 2
+
+
+async def test_an_error_keeps_its_class_text_and_traceback() -> None:
+    task_try = await run(make_engine(), await decline.adelay())
+    assert task_try.error_class == "tests.shop.isolated.CardDeclined"
+    assert task_try.result.result == "no money"
+    assert "raise CardDeclined(7" in task_try.error_traceback
+
+
+async def test_a_body_that_kills_its_process_is_a_failed_try_and_nothing_else() -> None:
+    engine = make_engine()
+    handle = await die.adelay()
+    for expected in ("WorkerLost", "WorkerLost"):
+        task_try = await run(engine, handle)
+        assert task_try.error_class == f"i3tasks.exceptions.{expected}"
+    execution = await TaskExecution.objects.aget(pk=handle.task_execution_id)
+    assert execution.outcome == "failed"
+
+
+async def test_a_timeout_kills_the_process() -> None:
+    engine = make_engine()
+    task_try = await run(engine, await spin.adelay())
+    assert task_try.error_class == "i3tasks.exceptions.TaskTimeout"
+    after = await run(engine, await where.adelay("after"))
+    assert after.is_success, "the slot is free again"
