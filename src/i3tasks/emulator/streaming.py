@@ -15,6 +15,9 @@ from .subscription import Failures, Subscription
 BATCH = 500
 """Messages in one response, at the most: streams take turns in portions of this size."""
 
+WRITE_SECONDS = 5.0
+"""How long a client may take to accept a response when its stream is about to end."""
+
 
 def add_received(response: wire.Message, subscription: Subscription, delivery: Delivery) -> None:
     """Append the delivery to a response's received_messages."""
@@ -37,6 +40,7 @@ class Stream:
         self._deadline = _deadline(first.stream_ack_deadline_seconds)
         self._answers = first.protocol_version > 0
         self._write_lock = asyncio.Lock()
+        self._writing: asyncio.Future[Any] | None = None
 
     async def run(self) -> None:
         """Serve the stream. Ends when the client closes its side; raises a Refusal when it must be aborted."""
@@ -51,6 +55,7 @@ class Stream:
             reader.cancel()
             sender.cancel()
             await asyncio.gather(reader, sender, return_exceptions=True)
+            await self._finish_writing()
 
     # -- from the server to the client
 
@@ -75,7 +80,17 @@ class Stream:
 
     async def _write(self, response: wire.Message) -> None:
         async with self._write_lock:
-            await self._context.write(response.SerializeToString())
+            writing = asyncio.ensure_future(self._context.write(response.SerializeToString()))
+            self._writing = writing
+            await asyncio.shield(writing)
+
+    async def _finish_writing(self) -> None:
+        """Let a response that is being sent get out: gRPC loses the status that ends the stream if it overlaps."""
+        writing = self._writing
+        if writing is not None:
+            await asyncio.wait((writing,), timeout=WRITE_SECONDS)
+            if writing.done() and not writing.cancelled():
+                writing.exception()  # the client may be gone, which is no news
 
     # -- from the client to the server
 
