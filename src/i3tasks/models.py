@@ -252,7 +252,6 @@ class ScheduleTick(models.Model):
 
     schedule_key = models.CharField(max_length=255)
     slot = models.DateTimeField()
-    claim_token = models.UUIDField()  # whose insert it was, among beats that tried at the same time
     execution = models.ForeignKey(TaskExecution, models.SET_NULL, null=True, blank=True, related_name="schedule_ticks")
     created_at = models.DateTimeField(auto_now_add=True)
 

@@ -22,6 +22,8 @@ from urllib.parse import urlsplit
 
 from django.core.exceptions import ImproperlyConfigured
 
+from .schedule_fields import hash_key, problems
+
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._~%+-]*")
 
 
@@ -125,16 +127,36 @@ Queue = PushQueue  # the older name
 
 @dataclass(frozen=True, slots=True)
 class Schedule(_Settings):
-    """Runs the task `module_name.func_name` whenever `cron` (five fields, in the project's time zone) is due."""
+    """Runs the task `module_name.func_name` with `args` and `kwargs` whenever `cron` is due."""
 
     module_name: str
     func_name: str
     cron: str
+    """Five fields, or an alias such as "@daily"."""
     args: list[Any] = field(default_factory=list)
     kwargs: dict[str, Any] = field(default_factory=dict)
+    name: str | None = None
+    """What it is known by. None: a hash of the other fields, so that a changed schedule counts as a new one."""
+    time_zone: str | None = None
+    """An IANA name such as "Europe/Berlin". None: the project's TIME_ZONE."""
+    queue_name: str | None = None
+    """None: the task's own queue."""
+    enabled: bool = True
+    catch_up: str = "latest"
+    """What is made up for after a time in which no beat ran: the "latest" slot, "all" of them, or "none"."""
+
+    def __post_init__(self) -> None:
+        for name, problem in problems({item.name: getattr(self, item.name) for item in fields(self)}).items():
+            known_as = self.name or f"{self.module_name}.{self.func_name}"
+            raise ImproperlyConfigured(f"{name} of the schedule {known_as!r}: {problem}")
 
     def __iter__(self) -> Iterator[Any]:
         return iter((self.module_name, self.func_name, self.cron, self.args, self.kwargs))
+
+    @property
+    def key(self) -> str:
+        """What the database knows it by."""
+        return self.name or hash_key(*self, self.time_zone, self.queue_name)
 
 
 @dataclass(frozen=True, slots=True)
@@ -253,6 +275,13 @@ def _require_queues(settings: I3TasksSettings) -> None:
         if not isinstance(schedule, Schedule):
             raise ImproperlyConfigured(
                 f"schedules must hold Schedule(module_name, func_name, cron, args, kwargs), not {schedule!r}."
+            )
+    keys = [schedule.key for schedule in settings.schedules]
+    for schedule in settings.schedules:
+        if keys.count(schedule.key) > 1:
+            raise ImproperlyConfigured(
+                f"Two schedules have the same name, or no name and the same fields: {schedule.key!r}. "
+                "Give each a name of its own."
             )
 
 

@@ -72,7 +72,6 @@ class Migration(migrations.Migration):
                 ("id", models.BigAutoField(auto_created=True, primary_key=True, serialize=False, verbose_name="ID")),
                 ("schedule_key", models.CharField(max_length=255)),
                 ("slot", models.DateTimeField()),
-                ("claim_token", models.UUIDField()),
                 ("created_at", models.DateTimeField(auto_now_add=True)),
                 (
                     "execution",

@@ -1,0 +1,76 @@
+"""The fields of a schedule, checked: for I3TASKS, for `schedule_task`, for the admin, and for rows as they are read."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Mapping
+from hashlib import sha256
+from typing import Any
+
+from . import crontab
+from .exceptions import ArgumentError
+from .values import encode, encode_arguments
+
+CATCH_UP = ("latest", "all", "none")
+MAXIMUM_TEXT = 200
+
+
+def problems(schedule: Mapping[str, Any]) -> dict[str, str]:
+    """What is wrong with a schedule's fields, in a sentence for each. Empty text counts as None where None may be."""
+    found: dict[str, str] = {}
+    for name, check in _CHECKS.items():
+        if name in _OPTIONAL and schedule.get(name) in (None, ""):
+            continue
+        try:
+            check(schedule.get(name))
+        except (ValueError, ArgumentError) as error:
+            found[name] = str(error)
+    return found
+
+
+def hash_key(module_name: str, func_name: str, *fields: Any) -> str:
+    """What a schedule without a name is known by: its task, and a hash of all that it runs and when."""
+    text = json.dumps(encode([module_name, func_name, *fields], "fields"), sort_keys=True)
+    return f"{module_name}.{func_name}"[-MAXIMUM_TEXT:] + f"#{sha256(text.encode()).hexdigest()[:32]}"
+
+
+def _check_text(value: object) -> None:
+    if not isinstance(value, str) or not 1 <= len(value) <= MAXIMUM_TEXT or "\x00" in value:
+        raise ValueError(f"It must be text of 1 to {MAXIMUM_TEXT} characters, not {value!r}.")
+
+
+def _check_arguments(value: object) -> None:
+    if not isinstance(value, (list, tuple)):
+        raise ValueError(f"It must be a list of positional arguments, not {value!r}.")
+    encode_arguments(value, {})
+
+
+def _check_keywords(value: object) -> None:
+    if not isinstance(value, Mapping):
+        raise ValueError(f"It must be a dict of keyword arguments, not {value!r}.")
+    encode_arguments((), value)
+
+
+def _check_flag(value: object) -> None:
+    if not isinstance(value, bool):
+        raise ValueError(f"It must be True or False, not {value!r}.")
+
+
+def _check_catch_up(value: object) -> None:
+    if value not in CATCH_UP:
+        raise ValueError(f"It must be one of {', '.join(map(repr, CATCH_UP))}, not {value!r}.")
+
+
+_CHECKS: dict[str, Callable[[object], object]] = {
+    "module_name": _check_text,
+    "func_name": _check_text,
+    "cron": crontab.validate,
+    "args": _check_arguments,
+    "kwargs": _check_keywords,
+    "name": _check_text,
+    "time_zone": crontab.zone_named,
+    "queue_name": _check_text,
+    "enabled": _check_flag,
+    "catch_up": _check_catch_up,
+}
+_OPTIONAL = {"name", "time_zone", "queue_name"}
