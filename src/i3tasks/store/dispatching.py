@@ -93,6 +93,8 @@ def expire_leases(limit: int, *, now: Combinable | None = None, clock: Clock = S
             if task_try.task_execution_id in executions
         ]
         due = apply(endings)
+        # Without its token, a worker that was only slow finds its settlement stale.
+        rows(TaskExecutionTry).filter(pk__in=[ending.task_try.pk for ending in endings]).update(claim_token=None)
     if endings:
         emit("tries_lost", tries=[ending.task_try.pk for ending in endings])
     return [item for items in due.values() for item in items]

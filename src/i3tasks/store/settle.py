@@ -7,10 +7,11 @@ tries, then executions, then groups, each by primary key.
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any
+from uuid import UUID
 
 from django.db.models import JSONField, Value
 from django.db.models.expressions import Combinable
@@ -42,14 +43,18 @@ def settle(
     with atomic():
         tries = _lock_tries(settlements, now, wait)
         executions = lock_executions({item.execution_id for item in settlements if item.try_id in tries}, wait=wait)
-        answers = {item.try_id: _judge(item, tries, executions) for item in settlements}
-        endings = [
-            Ending(tries[item.try_id], executions[item.execution_id], item.outcome, database_time(tries[item.try_id]))
-            for item in settlements
-            if answers[item.try_id] is None
+        hidden = _existing(item.try_id for item in settlements if item.try_id not in tries)
+        answers = [_judge(item, tries, executions, hidden) for item in settlements]
+        endings: dict[int, Ending] = {}  # the same settlement twice in a batch counts once
+        for item, answer in zip(settlements, answers, strict=True):
+            if answer is None:
+                task_try, execution = tries[item.try_id], executions[item.execution_id]
+                endings.setdefault(item.try_id, Ending(task_try, execution, item.outcome, database_time(task_try)))
+        due = apply([*endings.values()])
+        return [
+            Settled(tuple(due.get(item.execution_id, ()))) if answer is None else answer
+            for item, answer in zip(settlements, answers, strict=True)
         ]
-        due = apply(endings)
-        return [answers[item.try_id] or Settled(tuple(due.get(item.execution_id, ()))) for item in settlements]
 
 
 def apply(endings: Sequence[Ending]) -> Mapping[int, Sequence[TryRef]]:
@@ -82,15 +87,26 @@ def _lock_tries(settlements: Sequence[Settlement], now: Combinable | None, wait:
     return {task_try.pk: task_try for task_try in locked(queryset, wait=wait)}
 
 
+def _existing(ids: Iterable[int]) -> dict[int, UUID | None]:
+    """Tokens of those tries that are there, though somebody has them locked."""
+    missing = list(ids)
+    return dict(rows(TaskExecutionTry).filter(pk__in=missing).values_list("pk", "claim_token")) if missing else {}
+
+
 def _judge(
-    item: Settlement, tries: Mapping[int, TaskExecutionTry], executions: Mapping[int, TaskExecution]
-) -> Stale | Locked | None:
+    item: Settlement,
+    tries: Mapping[int, TaskExecutionTry],
+    executions: Mapping[int, TaskExecution],
+    hidden: Mapping[int, UUID | None],
+) -> Settled | Stale | Locked | None:
+    """Why there is nothing to write; None when there is."""
     task_try = tries.get(item.try_id)
     if task_try is None:
-        exists = rows(TaskExecutionTry).filter(pk=item.try_id, claim_token=item.token).exists()
-        return LOCKED if exists else STALE
-    if task_try.claim_token != item.token or task_try.is_completed:
+        return LOCKED if hidden.get(item.try_id) == item.token else STALE
+    if task_try.claim_token != item.token:
         return STALE
+    if task_try.is_completed:
+        return Settled()  # by this very settlement: COMMIT's reply was lost
     return None if item.execution_id in executions else LOCKED
 
 
@@ -129,7 +145,7 @@ def _fail(endings: Sequence[Ending]) -> None:
 
 
 def _terminal(at: datetime) -> dict[str, Any]:
-    # The token stays: it tells a repeated settlement from somebody else's.
+    # The token stays: it tells a repeated settlement from a stale one. A lost try's is taken away (dispatching.py).
     return {"is_completed": True, "finished_at": at, "lease_until": None, "dispatch_at": None, "updated_at": at}
 
 
@@ -142,12 +158,16 @@ def _next_delay(ending: Ending) -> timedelta | None:
 
 
 def _keep_results(endings: Iterable[Ending]) -> None:
-    rows(TaskExecutionResult).bulk_create(
+    results = [
         TaskExecutionResult(
             task_execution_try=ending.task_try,
             result=_json(ending.outcome.value if isinstance(ending.outcome, Success) else _message(ending.outcome)),
         )
         for ending in endings
+    ]
+    # There may be one from a worker of django-i3tasks, which ran the same try at the same time.
+    rows(TaskExecutionResult).bulk_create(
+        results, update_conflicts=True, unique_fields=["task_execution_try"], update_fields=["result", "updated_at"]
     )
 
 
@@ -181,9 +201,10 @@ def _follow_up(endings: Iterable[Ending], due: defaultdict[int, list[TryRef]]) -
             due[cause if cause in ended else finished[0].execution.pk].append(ref(task_try))
 
 
-def _retry(endings: Iterable[Ending]) -> defaultdict[int, list[TryRef]]:
+def _retry(endings: Collection[Ending]) -> defaultdict[int, list[TryRef]]:
     """Write the next tries. Those without a delay are due at once; the others are the dispatcher's."""
     grace = timedelta(seconds=get_config().settings.publish_grace_seconds)
+    there = _tries_of({ending.execution.pk for ending in endings})
     tries = rows(TaskExecutionTry).bulk_create(
         TaskExecutionTry(
             task_execution=ending.execution,
@@ -193,12 +214,21 @@ def _retry(endings: Iterable[Ending]) -> defaultdict[int, list[TryRef]]:
         )
         for ending in endings
         if (delay := _next_delay(ending)) is not None
+        and (ending.execution.pk, ending.task_try.try_number + 1) not in there
     )
     due: defaultdict[int, list[TryRef]] = defaultdict(list)
     for task_try in tries:
         if task_try.run_after is None:
             due[task_try.task_execution_id].append(ref(task_try))
     return due
+
+
+def _tries_of(execution_ids: set[int]) -> set[tuple[int, int]]:
+    """Numbers of the tries that are there: a worker of django-i3tasks may have written the next one already."""
+    if not execution_ids:
+        return set()
+    tries = rows(TaskExecutionTry).filter(task_execution__in=execution_ids)
+    return set(tries.values_list("task_execution_id", "try_number"))
 
 
 def _tries(endings: Iterable[Ending]) -> Any:
