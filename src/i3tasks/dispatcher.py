@@ -15,6 +15,8 @@ from .broker.publisher import get_publisher
 from .clock import SYSTEM_CLOCK, Clock
 from .conf import get_config
 from .store.dispatching import expire_leases, next_due, take_due
+from .store.enqueue import ref
+from .store.groups import expire_groups
 from .telemetry import emit
 
 BATCH = 500
@@ -65,6 +67,7 @@ class Dispatcher:
     def _pass(self) -> float:
         if self._clock.monotonic() >= self._expire_from:
             outbox.send(expire_leases(BATCH, clock=self._clock), clock=self._clock)
+        outbox.send(map(ref, expire_groups(BATCH)), clock=self._clock)
         # While the broker is away one try at a time is enough to find out when it is back; each one taken is
         # put off by the grace period.
         batch = BATCH if get_publisher().is_available else 1

@@ -13,7 +13,7 @@ from .envelope import Envelope, attributes
 from .exceptions import BrokerError, UnknownQueueError
 from .registry import find
 from .store.refs import TryRef
-from .store.writer import CONFIRM, writer
+from .store.writer import CONFIRM, DENY, writer
 from .telemetry import emit
 
 
@@ -54,6 +54,7 @@ def _published(ref: TryRef, error: BrokerError | None) -> None:
     if error is None:
         writer.post(CONFIRM, ref)
     else:
+        writer.post(DENY, ref)
         emit("publish_failed", try_id=ref.try_id, task=f"{ref.module_name}.{ref.func_name}", error=str(error))
 
 

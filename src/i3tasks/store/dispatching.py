@@ -24,6 +24,7 @@ from .refs import TryRef
 from .settle import Ending, apply, lock_executions
 
 LONGEST_LOST_AFTER = timedelta(days=1)
+RETRY_PUBLISH_AFTER = timedelta(seconds=5)
 
 
 def take_due(limit: int, *, now: Combinable | None = None) -> list[TryRef]:
@@ -57,24 +58,26 @@ def next_due() -> tuple[datetime, datetime] | None:
 
 
 def confirm_published(refs: Sequence[TryRef], *, now: Combinable | None = None, wait: bool = False) -> list[None]:
-    """Pub/Sub has these: publish them again only should nobody claim them for long.
-
-    A try that was claimed, cancelled or handed back meanwhile has another `dispatch_at` than the one that was
-    published, and is left alone.
-    """
-    expected = {item.try_id: item.dispatch_at for item in refs}
+    """Pub/Sub has these: publish them again only should nobody claim them for long."""
     first_wait = timedelta(seconds=get_config().settings.lost_after_seconds)
     with atomic():
-        tries = rows(TaskExecutionTry).filter(pk__in=expected, dispatch_at__isnull=False)
         again_at: defaultdict[datetime, list[int]] = defaultdict(list)
-        for task_try in locked(with_database_time(tries, now), wait=wait).only("dispatch_at", "publish_count"):
-            if task_try.dispatch_at == expected[task_try.pk]:
-                wait_for_claim = min(first_wait * 2 ** min(task_try.publish_count, 20), LONGEST_LOST_AFTER)
-                again_at[database_time(task_try) + wait_for_claim].append(task_try.pk)
+        for task_try in _unclaimed(refs, now, wait):
+            wait_for_claim = min(first_wait * 2 ** min(task_try.publish_count, 20), LONGEST_LOST_AFTER)
+            again_at[database_time(task_try) + wait_for_claim].append(task_try.pk)
         for dispatch_at, ids in again_at.items():
             rows(TaskExecutionTry).filter(pk__in=ids).update(
                 dispatch_at=dispatch_at, publish_count=F("publish_count") + 1
             )
+    return [None] * len(refs)
+
+
+def deny_published(refs: Sequence[TryRef], *, now: Combinable | None = None, wait: bool = False) -> list[None]:
+    """Pub/Sub did not take these: they are due again soon, rather than after the grace of an answer to come."""
+    with atomic():
+        if tries := _unclaimed(refs, now, wait):
+            soon = database_time(tries[0]) + RETRY_PUBLISH_AFTER
+            rows(TaskExecutionTry).filter(pk__in=[task_try.pk for task_try in tries]).update(dispatch_at=soon)
     return [None] * len(refs)
 
 
@@ -98,6 +101,20 @@ def expire_leases(limit: int, *, now: Combinable | None = None, clock: Clock = S
     if endings:
         emit("tries_lost", tries=[ending.task_try.pk for ending in endings])
     return [item for items in due.values() for item in items]
+
+
+def _unclaimed(refs: Sequence[TryRef], now: Combinable | None, wait: bool) -> list[TaskExecutionTry]:
+    """The tries, locked, that still have the `dispatch_at` they were published with.
+
+    One that was claimed, cancelled or handed back meanwhile has another, and what became of the publish is no news.
+    """
+    expected = {item.try_id: item.dispatch_at for item in refs}
+    tries = with_database_time(rows(TaskExecutionTry).filter(pk__in=expected, dispatch_at__isnull=False), now)
+    return [
+        task_try
+        for task_try in locked(tries, wait=wait).only("dispatch_at", "publish_count")
+        if task_try.dispatch_at == expected[task_try.pk]
+    ]
 
 
 def _lost(task_try: TaskExecutionTry, execution: TaskExecution, clock: Clock) -> Ending:

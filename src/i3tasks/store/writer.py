@@ -27,7 +27,7 @@ from ..exceptions import StoreUnavailable
 from ..outcome import Released
 from ..telemetry import emit
 from .database import alias, atomic
-from .dispatching import confirm_published
+from .dispatching import confirm_published, deny_published
 from .leases import claim, renew
 from .refs import (
     LOCKED,
@@ -78,8 +78,9 @@ CLAIM: Operation[ClaimRequest, Claimed | Refusal] = Operation(claim, survives_ou
 SETTLE: Operation[Settlement, Settled | Stale] = Operation(settle, survives_outage=True)
 RENEW: Operation[RenewRequest, Renewed] = Operation(renew, survives_outage=False)
 CONFIRM: Operation[TryRef, None] = Operation(confirm_published, survives_outage=False)
+DENY: Operation[TryRef, None] = Operation(deny_published, survives_outage=False)
 
-_ORDER: tuple[Operation[Any, Any], ...] = (SETTLE, RENEW, CONFIRM, CLAIM)
+_ORDER: tuple[Operation[Any, Any], ...] = (SETTLE, RENEW, CONFIRM, DENY, CLAIM)
 
 
 @dataclass(slots=True, eq=False)
