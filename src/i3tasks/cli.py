@@ -18,6 +18,9 @@ from pathlib import Path
 
 COMMANDS = {
     "run-worker": ("i3tasks_worker", "run the tasks of pull queues"),
+    "dispatch": ("i3tasks_dispatch", "publish what is due, without running tasks"),
+    "cancel": ("i3tasks_cancel", "call off executions"),
+    "audit": ("i3tasks_audit", "check that every row adds up"),
     "ensure-pubsub": ("i3tasks_ensure_pubsub", "create and update topics and subscriptions"),
 }
 SETTINGS = "DJANGO_SETTINGS_MODULE"

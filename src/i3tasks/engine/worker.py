@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 import signal
 from collections.abc import Sequence
+from pathlib import Path
 
 import anyio
 from anyio.abc import TaskGroup
@@ -25,13 +26,24 @@ from .process import Engine, make_engine
 from .running import HandedBack
 
 HAND_BACK_SECONDS = 5.0  # for what is left of a drain: settlements, acks, connections
+LIVENESS_SECONDS = 5.0
 
 
 class Worker:
     """Runs the tries of some pull queues, `concurrency` at a time."""
 
-    def __init__(self, queues: Sequence[QueueNames], *, concurrency: int, threads: int) -> None:
+    def __init__(
+        self,
+        queues: Sequence[QueueNames],
+        *,
+        concurrency: int,
+        threads: int,
+        max_tasks: int | None = None,
+        liveness_file: Path | None = None,
+    ) -> None:
         self._queues = queues
+        self._tasks_left = max_tasks
+        self._liveness_file = liveness_file
         self._concurrency = concurrency
         self._threads = threads
         self._stop_asked = anyio.Event()
@@ -50,6 +62,7 @@ class Worker:
             tasks.start_soon(self._watch_signals)
             tasks.start_soon(self._provision)
             tasks.start_soon(Dispatcher().run)
+            tasks.start_soon(self._show_life)
             for receiver in receivers:
                 tasks.start_soon(receiver.run, lambda incoming: self._begin(tasks, engine, incoming))
             emit("worker_started", queues=[names.name for names in self._queues], concurrency=self._concurrency)
@@ -76,8 +89,15 @@ class Worker:
             else:
                 incoming.nack()
             self._under_way -= 1
+            self._count_down()
             if self._stop_asked.is_set() and not self._under_way:
                 self._idle.set()
+
+    def _count_down(self) -> None:
+        if self._tasks_left is not None:
+            self._tasks_left -= 1
+            if self._tasks_left <= 0:
+                self.stop()
 
     async def _drain(self, engine: Engine, receivers: Sequence[Receiver]) -> None:
         settings = get_config().settings
@@ -107,6 +127,12 @@ class Worker:
                     emit("worker_killed", signal=number.name)
                     os._exit(128 + number)
                 self.stop()
+
+    async def _show_life(self) -> None:
+        """For probes that look at a file's age: a loop that hangs touches nothing."""
+        while self._liveness_file is not None:
+            await anyio.to_thread.run_sync(self._liveness_file.touch)
+            await anyio.sleep(LIVENESS_SECONDS)
 
     async def _provision(self) -> None:
         """Make what is missing in Pub/Sub. A broker that is away delays this, and nothing else."""

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import logging
 from contextlib import AbstractContextManager, nullcontext
+from pathlib import Path
 from typing import Any
 
 import anyio
@@ -13,6 +13,7 @@ from ...conf import Config, QueueNames, get_config
 from ...engine.worker import Worker
 from ...types import PullQueue
 from ..embedded import embedded_emulator
+from ..events import show_events
 
 
 class Command(BaseCommand):
@@ -38,9 +39,18 @@ class Command(BaseCommand):
             metavar="N",
             help="How many of them may be sync functions. (%(default)s)",
         )
+        parser.add_argument(
+            "--max-tasks",
+            type=_positive,
+            metavar="N",
+            help="Drain and end after N tasks. (never)",
+        )
+        parser.add_argument(
+            "--liveness-file", type=Path, metavar="FILE", help="Touched every few seconds while the worker is well."
+        )
 
     def handle(self, *args: Any, **options: Any) -> None:
-        _show_events(options["verbosity"])
+        show_events(options["verbosity"])
         config = get_config()
         queues = _queues(config, options["queues"])
         with _emulator(config) as started:
@@ -49,7 +59,13 @@ class Command(BaseCommand):
             names = ", ".join(names.name for names in queues)
             self.stdout.write(f"Running tasks of {names}, {options['concurrency']} at a time. Ctrl-C stops.")
             self.stdout.flush()
-            worker = Worker(queues, concurrency=options["concurrency"], threads=options["threads"])
+            worker = Worker(
+                queues,
+                concurrency=options["concurrency"],
+                threads=options["threads"],
+                max_tasks=options["max_tasks"],
+                liveness_file=options["liveness_file"],
+            )
             anyio.run(worker.run)
 
 
@@ -84,13 +100,3 @@ def _pull_queue(config: Config, name: str) -> QueueNames:
 
 def _emulator(config: Config) -> AbstractContextManager[bool]:
     return embedded_emulator(config.pubsub.host) if config.pubsub.host is not None else nullcontext(False)
-
-
-def _show_events(verbosity: int) -> None:
-    """Events on stderr, unless the project's LOGGING has its own place for them."""
-    logger = logging.getLogger("i3tasks")
-    if not logger.hasHandlers():
-        handler = logging.StreamHandler()
-        handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
-        logger.addHandler(handler)
-        logger.setLevel({0: logging.ERROR, 1: logging.INFO}.get(verbosity, logging.DEBUG))

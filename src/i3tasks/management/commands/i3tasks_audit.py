@@ -1,0 +1,31 @@
+"""`i3tasks_audit`, also `i3tasks audit`: check that every row adds up."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+from typing import Any
+
+from django.core.management.base import BaseCommand, CommandError, CommandParser
+
+from ...store.audit import audit
+
+
+class Command(BaseCommand):
+    help = "Check that no execution is lost, stuck or finished twice. Ends with an error if one is."
+
+    def add_arguments(self, parser: CommandParser) -> None:
+        parser.add_argument(
+            "--overdue",
+            type=float,
+            default=300,
+            metavar="SECONDS",
+            help="How late a publish or a lease's expiry may be. (%(default)s)",
+        )
+
+    def handle(self, *args: Any, overdue: float, **options: Any) -> None:
+        findings = audit(overdue=timedelta(seconds=overdue))
+        for finding in findings:
+            self.stdout.write(str(finding))
+        if findings:
+            raise CommandError(f"{len(findings)} rules are broken.")
+        self.stdout.write("Every row adds up.")
