@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+from importlib import import_module
 from typing import Any
 
 from django.conf import settings as django_settings
-from django.core.checks import CheckMessage, Error, Warning, register
+from django.core.checks import CheckMessage, Error, Tags, Warning, register
 from django.core.exceptions import ImproperlyConfigured
-from django.db import connections
+from django.db import DatabaseError, connections
+from django.db.migrations.recorder import MigrationRecorder
 
 from .conf import get_config
 from .registry import all_tasks
@@ -77,6 +80,36 @@ def check_engine(**_: Any) -> list[CheckMessage]:
             )
         ]
     return []
+
+
+@register("i3tasks", Tags.database)
+def check_upgrade(databases: Iterable[str] | None = None, **_: Any) -> list[CheckMessage]:
+    """A database of django-i3tasks that our migrations can't take over. Run by `migrate` and `check --database`."""
+    if alias() not in (databases or ()):
+        return []
+    first = import_module("i3tasks.migrations.0001_squashed_0005").Migration
+    needed = [name for _, name in first.replaces]
+    applied = _applied_migrations(alias())
+    missing = [name for name in needed if name not in applied]
+    if not missing or len(missing) == len(needed) or "0001_squashed_0005" in applied:
+        return []
+    return [
+        Error(
+            f"The i3tasks tables of the database {alias()!r} were made by an early django-i3tasks, and lack its "
+            f"migrations from {missing[0]} on.",
+            hint="First upgrade with django-i3tasks: install django-i3tasks 0.1.9, run `manage.py migrate i3tasks`, "
+            "then install i3tasks and migrate again.",
+            id="i3tasks.E005",
+        )
+    ]
+
+
+def _applied_migrations(database: str) -> set[str]:
+    """Names of the app's migrations; none when the database does not say, which `migrate` will then say itself."""
+    try:
+        return {name for app, name in MigrationRecorder(connections[database]).applied_migrations() if app == "i3tasks"}
+    except DatabaseError:
+        return set()
 
 
 def _is_ready_for_writers(options: dict[str, Any]) -> bool:
