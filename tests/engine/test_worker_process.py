@@ -1,0 +1,202 @@
+"""`i3tasks run-worker` as a process: signals, draining, sharing, brokers that are away, and kill -9."""
+
+from __future__ import annotations
+
+import signal
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from i3tasks.models import TaskExecution, TaskExecutionTry
+from tests.shop.gated import Gate, ahold, hold
+from tests.shop.tasks import add, fail
+from tests.support.children import Child, Children, free_port, listens
+from tests.support.rigs import until
+
+pytestmark = pytest.mark.django_db(transaction=True)
+
+BOTH = pytest.mark.parametrize("task", [hold, ahold], ids=["sync", "coroutine"])
+
+
+def finished(count: int = 1) -> bool:
+    return TaskExecution.objects.filter(outcome__isnull=False).count() == count
+
+
+def held(task: Any, folder: Path, name: str = "a") -> Gate:
+    """Enqueue a task that ends when its gate is opened."""
+    gate = Gate(folder, name)
+    task.delay(*gate.arguments)
+    return gate
+
+
+@BOTH
+def test_sigterm_lets_what_runs_end_and_exits_with_0(children: Children, tmp_path: Path, task: Any) -> None:
+    gate = held(task, tmp_path)
+    worker = children.worker()
+    until(lambda: gate.pids, what=lambda: worker.output)
+    worker.signal(signal.SIGTERM)
+    worker.says("worker_draining")
+    late = add.delay(1, 2)
+    assert worker.process.poll() is None
+    gate.open()
+    assert worker.ends() == 0
+    ended = TaskExecutionTry.objects.get(task_execution__task_name=task.spec.func_name)
+    assert (ended.is_success, ended.try_number) == (True, 1)
+    assert TaskExecutionTry.objects.get(pk=late.task_execution_try.pk).started_at is None, "nothing new is begun"
+    assert "Traceback" not in worker.output
+
+
+def test_a_second_signal_ends_it_at_once(children: Children, tmp_path: Path) -> None:
+    gate = held(hold, tmp_path)
+    worker = children.worker()
+    until(lambda: gate.pids)
+    worker.signal(signal.SIGTERM)
+    worker.says("worker_draining")
+    worker.signal(signal.SIGTERM)
+    assert worker.ends(5) == 128 + signal.SIGTERM
+    assert TaskExecutionTry.objects.get().lease_until is not None, "its lease runs out by itself"
+
+
+@BOTH
+def test_what_does_not_end_in_time_is_handed_back_and_run_by_the_next(
+    children: Children, tmp_path: Path, task: Any
+) -> None:
+    gate = held(task, tmp_path)
+    worker = children.worker(drain_seconds=0.2)
+    until(lambda: gate.pids)
+    assert worker.stop() == 0
+    again = TaskExecutionTry.objects.get()
+    assert (again.try_number, again.started_at, again.claim_token) == (1, None, None)
+    assert again.dispatch_at is not None
+    gate.open()
+    next_worker = children.worker()
+    until(finished, what=lambda: next_worker.output)
+    assert len(gate.pids) == 2
+    assert TaskExecutionTry.objects.get().is_success, "the same try: no retry was used up"
+
+
+def test_with_no_time_to_drain_everything_is_handed_back(children: Children, tmp_path: Path) -> None:
+    gates = [held(ahold, tmp_path, f"t{number}") for number in range(20)]
+    worker = children.worker("--concurrency", "20", drain_seconds=0)
+    until(lambda: any(gate.pids for gate in gates))
+    assert worker.stop() == 0
+    assert not TaskExecutionTry.objects.filter(lease_until__isnull=False).exists(), worker.output
+    assert TaskExecutionTry.objects.count() == 20
+
+
+def test_retries_wait_for_their_backoff_in_the_rows_and_end_with_the_record(children: Children) -> None:
+    worker = children.worker()
+    fail.using(max_retries=2).delay("always")
+    until(finished, what=lambda: worker.output)
+    tries = list(TaskExecutionTry.objects.select_related("result").order_by("try_number"))
+    assert [item.try_number for item in tries] == [1, 2, 3]
+    for earlier, later, seconds in zip(tries, tries[1:], (0.2, 0.4), strict=False):
+        assert later.run_after - earlier.finished_at == timedelta(seconds=seconds)
+        assert later.started_at >= later.run_after
+    assert [item.result.result for item in tries] == ["always"] * 3
+    assert "MaxRetriesExceededError" in tries[-1].error_traceback
+    assert "MaxRetriesExceededError" not in tries[-2].error_traceback
+    assert TaskExecution.objects.get().outcome == "failed"
+
+
+def test_two_workers_share_the_work(children: Children, tmp_path: Path) -> None:
+    one, two = children.worker("--concurrency", "1"), children.worker("--concurrency", "1")
+    gates = [held(ahold, tmp_path, name) for name in "ab"]
+    until(lambda: all(gate.pids for gate in gates), what=lambda: one.output + two.output)
+    assert {gates[0].pids[0], gates[1].pids[0]} == {one.process.pid, two.process.pid}
+    for gate in gates:
+        gate.open()
+    until(lambda: finished(2))
+
+
+@BOTH
+def test_what_a_killed_worker_ran_is_run_again_by_another(children: Children, tmp_path: Path, task: Any) -> None:
+    gates = [held(task, tmp_path, f"t{number}") for number in range(4)]
+    killed = children.worker()
+    until(lambda: all(gate.pids for gate in gates), what=lambda: killed.output)
+    killed.kill()
+    for gate in gates:
+        gate.open()
+    worker = children.worker()
+    until(lambda: finished(4), what=lambda: worker.output)
+    assert all(gate.pids == [killed.process.pid, worker.process.pid] for gate in gates)
+    tries = TaskExecutionTry.objects.all()
+    lost = tries.filter(try_number=1)
+    assert {item.error_class for item in lost} == {"i3tasks.exceptions.WorkerLost"}
+    assert tries.filter(try_number=2, is_success=True).count() == 4
+    assert tries.filter(is_success=True).count() == 4, "once each"
+
+
+def test_a_task_that_kills_its_workers_stops_after_its_retries(children: Children, tmp_path: Path) -> None:
+    gate = Gate(tmp_path, "a")
+    ahold.using(max_retries=0).delay(*gate.arguments)
+    worker = children.worker()
+    until(lambda: gate.pids)
+    worker.kill()
+    children.worker()
+    until(finished)
+    assert TaskExecution.objects.get().outcome == "failed"
+    assert len(gate.pids) == 1
+
+
+# --------------------------------------------------------------------------------------------------- its broker
+
+
+@pytest.fixture
+def own_port(children: Children, settings: Any) -> int:
+    """Settings that ask for an emulator where nothing listens."""
+    port = free_port()
+    settings.PUBSUB_CONFIG = children.changes["pubsub"] = {**settings.PUBSUB_CONFIG, "HOST": f"127.0.0.1:{port}"}
+    return port
+
+
+def ended_cleanly(worker: Child, port: int) -> None:
+    assert worker.ends() == 0
+    assert "Traceback" not in worker.output
+    until(lambda: not listens(port))
+
+
+def test_it_starts_the_emulator_where_nothing_listens_and_ends_it(
+    children: Children, own_port: int, tmp_path: Path
+) -> None:
+    worker = children.worker(folder=tmp_path)
+    assert f"Started the embedded emulator on 127.0.0.1:{own_port}" in worker.output
+    add.delay(1, 2)
+    until(finished, what=lambda: worker.output)
+    worker.signal(signal.SIGTERM)
+    ended_cleanly(worker, own_port)
+
+
+def test_ctrl_c_in_a_terminal_drains_it_before_its_emulator_ends(
+    children: Children, own_port: int, tmp_path: Path
+) -> None:
+    worker = children.worker(folder=tmp_path)
+    gate = held(ahold, tmp_path)
+    until(lambda: gate.pids, what=lambda: worker.output)
+    worker.signal_group(signal.SIGINT)
+    worker.says("worker_draining")
+    assert listens(own_port), "what was worked on could not be acked"
+    gate.open()
+    ended_cleanly(worker, own_port)
+    assert TaskExecutionTry.objects.get().is_success
+
+
+def test_killing_it_leaves_no_emulator_behind(children: Children, own_port: int, tmp_path: Path) -> None:
+    worker = children.worker(folder=tmp_path)
+    assert listens(own_port)
+    worker.kill()
+    until(lambda: not listens(own_port))
+
+
+def test_the_next_worker_finds_the_messages_of_the_emulator_that_ended(
+    children: Children, own_port: int, tmp_path: Path
+) -> None:
+    gate = held(ahold, tmp_path)
+    first = children.worker(folder=tmp_path, drain_seconds=0.2)
+    until(lambda: gate.pids, what=lambda: first.output)
+    first.kill()
+    gate.open()
+    second = children.worker(folder=tmp_path)
+    until(finished, what=lambda: second.output)
