@@ -49,4 +49,4 @@ def _parsed(fields: Mapping[str, Any], message: wire.Message) -> wire.Message:
     try:
         return json_format.ParseDict(dict(fields), message)
     except json_format.ParseError as error:
-        raise SeedError(f"The seed's {fields.get('name')!r} is not valid: {error}.") from error
+        raise SeedError(f"The seed's {fields.get('name')!r} is not valid: {str(error).splitlines()[0]}") from error

@@ -6,12 +6,14 @@ import asyncio
 import logging
 import os
 import signal
+import socket
 import sqlite3
 import threading
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from ..exceptions import I3TasksError
 from .broker import Broker
@@ -87,18 +89,15 @@ class Emulator:
             sweeper.cancel()
             await server.stop(_STOP_SECONDS)
 
-    def _bind(self, server: object) -> str:
+    def _bind(self, server: Any) -> str:
         host, port = self._options.host, self._options.port
         address = f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
         try:
-            bound = server.add_insecure_port(address)  # type: ignore[attr-defined]
-        except RuntimeError:
-            bound = 0
-        if not bound:
-            raise CannotServe(
-                f"Can't listen on {address}: the port is in use, or the address is not this machine's. "
-                "Choose another one with --host-port."
-            )
+            _try_to_bind(host, port)
+            bound = server.add_insecure_port(address)
+        except (OSError, RuntimeError) as error:
+            reason = getattr(error, "strerror", None) or "gRPC refuses the address"
+            raise CannotServe(f"Can't listen on {address}: {reason}. Choose another one with --host-port.") from error
         return f"{address.rpartition(':')[0]}:{bound}"
 
     def _open_journal(self) -> Journal:
@@ -124,6 +123,15 @@ class Emulator:
             loop.add_signal_handler(number, self.stop)
         if self._options.exit_with_parent:
             threading.Thread(target=_await_parent, args=(loop, self.stop), daemon=True).start()
+
+
+def _try_to_bind(host: str, port: int) -> None:
+    """gRPC doesn't say why it can't listen, but logs a page about it. The system says it in an OSError."""
+    family, kind, protocol, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
+    with socket.socket(family, kind, protocol) as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        probe.bind(address)
+        probe.listen()
 
 
 def _about_data(folder: Path, error: sqlite3.Error) -> str:

@@ -226,6 +226,6 @@ CASES = {
 def test_any_interleaving(case: str) -> None:
     machine = type("Case", (Subscription,), {"terms": CASES[case]}).TestCase
     machine.settings = settings(
-        max_examples=100, stateful_step_count=50, deadline=None, suppress_health_check=list(HealthCheck)
+        max_examples=70, stateful_step_count=50, deadline=None, suppress_health_check=list(HealthCheck)
     )
     machine().runTest()
