@@ -5,6 +5,7 @@ Everything that comes from Google's library is typed as Any beyond this point: i
 
 from __future__ import annotations
 
+import json
 from functools import partial
 from typing import Any
 
@@ -25,7 +26,15 @@ _timeout: Any = google.api_core.timeout
 _service_account: Any = google.oauth2.service_account
 
 _SCOPES = ("https://www.googleapis.com/auth/pubsub",)
+# A stream that is opened while the broker is away waits for the connection, rather than fail five times and then be
+# kept by the library from trying again for ten seconds.
+_SERVICE_CONFIG = {
+    "methodConfig": [
+        {"name": [{"service": "google.pubsub.v1.Subscriber", "method": "StreamingPull"}], "waitForReady": True}
+    ]
+}
 _OWN_OPTIONS = (
+    ("grpc.service_config", json.dumps(_SERVICE_CONFIG)),
     # gRPC backs off to two minutes between attempts to connect; that long nobody waits for a broker that is back.
     ("grpc.initial_reconnect_backoff_ms", 200),
     ("grpc.max_reconnect_backoff_ms", 2000),

@@ -93,6 +93,7 @@ class Receiver:
             session.release()
             if session.is_open and self._ended is not None:
                 await asyncio.wait({self._ended}, timeout=_ENDING_SECONDS)
+            await asyncio.sleep(session.prepare_close())
         finally:
             session.close()
 
@@ -134,10 +135,17 @@ class Receiver:
             error = ended.result() or BrokerUnavailable()
         except Exception as raised:
             error = raised
-        if self._session is not None:
-            self._session.close()
-            self._session = None
+        await self._drop_session()
         return translate(error, "subscribe", self._names.subscription, config.pubsub)
+
+    async def _drop_session(self) -> None:
+        """Close a session that ended by itself. What it delivered may still be answered, through the next one."""
+        session, self._session = self._session, None
+        if session is not None:
+            try:
+                await asyncio.sleep(session.prepare_close())
+            finally:
+                session.close()
 
     def _make_session(self, config: Config, ended: asyncio.Future[BaseException | None]) -> Session:
         with importing():
@@ -150,7 +158,8 @@ class Receiver:
             max_extension_seconds=config.settings.ack_deadline_seconds,
             arrived=self._inbox.put,
             dismiss=self._inbox.empty,
-            opened=lambda: self._on_loop(self._health_opened),
+            opened=lambda: self._on_loop(self._health.opened),
+            connected=lambda is_ready: self._on_loop(self._health.connected, is_ready),
             ended=lambda error: self._on_loop(_resolve, ended, error),
         )
 
@@ -161,21 +170,19 @@ class Receiver:
         with suppress(RuntimeError):
             self._loop.call_soon_threadsafe(function, *arguments)
 
-    def _health_opened(self) -> None:
-        if not self._stopped.is_set():
-            self._health.opened()
-
     def _hand_over(self, deliver: Callable[[Incoming], None]) -> None:
         if self._stopped.is_set():
             return  # the session's end nacks what is left in the inbox
-        for message in self._inbox.empty():
+        messages = self._inbox.empty()
+        if messages:
+            self._health.well()
+        for message in messages:
             incoming = Incoming(self._delivery(message), message, self._hand)
             try:
                 deliver(incoming)
             except Exception as error:
                 emit("internal_error", where="receiver", error=repr(error), exc_info=error)
                 incoming.nack()
-        self._health.well()
 
     def _delivery(self, message: Any) -> Delivery:
         return Delivery(

@@ -8,9 +8,11 @@ from __future__ import annotations
 
 import queue
 import threading
+import time
 from collections.abc import Callable, Iterable
 from typing import Any
 
+import grpc
 from google.cloud import pubsub_v1
 from google.cloud.pubsub_v1.subscriber.scheduler import Scheduler
 
@@ -21,6 +23,9 @@ from .clients import api
 _MAXIMUM_BYTES = 64 * 1024 * 1024
 _MAXIMUM_LEASE_SECONDS = 7 * 86_400.0
 """Longer than any body runs: a message that is no longer extended frees its place while it is still worked on."""
+
+_WATCH_SECONDS = 0.25
+"""A little more than the pause between two looks of the thread in which grpc watches a connection."""
 
 _ACKS = clients.patience(20)
 _EXTENSIONS = clients.patience(5)
@@ -128,12 +133,14 @@ class Session:
         arrived: Callable[[Any], None],
         dismiss: Callable[[], Iterable[Any]],
         opened: Callable[[], None],
+        connected: Callable[[bool], None],
         ended: Callable[[BaseException | None], None],
     ) -> None:
         self._config = config
         self._subscription = subscription
         self._scheduler = LoopScheduler(answers, arrived, dismiss)
         self._opened = opened
+        self._connected = connected
         self._ended = ended
         self._flow_control = pubsub_v1.types.FlowControl(
             max_messages=max_messages,
@@ -144,6 +151,7 @@ class Session:
         self._lock = threading.Lock()
         self._stopping = False
         self._client: Any = None
+        self._unwatched_at: float | None = None
         self._future: Any = None
 
     def open(self) -> None:
@@ -155,6 +163,7 @@ class Session:
                 client.close()
                 return
             self._client = client
+            client.transport.grpc_channel.subscribe(self._on_connectivity)
             self._future = client.subscribe(
                 self._subscription,
                 callback=_never_called,
@@ -175,6 +184,7 @@ class Session:
             if self._stopping:
                 return
             self._stopping = True
+            self._unwatch()
             if self._future is not None:
                 self._scheduler.hold()
                 self._cancel()
@@ -183,14 +193,36 @@ class Session:
         """Send the acks that are queued, and end."""
         self._scheduler.release()
 
-    def close(self) -> None:
-        """Cut the connection. Calls under way fail, so that every thread of the session ends."""
+    def prepare_close(self) -> float:
+        """Get ready to be closed, and give the seconds after which that is quiet.
+
+        Closed earlier, the thread in which grpc watches the connection may print a traceback.
+        """
         self._scheduler.release()
         with self._lock:
             self._stopping = True
+            self._unwatch()
+            since = time.monotonic() - self._unwatched_at if self._unwatched_at is not None else _WATCH_SECONDS
+        return max(_WATCH_SECONDS - since, 0.0)
+
+    def close(self) -> None:
+        """Cut the connection. Calls under way fail, so that every thread of the session ends."""
+        self.prepare_close()
+        with self._lock:
             if self._client is not None:
                 self._client.is_ending = True
                 self._client.close()
+
+    def _unwatch(self) -> None:
+        if self._client is not None and self._unwatched_at is None:
+            self._client.transport.grpc_channel.unsubscribe(self._on_connectivity)
+            self._unwatched_at = time.monotonic()
+
+    def _on_connectivity(self, state: Any) -> None:
+        if state is grpc.ChannelConnectivity.READY:
+            self._connected(True)
+        elif state is grpc.ChannelConnectivity.TRANSIENT_FAILURE:
+            self._connected(False)
 
     def _cancel(self) -> None:
         try:
