@@ -198,7 +198,7 @@ def _follow_up(endings: Iterable[Ending], due: defaultdict[int, list[TryRef]]) -
         plan = advance(finished)
         for cause, task_try in zip(plan.causes, plan.write(), strict=True):
             # What a group leads to has its cause in all its members: any one that ended here will do.
-            due[cause if cause in ended else finished[0].execution.pk].append(ref(task_try))
+            due[cause if cause is not None and cause in ended else finished[0].execution.pk].append(ref(task_try))
 
 
 def _retry(endings: Collection[Ending]) -> defaultdict[int, list[TryRef]]:
