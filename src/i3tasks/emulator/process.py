@@ -63,6 +63,7 @@ class EmulatorProcess:
                 stdout=subprocess.PIPE,
                 stderr=subprocess.STDOUT,
                 text=True,
+                process_group=0,  # Ctrl-C in a terminal is for the parent, which may still need it while it drains
             )
             output = _Output(self._process)
             ready = output.wait_for_ready(START_SECONDS)
