@@ -84,7 +84,9 @@ def _executions() -> Iterator[tuple[str, Any]]:
     yield "execution with a success but not called one", ours.filter(successes=1).exclude(outcome=success)
     yield (
         "chain that did not go on after a success",
-        executions.filter(~next_step, outcome=success, chain__0__module_name__isnull=False),
+        executions.filter(
+            ~next_step, outcome=success, chain__0__module_name__isnull=False, cancel_requested_at__isnull=True
+        ),
     )
     yield (
         "chain that went on without a success",

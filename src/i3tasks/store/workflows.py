@@ -37,6 +37,11 @@ class Finished:
     succeeded: bool
     result: Any = None
 
+    @property
+    def goes_on(self) -> bool:
+        """Whether its chain does: one that succeeded in spite of being cancelled is the last of its chain."""
+        return self.succeeded and self.execution.cancel_requested_at is None
+
 
 @dataclass(slots=True)
 class Plan:
@@ -131,11 +136,11 @@ def advance(finished: Sequence[Finished]) -> Plan:
     """Plan everything that follows from these ends. Not written yet."""
     plan = Plan(finished[0].at)
     for item in finished:
-        if item.succeeded:
+        if item.goes_on:
             plan.add(
                 item.execution.chain or [], cause=item.execution.pk, result=item.result, previous_id=item.execution.pk
             )
-        elif item.execution.cancel_requested_at is None:
+        elif not item.succeeded and item.execution.cancel_requested_at is None:
             plan.call_on_failure(item.execution)
     _count_members(finished, plan)
     return plan
@@ -198,8 +203,9 @@ def _count_members(finished: Iterable[Finished], plan: Plan) -> None:
         own = [] if item.execution.task_group_id is None else [item.execution.task_group_id]
         if item.succeeded:
             succeeded.update(own)
-            continue
-        for group_id in (*own, *groups_waited_for(item.execution.chain)):
+        for group_id in [] if item.goes_on else groups_waited_for(item.execution.chain):
+            failed[group_id].append(item.execution.pk)
+        for group_id in [] if item.succeeded else own:
             failed[group_id].append(item.execution.pk)
     for group_id in sorted({*succeeded, *failed}):
         ids = failed.get(group_id, [])

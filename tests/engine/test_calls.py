@@ -1,0 +1,162 @@
+"""Calls with conditions: later, once, cancelled, put off; on rows alone, without a broker."""
+
+import threading
+from datetime import UTC, datetime, timedelta
+
+import pytest
+from django.db import connections, transaction
+from django.test import override_settings
+from django.utils import timezone
+
+from i3tasks import chain, group, task
+from i3tasks.exceptions import ArgumentError, TaskFailed
+from i3tasks.models import TaskExecution, TaskExecutionTry, TaskKey
+from i3tasks.store.dispatching import take_due
+from i3tasks.types import I3TasksSettings
+from tests.shop.flows import double, mourn, note
+from tests.shop.tasks import add, fail
+
+
+@task(unique=True)
+def rebuild(index: str) -> None:
+    """Unique while unfinished."""
+
+
+@pytest.mark.django_db
+class TestLater:
+    def test_run_after_takes_an_instant_a_timedelta_or_seconds(self) -> None:
+        now = timezone.now()
+        for when in (now + timedelta(hours=1), timedelta(hours=1), 3600):
+            task_try = add.using(run_after=when).delay(1, 2).task_execution_try
+            assert task_try is not None
+            assert task_try.run_after is not None
+            assert abs(task_try.run_after - now - timedelta(hours=1)) < timedelta(minutes=1)
+            assert task_try.dispatch_at == task_try.run_after
+
+    def test_delay_until_is_its_short_form(self) -> None:
+        task_try = add.delay_until(timedelta(days=1), 1, right=2).task_execution_try
+        assert task_try is not None
+        assert task_try.run_after is not None
+        assert task_try.task_execution.task_kwargs == {"right": 2}
+
+    def test_until_spreads_calls_at_random(self) -> None:
+        now = timezone.now()
+        spread = [add.using(until=timedelta(hours=1)).delay(1, 2).task_execution_try for _ in range(20)]
+        instants = {task_try.run_after for task_try in spread if task_try}
+        assert len(instants) == 20
+        assert all(at is not None and now <= at <= now + timedelta(hours=1, minutes=1) for at in instants)
+
+    def test_a_naive_datetime_is_refused(self) -> None:
+        with pytest.raises(ArgumentError, match="time zone"):
+            add.using(run_after=datetime(2030, 1, 1))  # noqa: DTZ001
+
+    @override_settings(I3TASKS=I3TasksSettings(maximum_eta=timedelta(days=1)))
+    def test_maximum_eta(self) -> None:
+        with pytest.raises(ArgumentError, match="maximum_eta"):
+            add.using(run_after=timedelta(days=2))
+
+    def test_a_deferred_call_is_not_due_and_can_be_put_off(self) -> None:
+        handle = add.using(run_after=3600).delay(1, 2)
+        assert take_due(10) == []
+        assert handle.reschedule(datetime(2020, 1, 1, tzinfo=UTC))
+        assert [ref.execution_id for ref in take_due(10)] == [handle.task_execution_id]
+
+
+@pytest.mark.django_db
+class TestCancelling:
+    def test_what_waits_never_runs(self) -> None:
+        handle = add.using(run_after=3600).delay(1, 2)
+        handle.cancel()
+        task_try = TaskExecutionTry.objects.get()
+        assert (task_try.is_completed, task_try.is_success, task_try.dispatch_at) == (True, False, None)
+        assert TaskExecution.objects.get().outcome == "cancelled"
+        with pytest.raises(TaskFailed, match="cancelled"):
+            handle.result(timeout=5)
+        assert not handle.reschedule(timezone.now())
+
+    def test_what_is_finished_stays_as_it_is(self) -> None:
+        with override_settings(I3TASKS=I3TasksSettings(force_sync=True)):
+            handle = add.delay(1, 2)
+        handle.cancel()
+        assert TaskExecution.objects.get().cancel_requested_at is None
+        assert handle.result(timeout=5) == 3
+
+    def test_a_cancelled_step_ends_its_chain(self) -> None:
+        chain(note.s("a"), note.s("b")).delay().cancel()
+        assert [row.outcome for row in TaskExecution.objects.all()] == ["cancelled"]
+
+    def test_a_cancelled_group_fails_and_is_told_once(self) -> None:
+        started = group(double.s(1), double.s(2)).otherwise(mourn).delay()
+        started.cancel()
+        assert started.status == "failed"
+        assert TaskExecution.objects.filter(outcome="cancelled").count() == 2
+        assert TaskExecution.objects.filter(task_name="mourn").count() == 1
+
+    def test_a_failure_is_an_error_of_result(self) -> None:
+        with override_settings(I3TASKS=I3TasksSettings(force_sync=True)):
+            handle = fail.using(max_retries=0).delay("broken")
+        with pytest.raises(TaskFailed, match="ValueError: broken"):
+            handle.result(timeout=5)
+
+    def test_result_gives_up_in_time(self) -> None:
+        with pytest.raises(TimeoutError):
+            add.delay(1, 2).result(timeout=0.05)
+
+
+@pytest.mark.django_db
+class TestOnce:
+    def test_the_same_key_is_the_same_call(self) -> None:
+        once = add.using(idempotency_key="order-7")
+        first, second = once.delay(1, 2), once.delay(9, 9)
+        assert first.task_uuid == second.task_uuid
+        assert add.using(idempotency_key="order-8").delay(1, 2).task_uuid != first.task_uuid
+        assert double.using(idempotency_key="order-7").delay(1).task_uuid != first.task_uuid
+
+    def test_a_key_is_free_after_its_period(self) -> None:
+        once = add.using(idempotency_key="k", idempotency_period=timedelta(hours=1))
+        first = once.delay(1, 2)
+        TaskKey.objects.update(expires_at=timezone.now() - timedelta(seconds=1))
+        assert once.delay(1, 2).task_uuid != first.task_uuid
+        assert TaskKey.objects.count() == 1
+
+    def test_unique_is_by_arguments_while_unfinished(self) -> None:
+        first = rebuild.delay("a")
+        assert rebuild.delay("a").task_uuid == first.task_uuid
+        assert rebuild.delay("b").task_uuid != first.task_uuid
+        first.cancel()
+        assert rebuild.delay("a").task_uuid != first.task_uuid
+
+    def test_a_taken_key_leaves_the_callers_transaction_good(self) -> None:
+        once = add.using(idempotency_key="k")
+        first = once.delay(1, 2)
+        with transaction.atomic():
+            assert once.delay(1, 2).task_uuid == first.task_uuid
+            note.delay("after")
+        assert TaskExecution.objects.count() == 2
+
+    def test_many_at_once_in_delay_many(self) -> None:
+        handles = add.using(idempotency_key="k").delay_many([(1, 2), (3, 4)])
+        assert handles[0].task_uuid == handles[1].task_uuid
+
+
+@pytest.mark.django_db(transaction=True)
+def test_a_hundred_callers_at_once_get_one_execution() -> None:
+    uuids: list[object] = []
+    ready = threading.Barrier(20)
+
+    def enqueue() -> None:
+        try:
+            ready.wait(30)
+            for _ in range(5):
+                uuids.append(add.using(idempotency_key="crowd").delay(1, 2).task_uuid)
+        finally:
+            connections.close_all()
+
+    threads = [threading.Thread(target=enqueue) for _ in range(20)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(60)
+    assert len(uuids) == 100
+    assert len(set(uuids)) == 1
+    assert TaskExecution.objects.count() == 1
