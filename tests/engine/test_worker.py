@@ -3,15 +3,22 @@
 import asyncio
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
+from typing import Any
 
 import pytest
+from asgiref.sync import sync_to_async
+from django.db.models import QuerySet
 from django.test import override_settings
 
+from i3tasks import RESULT, chain, group
 from i3tasks.conf import get_config
 from i3tasks.emulator import EmulatorProcess
 from i3tasks.engine.worker import Worker
-from i3tasks.models import TaskExecution
-from tests.shop.tasks import aadd, add, aplace_order, place_order
+from i3tasks.models import TaskExecution, TaskExecutionResult, TaskExecutionTry
+from i3tasks.store.audit import audit
+from i3tasks.types import I3TasksSettings
+from tests.shop.flows import double, total
+from tests.shop.tasks import aadd, add, aplace_order, nap, place_order
 
 pytestmark = pytest.mark.django_db(transaction=True)
 
@@ -52,3 +59,32 @@ async def test_it_runs_both_kinds() -> None:
         await until_finished(4)
     outcomes = [row.outcome async for row in TaskExecution.objects.all()]
     assert outcomes == ["success"] * 4
+
+
+async def test_a_running_coroutine_is_cancelled_within_a_heartbeat() -> None:
+    settings = I3TasksSettings(lease_seconds=1, heartbeat_seconds=0.2)
+    with override_settings(I3TASKS=settings):
+        async with working():
+            handle = await nap.adelay(600)
+            await until(TaskExecutionTry.objects.filter(started_at__isnull=False))
+            await handle.acancel()
+            await until(TaskExecution.objects.filter(outcome="cancelled"))
+    task_try = await TaskExecutionTry.objects.aget()
+    assert task_try.error_class == "i3tasks.exceptions.TaskCancelled"
+
+
+async def test_a_workflow_runs_over_the_wire() -> None:
+    async with working():
+        started = await group(chain(double.s(n), double.s(RESULT)) for n in range(20)).then(total.s(RESULT)).adelay()
+        await until(TaskExecution.objects.filter(task_name="total", outcome="success"))
+    await started.arefresh_from_db()
+    assert started.status == "success"
+    result = await TaskExecutionResult.objects.aget(task_execution_try__task_execution__task_name="total")
+    assert result.result == sum(4 * n for n in range(20))
+    assert await sync_to_async(audit)() == []
+
+
+async def until(queryset: QuerySet[Any], seconds: float = 30) -> None:
+    async with asyncio.timeout(seconds):
+        while not await queryset.aexists():
+            await asyncio.sleep(0.02)
