@@ -32,7 +32,7 @@ _OPTIONS = [
     ("grpc.keepalive_permit_without_calls", 1),
 ]
 
-_SERVICES = {
+SERVICES = {
     "google.pubsub.v1.Publisher": {
         "CreateTopic": wire.Topic,
         "DeleteTopic": wire.DeleteTopicRequest,
@@ -77,7 +77,7 @@ class _Methods(grpc.GenericRpcHandler):  # type: ignore[misc]
         }
         self._handlers = {
             f"/{service}/{method}": _handler(getattr(services[service], method), request_type)
-            for service, methods in _SERVICES.items()
+            for service, methods in SERVICES.items()
             for method, request_type in methods.items()
         }
 
