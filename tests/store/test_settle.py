@@ -87,8 +87,10 @@ def test_a_retry_without_delay_is_due_now_and_safe_for_the_grace() -> None:
 @pytest.mark.parametrize("minutes", [0, 5])
 def test_a_released_try_is_as_if_it_had_never_been_claimed(minutes: int) -> None:
     claimed = one()
+    TaskExecutionTry.objects.update(publish_count=3)
     settled(claimed, Released(timedelta(minutes=minutes)), now=at(NOON))
     task_try = row(claimed.try_id)
+    assert task_try.publish_count == 0, "its message is acked, so it is not one of those that wait in Pub/Sub"
     for column in ("started_at", "lease_until", "claim_token", "worker_id", "finished_at", "run_after"):
         assert getattr(task_try, column) is None, column
     assert task_try.dispatch_at == NOON + timedelta(minutes=minutes)

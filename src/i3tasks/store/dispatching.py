@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from datetime import datetime, timedelta
 from typing import Any
 
-from django.db import connections
+from django.db import InterfaceError, OperationalError, connections
 from django.db.models import F, QuerySet
 from django.db.models.expressions import Combinable
 
@@ -84,11 +84,33 @@ def deny_published(refs: Sequence[TryRef], *, now: Combinable | None = None, wai
 def expire_leases(limit: int, *, now: Combinable | None = None, clock: Clock = SYSTEM_CLOCK) -> list[TryRef]:
     """End running tries whose lease ran out as lost with their worker, which counts as a failed try.
 
-    Gives the next tries that are due at once.
+    Gives the next tries that are due at once. A try that can't be ended is an event, and holds up no other.
     """
+    try:
+        return _expire(_overdue(now)[:limit], clock)
+    except (OperationalError, InterfaceError):
+        raise
+    except Exception:
+        due: list[TryRef] = []
+        for pk in list(_overdue(now).values_list("pk", flat=True)[:limit]):
+            try:
+                due += _expire(_overdue(now).filter(pk=pk), clock)
+            except (OperationalError, InterfaceError):
+                raise
+            except Exception as error:
+                emit("internal_error", where="expire_leases", try_id=pk, error=repr(error), exc_info=error)
+        return due
+
+
+def _overdue(now: Combinable | None) -> QuerySet[Any]:
+    running = with_database_time(rows(TaskExecutionTry).filter(lease_until__isnull=False), now)
+    overdue: QuerySet[Any] = running.filter(lease_until__lt=F("database_time")).order_by("lease_until")
+    return overdue
+
+
+def _expire(overdue: QuerySet[Any], clock: Clock) -> list[TryRef]:
     with atomic():
-        overdue = with_database_time(rows(TaskExecutionTry).filter(lease_until__isnull=False), now)
-        tries = _first(overdue.filter(lease_until__lt=F("database_time")).order_by("lease_until"), limit)
+        tries = _unlocked(overdue)
         executions = lock_executions({task_try.task_execution_id for task_try in tries}, wait=False)
         endings = [
             _lost(task_try, executions[task_try.task_execution_id], clock)
@@ -126,11 +148,11 @@ def _lost(task_try: TaskExecutionTry, execution: TaskExecution, clock: Clock) ->
 def _due(limit: int, now: Combinable | None, **published: int) -> list[TaskExecutionTry]:
     due = with_database_time(rows(TaskExecutionTry).filter(dispatch_at__isnull=False, **published), now)
     due = due.filter(dispatch_at__lte=F("database_time")).select_related("task_execution")
-    return _first(due.order_by("dispatch_at"), limit)
+    return _unlocked(due.order_by("dispatch_at")[:limit])
 
 
-def _first(queryset: QuerySet[Any], limit: int) -> list[TaskExecutionTry]:
-    """The first rows that nobody else has locked; locked for us."""
+def _unlocked(queryset: QuerySet[Any]) -> list[TaskExecutionTry]:
+    """The rows that nobody else has locked; locked for us."""
     if connections[queryset.db].features.has_select_for_update_skip_locked:
         queryset = queryset.select_for_update(skip_locked=True, of=("self",), no_key=True)
-    return list(queryset[:limit])
+    return list(queryset)

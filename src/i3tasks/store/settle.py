@@ -118,7 +118,12 @@ def _release(endings: Iterable[Ending]) -> None:
         groups[ending.outcome.delay].append(ending)
     for delay, group in groups.items():
         _tries(group).update(
-            dispatch_at=group[0].at + delay, started_at=None, lease_until=None, claim_token=None, worker_id=None
+            dispatch_at=group[0].at + delay,
+            publish_count=0,  # its message is gone: to the dispatcher it is new, not one that waits in Pub/Sub
+            started_at=None,
+            lease_until=None,
+            claim_token=None,
+            worker_id=None,
         )
 
 
