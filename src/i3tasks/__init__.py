@@ -12,10 +12,11 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from .canvas import Signature, chain, group
     from .definition import Task, TaskDecorator, task
-    from .exceptions import I3TasksError, PermanentError, Retry
+    from .exceptions import I3TasksError, PermanentError, Retry, ScheduleError
     from .handles import ChainHandle
     from .metadata import TaskMetadata
     from .retry import RetryPolicy
+    from .schedules import adelete_schedule, aschedule_task, delete_schedule, schedule_task
     from .values import RESULT
 
 __version__ = "0.1.0"
@@ -27,12 +28,17 @@ _HOMES = {
     "PermanentError": "exceptions",
     "Retry": "exceptions",
     "RetryPolicy": "retry",
+    "ScheduleError": "exceptions",
     "Signature": "canvas",
     "Task": "definition",
     "TaskDecorator": "definition",
     "TaskMetadata": "metadata",
+    "adelete_schedule": "schedules",
+    "aschedule_task": "schedules",
     "chain": "canvas",
+    "delete_schedule": "schedules",
     "group": "canvas",
+    "schedule_task": "schedules",
     "task": "definition",
 }
 
@@ -43,12 +49,17 @@ __all__ = [
     "PermanentError",
     "Retry",
     "RetryPolicy",
+    "ScheduleError",
     "Signature",
     "Task",
     "TaskDecorator",
     "TaskMetadata",
+    "adelete_schedule",
+    "aschedule_task",
     "chain",
+    "delete_schedule",
     "group",
+    "schedule_task",
     "task",
 ]
 

@@ -157,7 +157,7 @@ def validate(expression: object) -> None:
             f"day of week. (There is none for seconds or years.)"
         )
     else:
-        _validate_fields(expression, fields)
+        _validate_fields(expression)
 
 
 def zone_named(name: object) -> ZoneInfo:
@@ -168,7 +168,9 @@ def zone_named(name: object) -> ZoneInfo:
         raise ValueError(f"There is no time zone {name!r}. Use an IANA name, as 'Europe/Berlin' or 'UTC'.") from None
 
 
-def _validate_fields(expression: str, fields: list[str]) -> None:
+@lru_cache(maxsize=1000)
+def _validate_fields(expression: str) -> None:
+    fields = expression.split()
     for index, (field, name) in enumerate(zip(fields, _FIELDS, strict=True)):
         if field[0] in "hHrR":  # croniter draws lots for these; no two beats would agree
             raise ValueError(f"The {name} of {expression!r} can't be {field!r}: a slot must not depend on chance.")

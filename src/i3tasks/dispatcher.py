@@ -5,15 +5,13 @@ Any number may run at once, in workers and elsewhere: the store hands each row t
 
 from __future__ import annotations
 
-import asyncio
-from concurrent.futures import ThreadPoolExecutor
-
-from django.db import DatabaseError, InterfaceError, close_old_connections, connections
+from django.db import DatabaseError, InterfaceError, close_old_connections
 
 from . import outbox
 from .broker.publisher import get_publisher
 from .clock import SYSTEM_CLOCK, Clock
 from .conf import get_config
+from .looping import repeat_in_own_thread
 from .store.dispatching import expire_leases, next_due, take_due
 from .store.enqueue import ref
 from .store.groups import expire_groups
@@ -36,14 +34,7 @@ class Dispatcher:
 
     async def run(self) -> None:
         """Pass after pass, until cancelled. The database is spoken to in a thread of its own."""
-        thread = ThreadPoolExecutor(1, "i3tasks-dispatcher")
-        try:
-            while True:
-                seconds = await asyncio.get_running_loop().run_in_executor(thread, self.pass_once)
-                await asyncio.sleep(seconds)
-        finally:
-            thread.submit(connections.close_all)
-            thread.shutdown(wait=False)
+        await repeat_in_own_thread("i3tasks-dispatcher", self.pass_once)
 
     def pass_once(self) -> float:
         """Publish what is due and expire dead leases. Gives the seconds until there may be more to do."""

@@ -5,6 +5,7 @@
     ├── ArgumentError (TypeError)    an argument or a result that JSON can't carry
     ├── UnknownQueueError            a queue name that I3TASKS doesn't have
     ├── UnknownTaskError             a row names a function that isn't a registered task
+    ├── ScheduleError (ValueError)   a schedule that can't be run as it is written
     ├── EnvelopeError                a message that isn't ours, or is broken
     ├── BrokerError                  Pub/Sub refused, or gave no answer
     ├── StoreUnavailable             the database gave no answer
@@ -46,6 +47,10 @@ class UnknownQueueError(I3TasksError):
 
 class UnknownTaskError(I3TasksError):
     """No task is registered under this name. Deploy the code that defines it, or list its module in `task_modules`."""
+
+
+class ScheduleError(I3TasksError, ValueError):
+    """The schedule can't be run as it is written. Mend the field that is named."""
 
 
 class EnvelopeError(I3TasksError):

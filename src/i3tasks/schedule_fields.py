@@ -16,10 +16,10 @@ MAXIMUM_TEXT = 200
 
 
 def problems(schedule: Mapping[str, Any]) -> dict[str, str]:
-    """What is wrong with a schedule's fields, in a sentence for each. Empty text counts as None where None may be."""
+    """What is wrong with a schedule's fields, in a sentence for each."""
     found: dict[str, str] = {}
     for name, check in _CHECKS.items():
-        if name in _OPTIONAL and schedule.get(name) in (None, ""):
+        if name in _OPTIONAL and schedule.get(name) is None:
             continue
         try:
             check(schedule.get(name))

@@ -12,6 +12,7 @@ from typing import Any
 import structlog
 
 _LEVELS = {
+    "beat_failed": logging.WARNING,
     "broker_unavailable": logging.WARNING,
     "broker_recovered": logging.WARNING,
     "dispatch_failed": logging.WARNING,
@@ -21,6 +22,9 @@ _LEVELS = {
     "publish_failed": logging.WARNING,
     "publish_confirmed": logging.DEBUG,
     "receiver_restarted": logging.WARNING,
+    "schedule_broken": logging.ERROR,
+    "schedule_slots_dropped": logging.WARNING,
+    "schedule_time_refused": logging.WARNING,
     "settlement_stale": logging.WARNING,
     "store_unavailable": logging.WARNING,
     "store_recovered": logging.WARNING,

@@ -20,6 +20,7 @@ from django.views.decorators.http import require_POST
 from .broker.handover import Delivery
 from .clock import SYSTEM_CLOCK
 from .conf import get_config
+from .engine.beat import beat_once, scheduled_time
 from .engine.executor import Report, Verdict
 from .engine.push import PASS_EVERY_SECONDS, carry_out, dispatch
 from .exceptions import EnvelopeError
@@ -74,8 +75,11 @@ async def push(request: HttpRequest) -> HttpResponse:
 
 @_for_machines
 async def beat(request: HttpRequest) -> HttpResponse:
-    """Cloud Scheduler's minute: publish what is due, and end the tries of workers that are gone."""
+    """Cloud Scheduler's minute: enqueue due schedules, publish what is due, end the tries of workers that are gone."""
+    has_beaten = await beat_once(scheduled_time(request.headers.get("X-CloudScheduler-ScheduleTime")))
     await dispatch()
+    if not has_beaten:
+        return _bad(NOT_NOW, "The database gave no answer. What is due stays due.")
     return JsonResponse({"status": "ok"})
 
 

@@ -17,12 +17,17 @@ PINNED = {
     "PermanentError",
     "Retry",
     "RetryPolicy",
+    "ScheduleError",
     "Signature",
     "Task",
     "TaskDecorator",
     "TaskMetadata",
+    "adelete_schedule",
+    "aschedule_task",
     "chain",
+    "delete_schedule",
     "group",
+    "schedule_task",
     "task",
 }
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import json
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -70,12 +69,6 @@ def instant(name: str, when: When) -> datetime:
     if furthest is not None and at > SYSTEM_CLOCK.now() + furthest:
         raise ArgumentError(f"{name} is {at.isoformat()}, later than I3TASKS allows (maximum_eta: {furthest}).")
     return at
-
-
-def argument_key(module_name: str, func_name: str, args: Any, kwargs: Any) -> str:
-    """The key that calls of one task with equal arguments share."""
-    arguments = json.dumps([args, kwargs], sort_keys=True, separators=(",", ":"))
-    return f"unique:{hashlib.sha256(f'{module_name}.{func_name}:{arguments}'.encode()).hexdigest()}"
 
 
 def caller_key(module_name: str, func_name: str, key: str) -> str:

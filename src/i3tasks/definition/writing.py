@@ -9,8 +9,8 @@ from ..conf import get_config
 from ..models import TaskExecutionTry
 from ..registry import TaskSpec
 from ..store.enqueue import NewExecution, insert
-from ..store.keys import KeyRequest, insert_once
-from .options import A_DAY, CallOptions, argument_key, caller_key
+from ..store.keys import KeyRequest, argument_key, insert_once
+from .options import A_DAY, CallOptions, caller_key
 
 
 def write(calls: Sequence[NewExecution]) -> list[TaskExecutionTry]:

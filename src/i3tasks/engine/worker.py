@@ -1,4 +1,4 @@
-"""A worker: receivers, pool and dispatcher in one task group, until it is asked to stop.
+"""A worker: receivers, pool, dispatcher and beat in one task group, until it is asked to stop.
 
 The first signal drains: nothing new is begun, what runs may end, what does not end in time is handed back without
 using up a retry. A second signal ends the process at once; its leases run out by themselves.
@@ -21,6 +21,7 @@ from ..dispatcher import Dispatcher
 from ..exceptions import BrokerError
 from ..store.writer import writer
 from ..telemetry import emit
+from .beat import Beat
 from .executor import Verdict
 from .process import Engine, make_engine
 from .running import HandedBack
@@ -61,6 +62,7 @@ class Worker:
         async with anyio.create_task_group() as tasks:
             tasks.start_soon(self._watch_signals)
             tasks.start_soon(self._provision)
+            tasks.start_soon(Beat().run)
             tasks.start_soon(Dispatcher().run)
             tasks.start_soon(self._show_life)
             for receiver in receivers:

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import datetime
+from typing import Any
 from uuid import UUID
 
 from ..exceptions import StoreUnavailable
@@ -19,6 +22,12 @@ class KeyRequest:
     key: str
     token: UUID
     expires_at: datetime | None
+
+
+def argument_key(module_name: str, func_name: str, args: Any, kwargs: Any) -> str:
+    """The key that calls of one task with equal arguments share."""
+    arguments = json.dumps([args, kwargs], sort_keys=True, separators=(",", ":"))
+    return f"unique:{hashlib.sha256(f'{module_name}.{func_name}:{arguments}'.encode()).hexdigest()}"
 
 
 def insert_once(

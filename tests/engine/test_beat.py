@@ -1,0 +1,201 @@
+"""The beat: broken schedules, unique tasks, outages, and where it runs."""
+
+import asyncio
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import pytest
+from asgiref.sync import sync_to_async
+from django.db import OperationalError
+from django.test import override_settings
+
+from i3tasks import adelete_schedule, aschedule_task, schedule_task, task
+from i3tasks.engine import beat as beat_module
+from i3tasks.engine.beat import Beat, scheduled_time
+from i3tasks.models import ScheduleState, ScheduleTick, TaskExecution, TaskExecutionTry, TaskSchedule
+from i3tasks.store.ticks import broken_schedules
+from i3tasks.types import I3TasksSettings, Schedule
+from tests.shop.tasks import add
+from tests.support.rigs import NotingPublisher, afinished, auntil, working
+
+pytestmark = [pytest.mark.django_db(transaction=True)]
+
+NOON = datetime(2026, 6, 1, 12, 0, tzinfo=UTC)
+MINUTE = timedelta(minutes=1)
+
+
+@task(unique=True)
+def only_one() -> None: ...
+
+
+@task(bind=True, priority=7, on_success=add.s(1, 2))
+def bound(value: int, task_metadata: Any = None) -> int:
+    return value
+
+
+@pytest.mark.usefixtures("sent")
+class TestBroken:
+    """One broken schedule stops no other."""
+
+    @pytest.fixture(autouse=True)
+    def good(self) -> None:
+        schedule_task(add, "* * * * *", name="z-good", args=[1, 2])
+
+    @pytest.mark.parametrize(
+        ("fields", "said"),
+        [
+            ({"cron": "61 * * * *"}, "cron: The minute"),
+            ({"cron": ""}, "cron: '' has 0 fields"),
+            ({"time_zone": "Mars/Phobos"}, "time_zone: There is no"),
+            ({"task_name": "gone"}, "No task tests.shop.tasks.gone"),
+            ({"task_path": "os", "task_name": "system"}, "No task os.system"),
+            ({"args": {"not": "a list"}}, "args: It must be a list"),
+            ({"kwargs": [1]}, "kwargs: It must be a dict"),
+            ({"args": [1, 2, 3]}, "don't fit the task"),
+            ({"queue_name": "nowhere"}, "no queue 'nowhere'"),
+            ({"catch_up": "some"}, "catch_up: It must be one of"),
+        ],
+    )
+    def test_it_is_said_and_kept(self, fields: dict[str, Any], said: str, events: list[str]) -> None:
+        values = {"task_path": "tests.shop.tasks", "task_name": "add", "cron": "* * * * *", "args": [1, 2]}
+        TaskSchedule.objects.create(name="a-bad", **{**values, **fields})
+
+        beat = Beat()
+        for second in range(3):
+            beat.pass_once(NOON + timedelta(seconds=second))
+
+        assert list(ScheduleTick.objects.values_list("schedule_key", flat=True)) == ["z-good"]
+        assert list(broken_schedules()) == ["a-bad"]
+        assert said in broken_schedules()["a-bad"]
+        assert events.count("schedule_broken") == 1, "once a minute"
+
+    def test_mended_it_catches_up_and_is_no_longer_listed(self) -> None:
+        row = schedule_task(add, "@hourly", name="a-bad", args=[1, 2])
+        TaskSchedule.objects.filter(pk=row.pk).update(task_name="gone")
+        Beat().pass_once(NOON)
+        assert "a-bad" in broken_schedules()
+
+        TaskSchedule.objects.filter(pk=row.pk).update(task_name="add")
+        Beat().pass_once(NOON + timedelta(minutes=30))
+
+        assert broken_schedules() == {}
+        assert ScheduleTick.objects.get(schedule_key="a-bad").slot == NOON
+
+    def test_it_is_said_before_it_is_due(self, events: list[str]) -> None:
+        schedule = Schedule("tests.shop.tasks", "gone", "@yearly", name="yearly")
+        with override_settings(I3TASKS=I3TasksSettings(schedules=(schedule,))):
+            Beat().pass_once(NOON)
+            assert list(broken_schedules()) == ["yearly"]
+        assert "schedule_broken" in events
+        assert broken_schedules() == {}, "it is gone from the settings"
+
+    def test_a_disabled_one_is_not_listed(self) -> None:
+        row = schedule_task(add, "* * * * *", name="a-bad", args=[1, 2])
+        TaskSchedule.objects.filter(pk=row.pk).update(task_name="gone")
+        Beat().pass_once(NOON)
+        TaskSchedule.objects.filter(pk=row.pk).update(enabled=False)
+        assert broken_schedules() == {}
+
+
+@pytest.mark.usefixtures("sent")
+def test_a_unique_task_that_is_unfinished_is_not_enqueued_again(sent: NotingPublisher) -> None:
+    schedule_task(only_one, "* * * * *", name="one")
+    for minute in range(3):
+        Beat().pass_once(NOON + minute * MINUTE)
+
+    execution = TaskExecution.objects.get()
+    assert [item.execution_id for item in ScheduleTick.objects.all()] == [execution.pk] * 3
+    assert len(sent.try_ids) == 1
+
+
+@pytest.mark.usefixtures("sent")
+def test_the_tasks_own_options_count() -> None:
+    schedule_task(bound, "* * * * *", args=[5])
+    Beat().pass_once(NOON)
+
+    execution = TaskExecution.objects.get()
+    assert execution.priority == 7
+    assert [step["func_name"] for step in execution.chain] == ["add"]
+
+
+@override_settings(I3TASKS=I3TasksSettings(force_sync=True))
+def test_with_force_sync_it_runs_at_once() -> None:
+    schedule_task(add, "* * * * *", args=[1, 2])
+    Beat().pass_once(NOON)
+
+    assert TaskExecutionTry.objects.get().result.result == 3
+
+
+@pytest.mark.usefixtures("sent")
+def test_without_the_database_it_waits_and_goes_on(monkeypatch: pytest.MonkeyPatch, events: list[str]) -> None:
+    schedule_task(add, "* * * * *", args=[1, 2])
+    beat = Beat()
+
+    def away() -> Any:
+        raise OperationalError("away")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(beat_module, "known_schedules", away)
+        assert [beat.pass_once(NOON) for _ in range(2)] == [beat_module.OUTAGE_SECONDS] * 2
+        assert beat.is_down
+    assert events == ["beat_failed"]
+    assert beat.pass_once(NOON) > 1
+    assert not beat.is_down
+    assert ScheduleTick.objects.count() == 1
+
+
+@pytest.mark.usefixtures("sent")
+def test_it_wakes_when_the_next_minute_begins() -> None:
+    schedule_task(add, "@daily", args=[1, 2])
+    assert Beat().pass_once(NOON + timedelta(seconds=20)) == beat_module.LONGEST_WAIT_SECONDS
+    assert 4 <= Beat().pass_once(NOON + timedelta(seconds=56)) < 4.1
+
+
+@pytest.mark.usefixtures("sent")
+async def test_a_running_beat_sees_what_changes(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(beat_module, "LONGEST_WAIT_SECONDS", 0.01)
+    running = asyncio.create_task(Beat().run())
+    try:
+        await aschedule_task(add, "* * * * *", name="new", args=[1, 2])
+        async with asyncio.timeout(20):
+            while not await ScheduleTick.objects.filter(schedule_key="new").aexists():
+                await asyncio.sleep(0.02)
+        assert await adelete_schedule("new")
+    finally:
+        running.cancel()
+        await asyncio.wait({running})
+    assert not await ScheduleState.objects.aexists()
+
+
+@pytest.mark.usefixtures("on_embedded")
+async def test_a_worker_beats() -> None:
+    await sync_to_async(schedule_task)(add, "* * * * *", args=[20, 22])
+    async with working():
+        await afinished(1)
+    execution = await TaskExecution.objects.afirst()
+    assert execution is not None
+    assert execution.outcome == "success"
+    assert await execution.schedule_ticks.acount() == 1
+
+
+def test_the_time_that_cloud_scheduler_names() -> None:
+    assert scheduled_time(None) is None
+    assert scheduled_time("2026-01-01T12:00:00Z") == datetime(2026, 1, 1, 12, tzinfo=UTC)
+    assert scheduled_time("2026-01-01T14:00:00.123456789+02:00") == datetime(
+        2026, 1, 1, 12, microsecond=123456, tzinfo=UTC
+    )
+    assert scheduled_time("soon") is None
+    assert scheduled_time("9999-01-01T12:00:00Z") is None
+
+
+@pytest.mark.usefixtures("on_embedded")
+async def test_a_bug_in_a_pass_ends_no_loop(monkeypatch: pytest.MonkeyPatch, events: list[str]) -> None:
+    def bug() -> Any:
+        raise RuntimeError("bug")
+
+    monkeypatch.setattr(beat_module, "OUTAGE_SECONDS", 0.0)
+    monkeypatch.setattr(beat_module, "known_schedules", bug)
+    running = asyncio.create_task(Beat().run())
+    await auntil(lambda: events.count("internal_error") > 2)
+    running.cancel()
+    await asyncio.wait({running})

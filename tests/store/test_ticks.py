@@ -1,0 +1,309 @@
+"""Ticks: each slot of each schedule once, whatever happens at the same time."""
+
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import pytest
+from django.db import transaction
+from django.test import override_settings
+from django.utils import timezone
+
+from i3tasks import ScheduleError, delete_schedule, schedule_task
+from i3tasks.engine.beat import Beat
+from i3tasks.models import ScheduleState, ScheduleTick, TaskExecution, TaskExecutionTry, TaskSchedule
+from i3tasks.store.schedules import known_schedules
+from i3tasks.store.ticks import broken_schedules, note_handled, read_states, tick
+from i3tasks.types import I3TasksSettings, Schedule
+from tests.shop.tasks import add
+from tests.store.helpers import in_threads, open_transaction
+from tests.support.rigs import NotingPublisher
+
+pytestmark = [pytest.mark.django_db(transaction=True), pytest.mark.usefixtures("sent")]
+
+NOON = datetime(2026, 6, 1, 12, 0, tzinfo=UTC)
+MINUTE = timedelta(minutes=1)
+
+
+def every_minute(name: str = "often", **fields: Any) -> TaskSchedule:
+    return schedule_task(add, fields.pop("cron", "* * * * *"), name=name, args=[1, 2], **fields)
+
+
+def slots(name: str = "often") -> list[datetime]:
+    ticks = ScheduleTick.objects.filter(schedule_key=name).order_by("slot")
+    return list(ticks.values_list("slot", flat=True))
+
+
+def seen(at: datetime = NOON, **fields: Any) -> None:
+    """A schedule that beats have known since `at`, and handled until then."""
+    every_minute(**fields)
+    Beat().pass_once(at)
+    TaskExecution.objects.all().delete()
+    ScheduleTick.objects.all().delete()
+
+
+def test_a_tick_is_written_with_its_execution(sent: NotingPublisher) -> None:
+    every_minute(queue_name="heavy")
+    Beat().pass_once(NOON + timedelta(seconds=17))
+
+    execution = TaskExecution.objects.get()
+    assert (execution.task_path, execution.task_name) == ("tests.shop.tasks", "add")
+    assert (execution.task_args, execution.queue_name) == ([1, 2], "heavy")
+    written = ScheduleTick.objects.get()
+    assert (written.schedule_key, written.slot, written.execution) == ("often", NOON, execution)
+    assert sent.try_ids == [TaskExecutionTry.objects.get().pk]
+
+
+def test_four_beats_at_once_enqueue_each_slot_once(sent: NotingPublisher) -> None:
+    for name in ("a", "b", "c"):
+        every_minute(name)
+
+    def beat() -> None:
+        for minute in range(6):
+            Beat().pass_once(NOON + minute * MINUTE)
+
+    in_threads([beat] * 4)
+    Beat().pass_once(NOON + 5 * MINUTE)  # for slots that a beat left to one that was at it
+
+    for name in ("a", "b", "c"):
+        assert slots(name) == [NOON + minute * MINUTE for minute in range(6)]
+    assert TaskExecution.objects.count() == ScheduleTick.objects.exclude(execution=None).count() == 18
+    assert len(sent.try_ids) == len(set(sent.try_ids)) == 18
+
+
+def test_a_state_made_anew_repeats_no_slot() -> None:
+    every_minute()
+    Beat().pass_once(NOON)
+    ScheduleState.objects.all().delete()
+    Beat().pass_once(NOON)
+
+    assert slots() == [NOON]
+    assert TaskExecution.objects.count() == 1
+
+
+def test_a_slot_that_somebody_else_writes_meanwhile_leaves_nothing_behind(monkeypatch: pytest.MonkeyPatch) -> None:
+    from i3tasks.store import ticks
+
+    every_minute()
+    schedule = known_schedules()[0]
+    states, now = read_states([schedule], now=NOON)
+    insert = ticks._insert
+
+    def outrun(*args: Any) -> Any:
+        ScheduleTick.objects.create(schedule_key="often", slot=NOON)
+        return insert(*args)
+
+    monkeypatch.setattr(ticks, "_insert", outrun)
+    assert tick(schedule, schedule.call(), states["often"].pk, now) is None
+    assert not TaskExecution.objects.exists()
+
+
+@pytest.mark.postgres
+def test_a_schedule_that_somebody_has_locked_is_left_to_the_next_pass() -> None:
+    seen()
+    every_minute("other")
+    with open_transaction("SELECT * FROM i3tasks_schedulestate FOR UPDATE"):
+        Beat().pass_once(NOON + MINUTE)
+        assert (slots("often"), slots("other")) == ([], [NOON + MINUTE])
+    Beat().pass_once(NOON + 2 * MINUTE)
+    assert slots() == [NOON + MINUTE, NOON + 2 * MINUTE]
+
+
+@pytest.mark.postgres
+def test_nobody_waits_to_note_that_nothing_was_due() -> None:
+    seen(cron="0 0 1 1 *")
+    with open_transaction("SELECT * FROM i3tasks_schedulestate FOR UPDATE", "SET LOCAL lock_timeout = '5s'"):
+        states = list(ScheduleState.objects.all())
+        note_handled(states, NOON + MINUTE)
+    assert ScheduleState.objects.get().handled_until == NOON
+
+
+# -------------------------------------------------------------------------------------------- from when on
+
+
+def test_first_seen_it_counts_from_the_current_minute() -> None:
+    every_minute("now", cron="0 12 * * *")
+    every_minute("before", cron="59 11 * * *")
+    Beat().pass_once(NOON + timedelta(seconds=59))
+
+    assert slots("now") == [NOON]
+    assert slots("before") == []
+
+
+def test_by_the_databases_clock_it_is_now() -> None:
+    every_minute()
+    before = timezone.now()
+    Beat().pass_once()
+
+    (slot,) = slots()
+    assert before - MINUTE - timedelta(seconds=5) <= slot <= timezone.now() + timedelta(seconds=5)
+    assert (slot.second, slot.microsecond) == (0, 0)
+
+
+def test_a_beat_that_is_seventy_seconds_late_runs_what_it_missed() -> None:
+    seen()
+    Beat().pass_once(NOON + timedelta(seconds=130))
+
+    assert slots() == [NOON + MINUTE, NOON + 2 * MINUTE]
+
+
+@pytest.mark.parametrize(
+    ("catch_up", "expected"),
+    [("latest", [3]), ("all", [1, 2, 3]), ("none", [])],
+)
+def test_after_hours_without_a_beat(catch_up: str, expected: list[int]) -> None:
+    seen(cron="@hourly", catch_up=catch_up)
+    Beat().pass_once(NOON + timedelta(hours=3, minutes=40))
+    assert slots() == [NOON + timedelta(hours=hour) for hour in expected]
+
+    Beat().pass_once(NOON + timedelta(hours=4))
+    assert slots()[-1] == NOON + timedelta(hours=4)
+
+
+def test_catching_up_is_bounded(events: list[str]) -> None:
+    seen(catch_up="all")
+    Beat().pass_once(NOON + timedelta(days=2))
+
+    assert len(slots()) == 1000
+    assert slots()[-1] == NOON + timedelta(days=2)
+    assert "schedule_slots_dropped" in events
+
+
+def test_what_was_disabled_is_not_caught_up_with() -> None:
+    seen(cron="@hourly", catch_up="all", enabled=False)
+    Beat().pass_once(NOON + timedelta(hours=3, minutes=1))
+    every_minute(cron="@hourly", catch_up="all")
+    Beat().pass_once(NOON + timedelta(hours=4))
+
+    assert slots() == [NOON + timedelta(hours=4)]
+
+
+def test_another_cron_counts_from_the_change_on() -> None:
+    seen(cron="0 3 * * *")
+    every_minute(cron="0 11 * * *")
+    Beat().pass_once(NOON + MINUTE)
+
+    assert slots() == []
+
+
+def test_a_pass_with_an_older_time_changes_nothing() -> None:
+    seen()
+    Beat().pass_once(NOON - timedelta(hours=1))
+
+    assert slots() == []
+    assert ScheduleState.objects.get().handled_until == NOON
+
+
+def test_the_time_zone_counts() -> None:
+    every_minute(cron="0 14 * * *", time_zone="Europe/Berlin")
+    Beat().pass_once(NOON)
+    assert slots() == [NOON]
+
+
+@override_settings(TIME_ZONE="Asia/Tokyo")
+def test_without_a_time_zone_it_is_the_projects() -> None:
+    every_minute(cron="0 21 * * *")
+    Beat().pass_once(NOON)
+    assert slots() == [NOON]
+
+
+def test_a_deleted_schedule_forgets_its_state_and_leaves_its_executions() -> None:
+    seen()
+    Beat().pass_once(NOON + MINUTE)
+    assert delete_schedule("often")
+    assert not delete_schedule("often")
+
+    assert not ScheduleState.objects.exists()
+    assert TaskExecution.objects.count() == 1
+    Beat().pass_once(NOON + 2 * MINUTE)
+    assert TaskExecution.objects.count() == 1
+
+
+def test_executions_may_be_pruned_and_their_slots_stay_done() -> None:
+    every_minute()
+    Beat().pass_once(NOON)
+    TaskExecution.objects.all().delete()
+    ScheduleState.objects.all().delete()
+    Beat().pass_once(NOON)
+
+    assert not TaskExecution.objects.exists()
+
+
+# ------------------------------------------------------------------------------------------------ in settings
+
+
+def test_schedules_of_settings_run_too() -> None:
+    named = Schedule("tests.shop.tasks", "add", "* * * * *", [1], {"right": 2}, name="named")
+    unnamed = Schedule("tests.shop.tasks", "add", "0 12 * * *", [3, 4])
+    disabled = Schedule("tests.shop.tasks", "add", "* * * * *", [5, 6], enabled=False)
+    with override_settings(I3TASKS=I3TasksSettings(schedules=(named, unnamed, disabled))):
+        Beat().pass_once(NOON)
+        Beat().pass_once(NOON + MINUTE)
+
+    arguments = TaskExecution.objects.order_by("pk").values_list("task_args", "task_kwargs")
+    assert list(arguments) == [([1], {"right": 2}), ([3, 4], {}), ([1], {"right": 2})]
+    assert slots(unnamed.key) == [NOON]
+
+
+def test_a_changed_schedule_of_settings_counts_as_a_new_one() -> None:
+    for cron in ("0 3 * * *", "0 11 * * *"):
+        schedule = Schedule("tests.shop.tasks", "add", cron, [1, 2])
+        with override_settings(I3TASKS=I3TasksSettings(schedules=(schedule,))):
+            Beat().pass_once(NOON)
+    assert ScheduleState.objects.count() == 2
+    assert not TaskExecution.objects.exists()
+
+
+def test_the_name_of_a_schedule_in_settings_is_taken() -> None:
+    every_minute("mine")
+    schedule = Schedule("tests.shop.tasks", "add", "* * * * *", [3, 4], name="mine")
+    with override_settings(I3TASKS=I3TasksSettings(schedules=(schedule,))):
+        with pytest.raises(ScheduleError, match="has a schedule 'mine' already"):
+            every_minute("mine")
+        Beat().pass_once(NOON)
+        assert [list(execution.task_args) for execution in TaskExecution.objects.all()] == [[3, 4]]
+        assert [error for error in broken_schedules().values() if "which counts" in error]
+
+
+# ----------------------------------------------------------------------------------------------- made by code
+
+
+def test_replacing_keeps_one_row() -> None:
+    first = every_minute(description="one")
+    second = every_minute(cron="@daily", time_zone="Europe/Berlin")
+    assert first.pk == second.pk
+    row = TaskSchedule.objects.get()
+    assert (row.cron, row.time_zone, row.description) == ("@daily", "Europe/Berlin", "")
+
+
+def test_it_is_part_of_the_callers_transaction() -> None:
+    with transaction.atomic():
+        every_minute()
+        transaction.set_rollback(True)
+    assert not TaskSchedule.objects.exists()
+
+
+def test_the_default_name_is_the_tasks() -> None:
+    assert schedule_task(add, "@daily", args=[1, 2]).name == "tests.shop.tasks.add"
+
+
+@pytest.mark.parametrize(
+    ("fields", "said"),
+    [
+        ({"cron": "61 * * * *"}, "cron: .*minute"),
+        ({"time_zone": "Mars/Phobos"}, "time_zone: There is no time zone"),
+        ({"queue_name": "nowhere"}, "no queue 'nowhere'"),
+        ({"catch_up": "some"}, "catch_up: It must be one of"),
+        ({"name": ""}, "name: It must be text"),
+        ({"kwargs": {"middle": 3}}, "don't fit the task tests.shop.tasks.add"),
+    ],
+)
+def test_what_could_not_run_is_refused(fields: dict[str, Any], said: str) -> None:
+    with pytest.raises(ScheduleError, match=said):
+        every_minute(**fields)
+    assert not TaskSchedule.objects.exists()
+
+
+def test_arguments_come_back_as_they_were_given() -> None:
+    when = datetime(2026, 1, 1, tzinfo=UTC)
+    schedule_task(add, "@daily", name="typed", args=[when, 2])
+    assert TaskSchedule.objects.get().args == [{"__i3tasks__": "datetime", "value": when.isoformat()}, 2]
