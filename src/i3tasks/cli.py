@@ -20,6 +20,7 @@ COMMANDS = {
     "run-worker": ("i3tasks_worker", "run the tasks of pull queues"),
     "dispatch": ("i3tasks_dispatch", "publish what is due, without running tasks"),
     "cancel": ("i3tasks_cancel", "call off executions"),
+    "retry": ("i3tasks_retry", "give failed executions one more try"),
     "audit": ("i3tasks_audit", "check that every row adds up"),
     "ensure-pubsub": ("i3tasks_ensure_pubsub", "create and update topics and subscriptions"),
 }

@@ -12,6 +12,7 @@ from uuid import UUID
 
 from asgiref.sync import sync_to_async
 
+from .clock import SYSTEM_CLOCK
 from .engine.launch import launch, refuse_in_loop
 from .exceptions import I3TasksError, TaskFailed
 from .models import TaskExecution, TaskExecutionResult, TaskExecutionTry, TaskGroup
@@ -19,6 +20,7 @@ from .steps import Step, Steppable
 from .store.cancel import cancel, descendants, reschedule
 from .store.chains import append_step
 from .store.database import rows
+from .store.revive import revive
 from .values import decode
 
 T = TypeVar("T", covariant=True)
@@ -75,6 +77,16 @@ class ChainHandle(Generic[T]):
     async def acancel(self) -> None:
         """`cancel` for coroutines."""
         await sync_to_async(self.cancel)()
+
+    def retry(self) -> bool:
+        """One more try for a call that has failed or was cancelled. False: it has not."""
+        tries = revive([self._required_id()], now=SYSTEM_CLOCK.now())
+        launch(tries)
+        return bool(tries)
+
+    async def aretry(self) -> bool:
+        """`retry` for coroutines."""
+        return await sync_to_async(self.retry)()
 
     def reschedule(self, run_after: datetime) -> bool:
         """Move a call that has not started to another instant (aware). False: too late."""

@@ -98,6 +98,15 @@ class TestCancelling:
         with pytest.raises(TaskFailed, match="ValueError: broken"):
             handle.result(timeout=5)
 
+    def test_a_failed_call_gets_one_more_try(self) -> None:
+        with override_settings(I3TASKS=I3TasksSettings(force_sync=True)):
+            handle = fail.using(max_retries=1).delay("broken")
+            assert handle.retry()
+        assert [row.is_success for row in TaskExecutionTry.objects.all()] == [False, False, False]
+        assert TaskExecution.objects.get().outcome == "failed"
+        waiting = add.delay(1, 2)
+        assert not waiting.retry(), "it has not failed"
+
     def test_result_gives_up_in_time(self) -> None:
         with pytest.raises(TimeoutError):
             add.delay(1, 2).result(timeout=0.05)

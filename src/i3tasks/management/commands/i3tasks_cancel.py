@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 from typing import Any
-from uuid import UUID
 
-from django.core.management.base import BaseCommand, CommandError, CommandParser
+from django.core.management.base import BaseCommand, CommandParser
 
 from ...engine.launch import launch
 from ...models import TaskExecution
 from ...store.cancel import cancel
-from ...store.database import rows
+from ..executions import execution_named
 
 
 class Command(BaseCommand):
@@ -20,22 +19,11 @@ class Command(BaseCommand):
         parser.add_argument("executions", nargs="+", metavar="ID_OR_UUID")
 
     def handle(self, *args: Any, executions: list[str], **options: Any) -> None:
-        found = [_execution(text) for text in executions]
+        found = [execution_named(text) for text in executions]
         launch(cancel([execution.pk for execution in found]))
         for execution in found:
             execution.refresh_from_db()
             self.stdout.write(f"{execution}: {_state(execution)}")
-
-
-def _execution(text: str) -> TaskExecution:
-    try:
-        by: dict[str, Any] = {"pk": int(text)} if text.isdigit() else {"uuid": UUID(text)}
-    except ValueError:
-        raise CommandError(f"{text!r} is neither an id nor a uuid.") from None
-    execution = rows(TaskExecution).filter(**by).first()
-    if execution is None:
-        raise CommandError(f"There is no execution {text}.")
-    return execution
 
 
 def _state(execution: TaskExecution) -> str:
