@@ -228,7 +228,7 @@ def _deliver(answers: Iterable[tuple[_Item, Any]]) -> None:
     by_loop: defaultdict[asyncio.AbstractEventLoop, list[tuple[_Item, Any]]] = defaultdict(list)
     for item, answer in answers:
         if item.then is not None:
-            item.then(answer)
+            _tell(item.then, answer)
         elif item.future is not None:
             by_loop[item.future.get_loop()].append((item, answer))
     for loop, resolved in by_loop.items():
@@ -237,6 +237,14 @@ def _deliver(answers: Iterable[tuple[_Item, Any]]) -> None:
         except RuntimeError:  # the loop was closed
             for _, answer in resolved:
                 _give_back(answer)
+
+
+def _tell(then: Callable[[Any], None], answer: Any) -> None:
+    """An error in one callback must not keep the answers from the others."""
+    try:
+        then(answer)
+    except Exception as error:
+        emit("internal_error", where="writer", error=repr(error), exc_info=error)
 
 
 def _resolve(answers: Iterable[tuple[_Item, Any]]) -> None:
