@@ -19,7 +19,7 @@ from ..engine.launch import launch, refuse_in_loop
 from ..exceptions import ArgumentError
 from ..handles import ChainHandle
 from ..models import TaskExecutionTry, TaskGroup
-from ..registry import TaskSpec
+from ..registry import TaskSpec, option_problems
 from ..retry import RetryPolicy
 from ..steps import Step, Steppable, wants_result
 from ..store.database import atomic, rows
@@ -87,7 +87,10 @@ class Task(Generic[P, T]):
             "on_failure": None if on_failure is None else on_failure.as_step(),
         }
         changes = {name: value for name, value in given.items() if value is not None}
-        return type(self)(self.spec, replace(self.call_options, **changes))
+        changed = replace(self.call_options, **changes)
+        for problem in option_problems(changed):
+            raise ArgumentError(f"A call's {problem}.")
+        return type(self)(self.spec, changed)
 
     # ------------------------------------------------------------------------------------------------ enqueueing
 
@@ -230,7 +233,7 @@ class RecordedTask(Task[P, T]):
 
 
 def _split(call: Sequence[Any] | Mapping[str, Any]) -> tuple[Sequence[Any], Mapping[str, Any]]:
-    if isinstance(call, Mapping):
+    if isinstance(call, Mapping) and all(isinstance(name, str) for name in call):
         return (), call
     if isinstance(call, (str, bytes)) or not isinstance(call, Sequence):
         raise ArgumentError(f"Each item is the arguments of one call, (1, 2) or {{'x': 1}}, not {call!r:.80}.")
