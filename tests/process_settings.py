@@ -20,8 +20,9 @@ else:
     _queues.append(PushQueue("push", "push", "http://127.0.0.1:1/i3/tasks-push/"))
 I3TASKS = replace(base.I3TASKS, other_queues=tuple(_queues), **_given.get("i3tasks", {}))
 DATABASES = {
-    **base.DATABASES,
-    "other": {"ENGINE": "django.db.backends.sqlite3", "NAME": ":memory:"},
+    alias: {**database, "ATOMIC_REQUESTS": True}
+    for alias, database in {
+        **base.DATABASES,
+        "other": {"ENGINE": "django.db.backends.sqlite3", "NAME": ":memory:"},
+    }.items()
 }
-for _database in DATABASES.values():
-    _database["ATOMIC_REQUESTS"] = True
