@@ -173,3 +173,14 @@ def test_garbage_acks(channel: Any, ack_ids: list[str], once: bool, seconds: int
 @pytest.mark.parametrize("method", ["CreateSnapshot", "ListTopicSnapshots", "CreateSchema", "Nonsense"])
 def test_methods_that_are_not_there(channel: Any, service: str, method: str) -> None:
     assert _send(channel, f"google.pubsub.v1.{service}", method, b"") is grpc.StatusCode.UNIMPLEMENTED
+
+
+@FUZZ
+@given(paths=st.lists(_texts, max_size=3), data=st.data())
+def test_updates_of_any_field(channel: Any, paths: list[str], data: st.DataObject) -> None:
+    subscription = _filled(data, wire.Subscription)
+    subscription.name = SUBSCRIPTION
+    request = wire.UpdateSubscriptionRequest(subscription=subscription, update_mask={"paths": paths})
+    status = _send(channel, "google.pubsub.v1.Subscriber", "UpdateSubscription", request.SerializeToString())
+    assert status in REFUSALS | {grpc.StatusCode.OK}
+    assert _is_alive(channel)
