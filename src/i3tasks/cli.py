@@ -23,6 +23,9 @@ COMMANDS = {
     "retry": ("i3tasks_retry", "give failed executions one more try"),
     "audit": ("i3tasks_audit", "check that every row adds up"),
     "ensure-pubsub": ("i3tasks_ensure_pubsub", "create and update topics and subscriptions"),
+    "health": ("i3tasks_health", "say how the task system is doing"),
+    "status": ("i3tasks_status", "say what became of one execution"),
+    "clean": ("i3tasks_clean", "delete finished executions that are old"),
 }
 SETTINGS = "DJANGO_SETTINGS_MODULE"
 

@@ -2,9 +2,24 @@
 
 from __future__ import annotations
 
+from datetime import timedelta
 from typing import Any
 
-from .definition import task
+from .definition import TaskDecorator, task
+from .store.retention import clean_old_task_executions
+
+
+@TaskDecorator
+def autoclean_task(days: float | None = None, batch_size: int | None = None) -> dict[str, int]:
+    """Delete old finished executions, as `i3tasks clean` does. Put it into `schedules` to have it run by itself."""
+    older_than = None if days is None else timedelta(days=days)
+    return {"deleted": clean_old_task_executions(older_than, batch_size)}
+
+
+@TaskDecorator
+def test_task() -> str:
+    """Does nothing but succeed: to see that a deployment's tasks run."""
+    return "ok"
 
 
 @task

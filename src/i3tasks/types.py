@@ -225,6 +225,9 @@ class I3TasksSettings(_Settings):
     status_token: str | None = None
     """Token for the status endpoint; falls back to `health_token`."""
     autoclean_older_than: timedelta | None = None
+    """How long ago a finished execution must have been created for `i3tasks clean` to delete it. None: it stays."""
+    autoclean_failed_older_than: timedelta | None = None
+    """The same for executions that failed. None: like the others."""
     health_window_minutes: int = 60
     health_stuck_minutes: int = 15
     health_failed_threshold: int = 5
@@ -314,7 +317,7 @@ def _require_consistency(settings: I3TasksSettings) -> None:
         raise ImproperlyConfigured(
             "heartbeat_seconds must be at most half of lease_seconds, so that one late heartbeat loses no lease."
         )
-    for name in ("autoclean_older_than", "maximum_eta"):
+    for name in ("autoclean_older_than", "autoclean_failed_older_than", "maximum_eta"):
         value = getattr(settings, name)
         if value is not None and (not isinstance(value, timedelta) or value <= timedelta(0)):
             raise ImproperlyConfigured(f"{name} must be a timedelta or None, and longer than nothing, not {value!r}.")

@@ -28,10 +28,10 @@ from .models import TaskExecutionTry
 from .outcome import Failure
 from .retry import GiveUp, RetryIn
 from .store.database import rows
+from .store.reports import try_facts
 from .telemetry import emit
-from .values import decode
 
-View = Callable[[HttpRequest], Coroutine[Any, Any, HttpResponse]]
+View = Callable[..., Coroutine[Any, Any, HttpResponse]]
 
 STATUS_OF_NACK = {"unreadable": 400, "unknown": 404}
 """4xx makes Pub/Sub deliver again, with backoff, and in the end put the message among the dead letters."""
@@ -50,9 +50,14 @@ def _for_machines(view: View) -> View:
             )
         return await view(request)
 
+    return csrf_exempt(require_POST(outside_transactions(guarded)))
+
+
+def outside_transactions(view: View) -> View:
+    """Keep ATOMIC_REQUESTS, of any database, off an async view."""
     for alias in django_settings.DATABASES:
-        guarded = transaction.non_atomic_requests(using=alias)(guarded)
-    return csrf_exempt(require_POST(guarded))
+        view = transaction.non_atomic_requests(using=alias)(view)
+    return view
 
 
 @_for_machines
@@ -93,7 +98,8 @@ async def _answer(report: Report) -> HttpResponse:
     task_try = await sync_to_async(_latest_try)(report)
     if task_try is None:
         return _bad(200, f"nothing was run: {report.reason}")
-    return JsonResponse({"status": "ok", "result": try_facts(task_try)})
+    facts = {"task_execution_id": task_try.task_execution_id, **try_facts(task_try)}
+    return JsonResponse({"status": "ok", "result": facts})
 
 
 def _latest_try(report: Report) -> TaskExecutionTry | None:
@@ -103,22 +109,6 @@ def _latest_try(report: Report) -> TaskExecutionTry | None:
     if isinstance(report.outcome, Failure) and isinstance(report.outcome.then, RetryIn):
         return tries.filter(task_execution=report.envelope.task_execution_id).order_by("try_number").last()
     return tries.filter(pk=report.envelope.task_execution_try_id).first()
-
-
-def try_facts(task_try: TaskExecutionTry) -> dict[str, Any]:
-    """A try as the endpoints show it. Its relation `result` should be loaded."""
-    result = getattr(task_try, "result", None)
-    return {
-        "task_execution_id": task_try.task_execution_id,
-        "task_execution_try_id": task_try.pk,
-        "try_number": task_try.try_number,
-        "asked_at": task_try.asked_at,
-        "started_at": task_try.started_at,
-        "finished_at": task_try.finished_at,
-        "is_completed": task_try.is_completed,
-        "is_success": task_try.is_success,
-        "result": None if result is None else decode(result.result),
-    }
 
 
 def _bad(status: int, error: str) -> HttpResponse:

@@ -1,0 +1,82 @@
+"""`i3tasks_clean`, also `i3tasks clean`: delete finished executions that are old."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+from typing import Any
+
+from django.core.management.base import BaseCommand, CommandError, CommandParser
+
+from ...clock import SYSTEM_CLOCK
+from ...store.retention import BATCH, LARGEST_BATCH, Ages, clean, old_executions
+
+WIDTH = 36
+LONGEST_DAYS = 365_000  # a thousand years; there is no date before the year 1
+
+
+class Command(BaseCommand):
+    help = "Delete finished executions that are old, with their tries and results. What is unfinished always stays."
+
+    def add_arguments(self, parser: CommandParser) -> None:
+        parser.add_argument(
+            "--days", type=float, metavar="F", help="How long ago created. (autoclean_older_than of I3TASKS)"
+        )
+        parser.add_argument(
+            "--failed-days",
+            type=float,
+            metavar="F",
+            help="The same for those that failed. (autoclean_failed_older_than of I3TASKS, else as the others)",
+        )
+        parser.add_argument(
+            "--batch-size",
+            type=int,
+            default=BATCH,
+            metavar="N",
+            help=f"How many go in one transaction, up to {LARGEST_BATCH}. (%(default)s)",
+        )
+        parser.add_argument("--dry-run", action="store_true", help="Only count.")
+
+    def handle(self, *args: Any, dry_run: bool = False, **options: Any) -> None:
+        ages = Ages.of(_age("--days", options["days"]), _age("--failed-days", options["failed_days"]))
+        if ages is None:
+            raise CommandError("How old is old? Pass --days, or set autoclean_older_than in I3TASKS.")
+        now = SYSTEM_CLOCK.now()
+        old = old_executions(ages, now)
+        if dry_run:
+            self.stdout.write(f"[dry-run] {old.count()} TaskExecution rows would be deleted.")
+            return
+        bar = _Bar(self.stdout, old.count()) if self.stdout.isatty() else None
+        cleaned = clean(ages, _positive("--batch-size", options["batch_size"]), now=now, progress=bar)
+        if bar is not None:
+            self.stdout.write()
+        self.stdout.write(f"Deleted {cleaned.executions} TaskExecution rows.")
+        if cleaned.groups or cleaned.ticks:
+            self.stdout.write(f"Also {cleaned.groups} TaskGroup rows and {cleaned.ticks} ScheduleTick rows.")
+
+
+class _Bar:
+    """How far it has come, on a terminal."""
+
+    def __init__(self, stream: Any, total: int) -> None:
+        self._stream = stream
+        self._total = total
+
+    def __call__(self, done: int) -> None:
+        filled = WIDTH * min(done, self._total) // max(self._total, 1)
+        bar = "#" * filled + "-" * (WIDTH - filled)
+        self._stream.write(f"\r\033[K[{bar}] {done} of {self._total}", ending="")
+        self._stream.flush()
+
+
+def _age(option: str, days: float | None) -> timedelta | None:
+    if days is None:
+        return None
+    if not 0 <= days <= LONGEST_DAYS:
+        raise CommandError(f"{option} must be from 0 to {LONGEST_DAYS}, not {days:g}.")
+    return timedelta(days=days)
+
+
+def _positive(option: str, value: int | None) -> int | None:
+    if value is not None and value < 1:
+        raise CommandError(f"{option} must be at least 1, not {value}.")
+    return value

@@ -1,0 +1,288 @@
+"""What health counts and complains of, and in which word a status sums up the tries."""
+
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import pytest
+from asgiref.sync import async_to_sync
+from django.db import connection
+from django.test import override_settings
+from django.test.utils import CaptureQueriesContext
+
+from i3tasks.models import ScheduleState, TaskExecution, TaskExecutionTry
+from i3tasks.store import reports
+from i3tasks.types import I3TasksSettings
+from tests.support.history import a_try, ago, execution
+
+pytestmark = pytest.mark.django_db
+
+
+def health() -> dict[str, Any]:
+    return async_to_sync(reports.health)()
+
+
+def status(row: TaskExecution) -> Any:
+    return async_to_sync(reports.status)(id=row.pk)
+
+
+def test_an_empty_system_is_well() -> None:
+    report = health()
+
+    assert datetime.fromisoformat(report.pop("now")).utcoffset() == timedelta(0)
+    assert report == {
+        "status": "ok",
+        "window_minutes": 60,
+        "thresholds": {"stuck_minutes": 15, "failed_threshold": 5, "pending_age_seconds_threshold": 300},
+        "totals": {"pending": 0, "running": 0, "success": 0, "failed": 0},
+        "stuck_running": 0,
+        "oldest_pending_age_seconds": 0,
+        "problems": [],
+        "by_task": [],
+    }
+
+
+def test_it_counts_the_tries_of_the_window_by_state_and_task() -> None:
+    for state, count in {"pending": 1, "running": 2, "success": 3, "failed": 2, "old failed": 2}.items():
+        for _ in range(count):
+            a_try(state, ago(minutes=1))
+    a_try("success", ago(minutes=1), name="shop.tasks.add")
+    a_try("success", ago(minutes=61))
+
+    report = health()
+
+    assert report["totals"] == {"pending": 1, "running": 2, "success": 4, "failed": 4}
+    assert report["by_task"] == [
+        {
+            "task_path": "app.tasks.send_email",
+            "task_name": "send_email",
+            "success": 3,
+            "failed": 4,
+            "running": 2,
+            "pending": 1,
+        },
+        {"task_path": "shop.tasks.add", "task_name": "add", "success": 1, "failed": 0, "running": 0, "pending": 0},
+    ]
+
+
+def test_by_task_shows_fifty_most_failures_first() -> None:
+    for number in range(60):
+        of = execution(name=f"app.tasks.t{number:02}")
+        for try_number in range(1, number // 20 + 2):
+            a_try("failed" if number == 7 else "success", of=of, try_number=try_number)
+
+    names = [facts["task_name"] for facts in health()["by_task"]]
+
+    assert names == [
+        "t07",
+        *(f"t{number}" for number in range(40, 60)),
+        *(f"t{number}" for number in range(20, 40)),
+    ] + [f"t{number:02}" for number in range(10) if number != 7]
+    assert sum(health()["totals"].values()) == 20 * (1 + 2 + 3), "totals hold all tasks"
+
+
+@pytest.mark.parametrize(("failed", "status", "problems"), [(5, "ok", []), (6, "warning", [
+    "6 failed tries in last 60 minutes (>5)"
+])])  # fmt: skip
+def test_more_failures_than_the_threshold_are_a_warning(failed: int, status: str, problems: list[str]) -> None:
+    of = execution()
+    for number in range(failed):
+        a_try("failed", ago(minutes=5), of=of, try_number=number + 1)
+
+    assert (health()["status"], health()["problems"]) == (status, problems)
+
+
+def test_a_try_that_runs_for_too_long_is_critical() -> None:
+    a_try("running", ago(minutes=14), lease_until=ago())
+    assert (health()["status"], health()["stuck_running"]) == ("ok", 0)
+
+    a_try("running", ago(minutes=16), lease_until=ago())
+    a_try("running", ago(days=3))
+
+    report = health()
+    assert (report["status"], report["stuck_running"]) == ("critical", 2), "the window is no limit here"
+    assert report["problems"] == ["2 tries running for more than 15 minutes"]
+
+
+def test_a_try_that_waits_for_too_long_is_critical() -> None:
+    a_try("pending", ago(seconds=299.5))
+    assert (health()["status"], health()["oldest_pending_age_seconds"]) == ("ok", 299)
+
+    a_try("pending", ago(hours=3, seconds=0.5))
+
+    report = health()
+    assert (report["status"], report["oldest_pending_age_seconds"]) == ("critical", 10800)
+    assert report["problems"] == ["oldest pending try is 10800s old (>300s)"]
+    assert report["totals"]["pending"] == 1, "the other one lies outside the window"
+
+
+def test_a_deferred_try_is_pending_only_from_its_time_on() -> None:
+    a_try("pending", ago(minutes=30), run_after=ago(hours=-1))
+    report = health()
+    assert (report["status"], report["totals"]["pending"], report["by_task"]) == ("ok", 0, [])
+    assert report["oldest_pending_age_seconds"] == 0
+
+    a_try("pending", ago(minutes=30), run_after=ago(seconds=100.5))
+    report = health()
+    assert (report["status"], report["totals"]["pending"]) == ("ok", 1)
+    assert report["oldest_pending_age_seconds"] == 100
+
+
+def test_failed_tries_of_django_i3tasks_do_not_look_stuck() -> None:
+    a_try("old failed", ago(days=400), result="no")
+    a_try("old failed", ago(minutes=50), result="no")
+
+    report = health()
+
+    assert (report["status"], report["stuck_running"]) == ("ok", 0)
+    assert report["totals"] == {"pending": 0, "running": 0, "success": 0, "failed": 1}
+
+
+@pytest.mark.parametrize("state", ["pending", "running"])
+def test_what_django_i3tasks_lost_is_no_alarm_for_ever(state: str) -> None:
+    a_try(state, ago(days=32), claim_token=None)
+    assert health()["status"] == "ok"
+
+    a_try(state, ago(days=30), claim_token=None)
+    assert health()["status"] == "critical", "its message may still come"
+
+
+@pytest.mark.parametrize(("state", "column"), [("pending", "dispatch_at"), ("running", "lease_until")])
+def test_ours_is_an_alarm_however_old(state: str, column: str) -> None:
+    a_try(state, ago(days=320), **{column: ago()})
+
+    assert health()["status"] == "critical"
+
+
+def test_a_missing_dispatcher_is_a_problem() -> None:
+    a_try("pending", ago(minutes=2), dispatch_at=ago(seconds=110))
+    assert health()["status"] == "ok"
+
+    a_try("pending", ago(minutes=4), dispatch_at=ago(seconds=200.5))
+
+    report = health()
+    assert report["status"] == "warning"
+    assert report["problems"] == [
+        "no dispatcher has come for a try that was due 200s ago (>120s): run a worker, or POST tasks-beat each minute"
+    ]
+
+
+def test_a_backlog_in_pubsub_is_no_missing_dispatcher() -> None:
+    a_try("pending", ago(minutes=4), dispatch_at=ago(seconds=200), publish_count=1)
+
+    assert health()["status"] == "ok"
+
+
+def test_a_broken_schedule_is_a_problem() -> None:
+    for key, error, at in (
+        ("well", "", None),
+        ("nightly", "There is no task shop.tasks.gone.", ago(minutes=3)),
+        ("taken out", "There is no task shop.tasks.gone.", ago(days=2)),
+    ):
+        ScheduleState.objects.create(schedule_key=key, first_seen=ago(days=3), last_error=error, last_error_at=at)
+
+    report = health()
+
+    assert (report["status"], report["problems"]) == (
+        "warning",
+        ["schedule 'nightly' can't be run: see its last error"],
+    )
+
+
+@override_settings(
+    I3TASKS=I3TasksSettings(
+        health_window_minutes=15,
+        health_stuck_minutes=5,
+        health_failed_threshold=0,
+        health_pending_age_seconds_threshold=60,
+    )
+)
+def test_thresholds_are_settings() -> None:
+    a_try("failed", ago(minutes=16))
+    assert health()["problems"] == []
+    a_try("failed", ago(minutes=14))
+    a_try("running", ago(minutes=6))
+    a_try("pending", ago(seconds=61.5))
+
+    report = health()
+
+    assert report["thresholds"] == {"stuck_minutes": 5, "failed_threshold": 0, "pending_age_seconds_threshold": 60}
+    assert report["problems"] == [
+        "1 tries running for more than 5 minutes",
+        "oldest pending try is 61s old (>60s)",
+        "1 failed tries in last 15 minutes (>0)",
+    ]
+
+
+@pytest.mark.postgres
+def test_the_indexes_serve() -> None:
+    """Each of health's statements goes through an index, whatever the finished rows."""
+    a_try("success")
+    with connection.cursor() as cursor:
+        cursor.execute("SET LOCAL enable_seqscan = off")
+    with CaptureQueriesContext(
+        connection,
+    ) as captured:
+        health()
+    plans = []
+    for query in captured.captured_queries:
+        with connection.cursor() as cursor:
+            cursor.execute("EXPLAIN " + query["sql"])
+            plans.append("\n".join(line for (line,) in cursor.fetchall()))
+
+    for plan, index in zip(plans, ["asked", "asked", "running", "waiting", "dispatch"], strict=False):
+        assert f"i3tasks_try_{index}_idx" in plan
+
+
+@pytest.mark.parametrize(
+    ("states", "expected"),
+    [
+        ([], "unknown"),
+        (["pending"], "pending"),
+        (["running"], "running"),
+        (["success"], "success"),
+        (["failed"], "failed"),
+        (["old failed"], "failed"),
+        (["failed", "pending"], "pending"),
+        (["old failed", "running"], "running"),
+        (["failed", "success"], "success"),
+        (["success", "pending"], "success"),
+    ],
+)
+def test_all_tries_in_one_word(states: list[str], expected: str) -> None:
+    row = execution()
+    for number, state in enumerate(states, 1):
+        a_try(state, of=row, try_number=number)
+
+    report = status(row)
+
+    assert report["status"] == expected
+    assert [item["try_number"] for item in report["tries"]] == [*range(1, len(states) + 1)]
+
+
+@pytest.mark.parametrize(
+    ("stored", "by_us", "shown"),
+    [
+        ('{"ok": true}', False, {"ok": True}),
+        ('"no"', False, "no"),
+        ("no", False, "no"),
+        ({"ok": True}, False, {"ok": True}),
+        ('{"ok": true}', True, '{"ok": true}'),
+        ("no", True, "no"),
+        ({"__i3tasks__": "date", "value": "2026-07-09"}, True, datetime(2026, 7, 9, tzinfo=UTC).date().isoformat()),
+    ],
+)
+def test_results_are_shown_as_what_they_were(stored: Any, by_us: bool, shown: Any) -> None:
+    task_try = a_try("success" if by_us else "old failed", result=stored)
+
+    assert str(status(task_try.task_execution)["tries"][0]["result"]) == str(shown)
+
+
+def test_at_most_a_thousand_tries_are_shown_the_latest() -> None:
+    row = execution()
+    TaskExecutionTry.objects.bulk_create(
+        TaskExecutionTry(task_execution=row, try_number=number) for number in range(1, 1003)
+    )
+
+    numbers = [item["try_number"] for item in status(row)["tries"]]
+
+    assert numbers == [*range(3, 1003)]
