@@ -13,8 +13,10 @@ from django.db import DatabaseError, connections
 from django.db.migrations.recorder import MigrationRecorder
 
 from .conf import get_config
+from .exceptions import ScheduleError
 from .registry import all_tasks
 from .store.database import alias
+from .store.schedules import of_settings
 
 SUPPORTED = {"postgresql": "PostgreSQL", "sqlite": "SQLite"}
 SQLITE_OPTIONS = (
@@ -48,6 +50,22 @@ def check_settings(**_: Any) -> list[CheckMessage]:
                 id="i3tasks.W001",
             )
         )
+    return problems
+
+
+@register("i3tasks")
+def check_schedules(**_: Any) -> list[CheckMessage]:
+    """That the enabled schedules of I3TASKS name tasks, queues and arguments that exist. (Rows: see health.)"""
+    try:
+        schedules = get_config().settings.schedules
+    except ImproperlyConfigured:
+        return []  # said by check_settings
+    problems: list[CheckMessage] = []
+    for schedule in filter(lambda schedule: schedule.enabled, schedules):
+        try:
+            of_settings(schedule).call()
+        except ScheduleError as error:
+            problems.append(Error(f"The schedule {schedule.key!r} in I3TASKS can't run: {error}", id="i3tasks.E005"))
     return problems
 
 

@@ -18,6 +18,7 @@ from pathlib import Path
 
 COMMANDS = {
     "run-worker": ("i3tasks_worker", "run the tasks of pull queues"),
+    "beat": ("i3tasks_beat", "enqueue schedules and publish what is due, without running tasks"),
     "dispatch": ("i3tasks_dispatch", "publish what is due, without running tasks"),
     "cancel": ("i3tasks_cancel", "call off executions"),
     "retry": ("i3tasks_retry", "give failed executions one more try"),

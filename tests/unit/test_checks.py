@@ -11,7 +11,7 @@ from django.test import override_settings
 from i3tasks import checks
 from i3tasks import registry as tasks
 from i3tasks.conf import get_config
-from i3tasks.types import I3TasksSettings, PullQueue
+from i3tasks.types import I3TasksSettings, PullQueue, Schedule
 
 
 @pytest.fixture(autouse=True)
@@ -26,7 +26,7 @@ def speaking(check: Any) -> dict[str | None, CheckMessage]:
 
 def test_all_are_registered() -> None:
     registered = {check.__name__ for check in registry.registry.get_checks() if check.__module__ == checks.__name__}
-    assert registered >= {"check_settings", "check_time_zones", "check_engine"}
+    assert registered >= {"check_settings", "check_schedules", "check_time_zones", "check_engine"}
 
 
 def test_the_suites_own_settings_are_fine() -> None:
@@ -53,6 +53,26 @@ def test_w001_no_pubsub_config_outside_of_debug() -> None:
     assert "PUBSUB_CONFIG = {'PROJECT_ID'" in str(speaking(checks.check_settings)["i3tasks.W001"].hint)
     with override_settings(DEBUG=True):
         assert speaking(checks.check_settings) == {}
+
+
+@pytest.mark.parametrize(
+    ("fields", "said"),
+    [
+        ({"func_name": "gone"}, "No task tests.shop.tasks.gone"),
+        ({"args": [1]}, "args and kwargs don't fit"),
+        ({"queue_name": "nowhere"}, "no queue 'nowhere'"),
+    ],
+)
+def test_e005_a_schedule_that_cannot_run(fields: dict[str, Any], said: str) -> None:
+    values = {"module_name": "tests.shop.tasks", "func_name": "add", "cron": "@daily", "args": [1, 2], "name": "mine"}
+    for enabled in (True, False):
+        schedule = Schedule(**{**values, **fields, "enabled": enabled})
+        with override_settings(I3TASKS=I3TasksSettings(schedules=(schedule,))):
+            found = checks.check_schedules()
+        assert [item.id for item in found] == ["i3tasks.E005"] * enabled
+        assert all("'mine'" in item.msg and said in item.msg for item in found)
+    with override_settings(I3TASKS=I3TasksSettings(schedules=(Schedule(**values),))):
+        assert checks.check_schedules() == []
 
 
 @override_settings(USE_TZ=False)

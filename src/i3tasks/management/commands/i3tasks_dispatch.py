@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import asyncio
-import signal
 from typing import Any
 
 from django.core.management.base import BaseCommand, CommandParser
 
 from ...dispatcher import Dispatcher
 from ..events import show_events
+from ..stopping import run_until_stopped
 
 
 class Command(BaseCommand):
@@ -26,11 +26,8 @@ class Command(BaseCommand):
         else:
             self.stdout.write("Dispatching. Ctrl-C stops.")
             self.stdout.flush()
-            asyncio.run(_until_stopped())
+            asyncio.run(_run())
 
 
-async def _until_stopped() -> None:
-    task = asyncio.ensure_future(Dispatcher().run())
-    for number in (signal.SIGINT, signal.SIGTERM):
-        asyncio.get_running_loop().add_signal_handler(number, task.cancel)
-    await asyncio.wait({task})
+async def _run() -> None:
+    await run_until_stopped(Dispatcher().run())

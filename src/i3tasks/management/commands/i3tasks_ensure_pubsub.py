@@ -5,9 +5,11 @@ from __future__ import annotations
 from typing import Any
 
 from django.core.management.base import BaseCommand, CommandError, CommandParser
+from django.urls import NoReverseMatch, reverse
 
+from ...broker.gcloud import beat_command, push_commands
 from ...broker.provisioning import dead_letter_grants, ensure
-from ...conf import get_config
+from ...conf import Config, get_config
 from ...exceptions import BrokerError
 
 
@@ -27,6 +29,7 @@ class Command(BaseCommand):
         for change in changes:
             self.stdout.write(f"{prefix}{change}")
         self._show_grants(dead_letter_grants(config))
+        self._show_doors(config)
         impossible = sum(change.action == "impossible" for change in changes)
         count = len(changes) - impossible
         self.stdout.write(
@@ -40,3 +43,23 @@ class Command(BaseCommand):
             self.stdout.write("Pub/Sub moves dead letters only once it may. If you have not yet, run:")
             for command in commands:
                 self.stdout.write(f"  {command}")
+
+    def _show_doors(self, config: Config) -> None:
+        """What Google is to call, and to sign its calls with."""
+        if config.pubsub.emulator:
+            return
+        commands = [beat_command(config, _beat_path()), *push_commands(config)]
+        self.stdout.write(
+            "Cloud Scheduler calls the beat endpoint each minute, and Pub/Sub signs its pushes, once you have run "
+            "these (SERVICE_ACCOUNT: the e-mail of the account that signs; LOCATION: a region such as europe-west1):"
+        )
+        for command in commands:
+            self.stdout.write(f"  {command}")
+
+
+def _beat_path() -> str:
+    """Where the project's URLs have the beat endpoint."""
+    try:
+        return reverse("i3tasks-beat")
+    except NoReverseMatch:
+        return "/i3/tasks-beat/"

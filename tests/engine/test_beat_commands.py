@@ -1,0 +1,84 @@
+"""`i3tasks beat`, and what `ensure-pubsub` says of it."""
+
+import json
+import signal
+import sys
+from io import StringIO
+from pathlib import Path
+from typing import Any
+
+import pytest
+from django.core.management import CommandError, call_command
+from django.db import OperationalError
+
+from i3tasks import schedule_task
+from i3tasks.models import ScheduleTick, TaskExecutionTry
+from i3tasks.types import I3TasksSettings, PushQueue
+from tests.process_settings import CHANGES
+from tests.shop.tasks import add
+from tests.support.databases import child_environment
+from tests.support.processes import Marked
+from tests.support.rigs import NotingPublisher
+
+pytestmark = [pytest.mark.django_db(transaction=True)]
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+def test_one_pass_enqueues_and_publishes(sent: NotingPublisher) -> None:
+    schedule_task(add, "* * * * *", args=[1, 2])
+    call_command("i3tasks_beat", "--once")
+
+    assert ScheduleTick.objects.count() == 1
+    assert set(sent.try_ids) == {TaskExecutionTry.objects.get().pk}
+
+
+@pytest.mark.usefixtures("sent")
+def test_one_pass_without_the_database_fails(monkeypatch: pytest.MonkeyPatch) -> None:
+    def away() -> Any:
+        raise OperationalError("away")
+
+    monkeypatch.setattr("i3tasks.engine.beat.known_schedules", away)
+    with pytest.raises(CommandError, match="no answer"):
+        call_command("i3tasks_beat", "--once")
+
+
+def test_it_beats_until_sigterm(tmp_path: Path) -> None:
+    schedule_task(add, "* * * * *", args=[1, 2])
+    process = Marked(tmp_path / "beat.log")
+    command = [sys.executable, "-c", "from i3tasks.cli import main; main()", "beat"]
+    # Nobody listens where the messages go, so there is nothing to wait for at the end.
+    changes = {CHANGES: json.dumps({"i3tasks": {"flush_seconds": 0}})}
+    environment = child_environment(**{**changes, "DJANGO_SETTINGS_MODULE": "tests.process_settings"})
+    process.start(command, env=environment, cwd=ROOT)
+    try:
+        process.until(ScheduleTick.objects.exists)
+        process.send(signal.SIGTERM)
+        assert process.wait(30) == 0, process.text()
+    finally:
+        process.end()
+    assert "Traceback" not in process.text()
+
+
+def test_ensure_pubsub_prints_the_commands(settings: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("PUBSUB_EMULATOR_HOST", raising=False)
+    push = PushQueue("mail", "web", "https://shop.example.com/i3/tasks-push/")
+    settings.PUBSUB_CONFIG = {"PROJECT_ID": "shop-1"}
+    settings.I3TASKS = I3TasksSettings(other_queues=(push,))
+    monkeypatch.setattr("i3tasks.management.commands.i3tasks_ensure_pubsub.ensure", lambda config, dry_run: [])
+
+    out = StringIO()
+    call_command("i3tasks_ensure_pubsub", stdout=out)
+
+    lines = [line.split() for line in out.getvalue().splitlines()]
+    (beat,) = [line for line in lines if line[:5] == ["gcloud", "scheduler", "jobs", "create", "http"]]
+    assert "--uri=https://shop.example.com/i3/tasks-beat/" in beat
+    (signed,) = [line for line in lines if "modify-push-config" in line]
+    assert "i3tasks.mail.web" in signed
+
+
+def test_ensure_pubsub_on_an_emulator_prints_none(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("i3tasks.management.commands.i3tasks_ensure_pubsub.ensure", lambda config, dry_run: [])
+    out = StringIO()
+    call_command("i3tasks_ensure_pubsub", stdout=out)
+    assert "gcloud" not in out.getvalue()
