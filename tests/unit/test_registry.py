@@ -14,7 +14,7 @@ from django.apps import apps
 from django.test import override_settings
 
 from i3tasks import registry, task
-from i3tasks.exceptions import TaskDefinitionError, UnknownTaskError
+from i3tasks.exceptions import ArgumentError, TaskDefinitionError, UnknownTaskError
 from i3tasks.registry import TaskOptions, find, load, policy_of, register
 from i3tasks.retry import RetryPolicy
 from i3tasks.types import I3TasksSettings
@@ -149,6 +149,12 @@ WRONG_OPTIONS: list[tuple[dict[str, Any], str]] = [
 def test_an_option_that_makes_no_sense_is_refused_at_definition(options: dict[str, Any], sentence: str) -> None:
     with pytest.raises(TaskDefinitionError, match=sentence):
         task(**options)(at_top_level)
+
+
+@pytest.mark.parametrize("options", [{"max_retries": -1}, {"timeout": 0}, {"priority": 1000}, {"retry": 3}], ids=str)
+def test_an_option_that_makes_no_sense_is_refused_at_the_call(options: dict[str, Any]) -> None:
+    with pytest.raises(ArgumentError, match=f"{next(iter(options))} must be"):
+        shop.add.using(**options)
 
 
 def test_load_finds_what_is_registered_under_old_names_too(monkeypatch: pytest.MonkeyPatch) -> None:
