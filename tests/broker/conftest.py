@@ -186,6 +186,36 @@ def wire(emulator: EmulatorProcess | GoogleEmulator, broker: Broker) -> Iterator
         yield proxy
 
 
+class Acks:
+    """What the broker confirmed to have been acked: data is unknown here, so acks are only counted."""
+
+    def __init__(self) -> None:
+        self.count = 0
+        self._changed = threading.Condition()
+
+    def add(self, count: int) -> None:
+        with self._changed:
+            self.count += count
+            self._changed.notify_all()
+
+
+@pytest.fixture
+def acks(monkeypatch: pytest.MonkeyPatch) -> Acks:
+    """Counts acks that the broker has answered."""
+    from i3tasks.broker.streaming import _Subscriber
+
+    acks = Acks()
+    acknowledge = _Subscriber.acknowledge
+
+    def counting(self: Any, *args: Any, **kwargs: Any) -> Any:
+        answer = acknowledge(self, *args, **kwargs)
+        acks.add(len(kwargs["ack_ids"]))
+        return answer
+
+    monkeypatch.setattr(_Subscriber, "acknowledge", counting)
+    return acks
+
+
 class Events:
     """What was emitted."""
 

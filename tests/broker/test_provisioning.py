@@ -53,7 +53,7 @@ def test_everything_is_made_as_the_settings_say(broker: Broker) -> None:
 
 
 def test_what_fits_is_left_alone(broker: Broker) -> None:
-    broker.change(other_queues=(PUSH,), retry_minimum_backoff_seconds=0.5)
+    broker.change(other_queues=(PUSH,), retry_minimum_backoff_seconds=7)
     broker.ensure()
 
     assert broker.ensure() == []

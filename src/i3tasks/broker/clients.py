@@ -19,6 +19,7 @@ from google.pubsub_v1.services.publisher.transports import PublisherGrpcTranspor
 from google.pubsub_v1.services.subscriber.transports import SubscriberGrpcTransport
 
 from ..conf import PubSubConfig
+from .loading import importing
 
 api: Any = google.api_core.exceptions
 _retry: Any = google.api_core.retry
@@ -83,6 +84,11 @@ def patience(seconds: float, *, each: float = 5.0) -> dict[str, Any]:
 
 def _transport(config: PubSubConfig, transport_class: Any) -> Any:
     """Made here and not by the client, which would prefer whatever emulator the environment names."""
+    with importing():  # grpc and google-auth import the rest of themselves when first used
+        return _make_transport(config, transport_class)
+
+
+def _make_transport(config: PubSubConfig, transport_class: Any) -> Any:
     if config.emulator:
         return transport_class(channel=grpc.insecure_channel(config.host or "", options=_EMULATOR_OPTIONS))
     credentials = None  # the library looks for application default credentials

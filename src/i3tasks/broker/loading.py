@@ -15,7 +15,7 @@ _held_by_fork = False
 
 @contextmanager
 def importing() -> Iterator[None]:
-    """Put around each import of a module that imports Google's library. A fork waits until it is done."""
+    """Put around whatever imports Google's library, or makes it import more of itself. Forks wait for its end."""
     with _importing:
         yield
 
