@@ -12,7 +12,7 @@ from i3tasks import ScheduleError, delete_schedule, schedule_task
 from i3tasks.engine.beat import Beat
 from i3tasks.models import ScheduleState, ScheduleTick, TaskExecution, TaskExecutionTry, TaskSchedule
 from i3tasks.store.schedules import known_schedules
-from i3tasks.store.ticks import broken_schedules, note_handled, read_states, tick
+from i3tasks.store.ticks import note_handled, read_states, tick
 from i3tasks.types import I3TasksSettings, Schedule
 from tests.shop.tasks import add
 from tests.store.helpers import in_threads, open_transaction
@@ -261,7 +261,7 @@ def test_the_name_of_a_schedule_in_settings_is_taken() -> None:
             every_minute("mine")
         Beat().pass_once(NOON)
         assert [list(execution.task_args) for execution in TaskExecution.objects.all()] == [[3, 4]]
-        assert [error for error in broken_schedules().values() if "which counts" in error]
+        assert ScheduleState.objects.filter(last_error__contains="which counts").count() == 1
 
 
 # ----------------------------------------------------------------------------------------------- made by code

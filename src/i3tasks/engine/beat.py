@@ -17,6 +17,7 @@ from ..models import ScheduleState
 from ..store.schedules import KnownSchedule, known_schedules
 from ..store.ticks import Ticked, counts_from, due_now, minute_of, note_error, note_handled, read_states, tick
 from ..telemetry import emit
+from ..values import clean_text
 from .launch import launch
 
 LONGEST_WAIT_SECONDS = 10.0
@@ -25,6 +26,7 @@ OUTAGE_SECONDS = 1.0
 EARLIEST = timedelta(minutes=1)
 """How far Cloud Scheduler's clock may be ahead of ours."""
 SHOWN = 10
+LONGEST_ERROR = 2000
 
 
 class Beat:
@@ -32,7 +34,6 @@ class Beat:
 
     def __init__(self) -> None:
         self.is_down = False  # the last pass got no answer from the database
-        self._told: dict[str, tuple[str, datetime]] = {}  # of broken schedules: the error, and when it was said
 
     async def run(self) -> None:
         """Pass after pass, until cancelled. The database is spoken to in a thread of its own."""
@@ -73,47 +74,28 @@ class Beat:
     def _is_handled(self, schedule: KnownSchedule, state: ScheduleState, now: datetime) -> bool:
         """Do what one schedule needs. False: its state is not to be moved on, or is already."""
         if not schedule.enabled:
+            note_error(state, "", now)
             return True
         if minute_of(now) <= counts_from(state):
             return False
         try:
             call = schedule.call()  # before it is due, so that what is broken is said early
             if not due_now(schedule, state, now).slots:
-                self._mend(schedule, state)
+                note_error(state, "", now)
                 return True
             ticked = tick(schedule, call, state.pk, now)
             if ticked is not None:
-                self._tell(schedule, ticked)
-                self._mend(schedule, state)
+                _tell(schedule, ticked)
+                note_error(state, "", now)
                 launch(ticked.tries)
         except (OperationalError, InterfaceError):
             raise  # no fault of this schedule
         except Exception as error:
-            self._say_broken(schedule, state, now, str(error) or repr(error))
+            # Its slots stay due, so that they are caught up with once it is mended.
+            said = clean_text(str(error) or repr(error), LONGEST_ERROR)
+            if note_error(state, said, now):
+                emit("schedule_broken", schedule=schedule.key, error=said)
         return False
-
-    def _tell(self, schedule: KnownSchedule, ticked: Ticked) -> None:
-        if ticked.is_cut:
-            emit("schedule_slots_dropped", schedule=schedule.key, kept=len(ticked.slots))
-        if ticked.slots:
-            emit(
-                "schedule_ticked",
-                schedule=schedule.key,
-                slots=[slot.isoformat() for slot in ticked.slots[-SHOWN:]],
-                executions=[task_try.task_execution_id for task_try in ticked.tries[-SHOWN:]],
-            )
-
-    def _mend(self, schedule: KnownSchedule, state: ScheduleState) -> None:
-        self._told.pop(schedule.key, None)
-        note_error(state, "")
-
-    def _say_broken(self, schedule: KnownSchedule, state: ScheduleState, now: datetime, error: str) -> None:
-        """Its slots stay due, so that they are caught up with once it is mended."""
-        note_error(state, error)
-        said = (error, minute_of(now))
-        if self._told.get(schedule.key) != said:
-            self._told[schedule.key] = said
-            emit("schedule_broken", schedule=schedule.key, error=error)
 
 
 _beat = Beat()
@@ -136,9 +118,8 @@ def scheduled_time(header: str | None, clock: Clock = SYSTEM_CLOCK) -> datetime 
         instant = datetime.fromisoformat(header)
         instant = instant.astimezone(UTC) if instant.tzinfo else instant.replace(tzinfo=UTC)
     except (ValueError, OverflowError):
-        emit("schedule_time_refused", header=header[:100])
-        return None
-    if instant > clock.now() + EARLIEST:
+        instant = None
+    if instant is None or instant > clock.now() + EARLIEST:
         emit("schedule_time_refused", header=header[:100])
         return None
     return instant
@@ -147,3 +128,15 @@ def scheduled_time(header: str | None, clock: Clock = SYSTEM_CLOCK) -> datetime 
 def _seconds_until_next(now: datetime) -> float:
     """Until the next minute has begun, for certain."""
     return min(60.02 - now.second - now.microsecond / 1e6, LONGEST_WAIT_SECONDS)
+
+
+def _tell(schedule: KnownSchedule, ticked: Ticked) -> None:
+    if ticked.is_cut:
+        emit("schedule_slots_dropped", schedule=schedule.key, kept=len(ticked.slots))
+    if ticked.slots:
+        emit(
+            "schedule_ticked",
+            schedule=schedule.key,
+            slots=[slot.isoformat() for slot in ticked.slots[-SHOWN:]],
+            executions=[task_try.task_execution_id for task_try in ticked.tries[-SHOWN:]],
+        )

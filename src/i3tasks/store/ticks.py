@@ -6,9 +6,10 @@ the ticks' unique key holds where the lock does not reach (a state that was dele
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
+from typing import Any
 
 from django.db import transaction
 from django.db.models import Q
@@ -19,12 +20,13 @@ from ..conf import get_config
 from ..crontab import Due, due
 from ..models import ScheduleState, ScheduleTick, TaskExecutionTry
 from ..registry import TaskSpec
-from .database import alias, atomic, database_time, locked, rows, with_database_time
+from .database import Rows, alias, atomic, database_time, locked, rows, with_database_time
 from .enqueue import NewExecution, insert
 from .keys import KeyRequest, argument_key, insert_once
-from .schedules import KnownSchedule, known_schedules
+from .schedules import KnownSchedule
 
 MINUTE = timedelta(minutes=1)
+ERROR_IS_SAID_AGAIN = timedelta(hours=1)
 
 Call = tuple[NewExecution, TaskSpec]
 
@@ -108,29 +110,28 @@ def note_handled(states: Iterable[ScheduleState], until: datetime) -> None:
     """Nothing of these is due at `until` any more. The time never goes back."""
     minute = minute_of(until)
     behind = [state.pk for state in states if state.handled_until is None or state.handled_until < minute]
-    if not behind:
-        return
-    with atomic():  # without those that somebody else has locked: neither a beat nor a user's transaction is waited for
+    if behind:
         earlier = Q(handled_until__isnull=True) | Q(handled_until__lt=minute)
-        free = locked(rows(ScheduleState).filter(earlier, pk__in=behind), wait=False)
-        rows(ScheduleState).filter(pk__in=[state.pk for state in free]).update(handled_until=minute)
+        _update(rows(ScheduleState).filter(earlier, pk__in=behind), handled_until=minute)
 
 
-def note_error(state: ScheduleState, error: str) -> bool:
-    """Keep why the schedule can't be run, for health; "" when it can. Gives whether that is news."""
-    if state.last_error == error:
+def note_error(state: ScheduleState, error: str, now: datetime) -> bool:
+    """Keep why the schedule can't be run, for health, which forgets what is not said again; "": it can.
+
+    True: it is time to tell people, too.
+    """
+    stale = error and (state.last_error_at is None or state.last_error_at < now - ERROR_IS_SAID_AGAIN)
+    if state.last_error == error and not stale:
         return False
     stamp = Now() if error else None
-    return bool(rows(ScheduleState).filter(pk=state.pk).update(last_error=error, last_error_at=stamp))
+    return _update(rows(ScheduleState).filter(pk=state.pk), last_error=error, last_error_at=stamp) > 0
 
 
-def broken_schedules() -> Mapping[str, str]:
-    """Key and error of each enabled schedule that can't be run at present."""
-    enabled = [schedule.key for schedule in known_schedules() if schedule.enabled]
-    if not enabled:
-        return {}
-    broken = rows(ScheduleState).filter(schedule_key__in=enabled).exclude(last_error="")
-    return dict(broken.order_by("schedule_key").values_list("schedule_key", "last_error"))
+def _update(states: Rows, **values: Any) -> int:
+    """Without those that somebody else has locked: neither a beat nor a user's long transaction is waited for."""
+    with atomic():
+        free = [state.pk for state in locked(states, wait=False)]
+        return rows(ScheduleState).filter(pk__in=free).update(**values)
 
 
 def _states(schedules: Iterable[KnownSchedule]) -> dict[str, ScheduleState]:
