@@ -26,7 +26,7 @@ DELETED_TOPIC = "_deleted-topic_"
 """What Pub/Sub calls the topic of a subscription whose topic was deleted."""
 _DEAD_LETTER_RETENTION_SECONDS = 31 * 86_400  # the most that Pub/Sub keeps
 _EMULATED_RETENTION_SECONDS = 7 * 86_400  # the most that Google's emulator takes
-_AGAIN_SECONDS = 60.0
+_AGAIN_SECONDS = 10.0
 
 
 @dataclass(frozen=True, slots=True)
