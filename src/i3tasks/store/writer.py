@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import asyncio
 import os
-import time
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
@@ -23,6 +22,7 @@ from django.core import mail
 from django.db import DatabaseError, InterfaceError, OperationalError, connections
 
 from ..batching import BatchThread
+from ..clock import SYSTEM_CLOCK, Clock
 from ..exceptions import StoreUnavailable
 from ..outcome import Released
 from ..telemetry import emit
@@ -99,7 +99,8 @@ class _Item:
 class Writer:
     """Runs store operations for coroutines of any number of loops, and for threads."""
 
-    def __init__(self) -> None:
+    def __init__(self, clock: Clock = SYSTEM_CLOCK) -> None:
+        self._clock = clock
         self._down_until = 0.0
         self._is_down = False
         self._connection: Any = None  # referred to, so that a forked child does not close its parent's
@@ -148,7 +149,7 @@ class Writer:
 
     def _handle(self, items: list[_Item]) -> None:
         live = [item for item in items if not item.is_abandoned or item.operation.survives_outage]
-        if self._is_down and time.monotonic() < self._down_until:
+        if self._is_down and self._clock.monotonic() < self._down_until:
             self._refuse(live, StoreUnavailable())
             return
         try:
@@ -212,7 +213,7 @@ class Writer:
         return final
 
     def _go_down(self, error: Exception) -> None:
-        self._down_until = time.monotonic() + OUTAGE_DELAY
+        self._down_until = self._clock.monotonic() + OUTAGE_DELAY
         if not self._is_down:
             self._is_down = True
             emit("store_unavailable", error=str(error))
