@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+from i3tasks.emulator import EmulatorProcess
 from i3tasks.models import TaskExecution, TaskExecutionTry
 from tests.shop.gated import Gate, ahold, hold
 from tests.shop.tasks import add, fail
@@ -181,6 +182,20 @@ def test_ctrl_c_in_a_terminal_drains_it_before_its_emulator_ends(
     gate.open()
     ended_cleanly(worker, own_port)
     assert TaskExecutionTry.objects.get().is_success
+
+
+def test_a_broker_that_went_away_does_not_hold_up_the_drain(children: Children, own_port: int, tmp_path: Path) -> None:
+    with EmulatorProcess(host_port=f"127.0.0.1:{own_port}") as emulator:
+        worker = children.worker()
+        gate = held(ahold, tmp_path)
+        until(lambda: gate.pids, what=lambda: worker.output)
+        emulator.kill()
+        worker.signal(signal.SIGTERM)
+        worker.says("worker_draining")
+        gate.open()
+        assert worker.ends(20) == 0
+    assert TaskExecutionTry.objects.get().is_success
+    assert "Traceback" not in worker.output
 
 
 def test_killing_it_leaves_no_emulator_behind(children: Children, own_port: int, tmp_path: Path) -> None:
