@@ -12,7 +12,7 @@ from .backlog import Backlog, Changes
 from .messages import Message
 from .names import DELETED_TOPIC, last_part, project_of
 from .refusals import already_exists, not_found
-from .storage import Batch, Journal
+from .storage import Batch, Journal, Kept
 from .subscription import Committed, Subscription
 
 
@@ -84,28 +84,29 @@ class Broker:
     def load(self) -> None:
         """Go on where the last run stopped. Deliveries that were outstanding then are due again."""
         kept = self.journal.load()
+        numbers = [number for number, *_ in kept.subscriptions] + [message.id for message, *_ in kept.messages]
+        self._last_number = max(numbers, default=0)
         self.secrets = kept.secrets
         for _, config in kept.topics:
             topic = Topic(wire.Topic.FromString(config))
             self.topics[topic.name] = topic
-        by_number = {}
         for number, _, config, active_at in kept.subscriptions:
-            subscription = self._revived(number, wire.Subscription.FromString(config))
-            subscription.active_at = active_at
-            by_number[number] = subscription
-        messages = {}
-        for message, topic_name, kept_until in kept.messages:
-            messages[message.id] = message
-            if kept_until and topic_name in self.topics:
-                self.topics[topic_name].kept.append(message)
-        for message_id, number, failures, acked in kept.deliveries:
-            if acked:
-                by_number[number].backlog.restore_acked(messages[message_id])
-            else:
-                by_number[number].backlog.add(messages[message_id], failures=failures)
-        self._last_number = max([0, *messages, *by_number])
+            self._revived(number, wire.Subscription.FromString(config)).active_at = active_at
+        self._load_messages(kept)
         for subscription in self.subscriptions.values():
             self.on_push_change(subscription)
+
+    def _load_messages(self, kept: Kept) -> None:
+        for message, topic, kept_until in kept.messages:
+            if kept_until and topic in self.topics:
+                self.topics[topic].kept.append(message)
+        backlogs = {subscription.number: subscription.backlog for subscription in self.subscriptions.values()}
+        messages = {message.id: message for message, *_ in kept.messages}
+        for message_id, number, failures, acked in kept.deliveries:
+            if acked:
+                backlogs[number].restore_acked(messages[message_id])
+            else:
+                backlogs[number].add(messages[message_id], failures=failures)
 
     def _revived(self, number: int, config: wire.Message) -> Subscription:
         rules = configs.rules(config, dead_letters=self._takes_dead_letters(config))

@@ -183,6 +183,8 @@ def _check_push_config(subscription: wire.Message) -> None:
         raise invalid(f"Invalid push_endpoint {config.push_endpoint[:300]!r}: it must be an http or https URL.")
     if config.attributes.setdefault("x-goog-version", "v1") not in ("v1", "v1beta2"):
         raise unimplemented("The emulator pushes in the format of x-goog-version v1 only.")
+    if subscription.enable_exactly_once_delivery:
+        raise invalid("A push subscription can't have enable_exactly_once_delivery: only pull subscriptions can.")
     if config.HasField("oidc_token") and not config.oidc_token.service_account_email:
         raise invalid("push_config.oidc_token needs a service_account_email.")
 

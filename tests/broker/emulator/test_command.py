@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import queue
 import signal
 import socket
 import subprocess
@@ -70,7 +71,10 @@ def test_it_stops_with_streams_open(tmp_path: Path) -> None:
         first = types.StreamingPullRequest(
             subscription="projects/demo/subscriptions/sub", stream_ack_deadline_seconds=10
         )
-        call = rpc(iter([first]), timeout=SECONDS)
+        requests = queue.SimpleQueue[types.StreamingPullRequest]()
+        requests.put(first)
+        call = rpc(iter(requests.get, None), timeout=SECONDS)
+        next(call)
         emulator.stop()
         with pytest.raises(grpc.RpcError):
             list(call)
