@@ -128,14 +128,18 @@ def _shadowed(schedule: KnownSchedule) -> KnownSchedule:
 
 def save_schedule(name: str, fields: Mapping[str, Any]) -> TaskSchedule:
     """Make or replace the row of that name. Raises ScheduleError, and writes nothing, where it could not run."""
-    if any(schedule.name == name for schedule in get_config().settings.schedules):
-        raise ScheduleError(f"name: I3TASKS has a schedule {name!r} already. Choose another name.")
-    candidate = of_row(TaskSchedule(name=name, **fields))
-    if problem := problems({"name": name}).get("name"):
-        raise ScheduleError(f"name: {problem}")
-    candidate.call()
+    require_free_name(name)
+    of_row(TaskSchedule(name=name, **fields)).call()
     row, _ = rows(TaskSchedule).update_or_create(name=name, defaults=dict(fields))
     return row
+
+
+def require_free_name(name: str) -> None:
+    """Raises ScheduleError when a row can't have that name."""
+    if problem := problems({"name": name}).get("name"):
+        raise ScheduleError(f"name: {problem}")
+    if any(schedule.name == name for schedule in get_config().settings.schedules):
+        raise ScheduleError(f"name: I3TASKS has a schedule {name!r} already. Choose another name.")
 
 
 def require_arguments_that_fit(spec: TaskSpec, args: Sequence[Any], kwargs: Mapping[str, Any]) -> None:

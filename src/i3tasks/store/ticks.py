@@ -97,13 +97,16 @@ def tick(schedule: KnownSchedule, call: Call, state_id: int, until: datetime) ->
         return None
 
 
-def run_now(schedule: KnownSchedule, now: datetime) -> TaskExecutionTry:
-    """Enqueue the schedule's call at once, whether it is due, or enabled, or neither. Raises ScheduleError."""
+def run_now(schedule: KnownSchedule, now: datetime) -> list[TaskExecutionTry]:
+    """Enqueue the schedule's call at once, due or not, enabled or not, as a tick of its own.
+
+    Gives what there is to publish: nothing, when the task is `unique` and unfinished. Raises ScheduleError.
+    """
     call = schedule.call()
     with transaction.atomic(using=alias()):
-        task_try, _ = _enqueue(call)
+        task_try, is_new = _enqueue(call)
         rows(ScheduleTick).create(schedule_key=schedule.key, slot=now, execution_id=task_try.task_execution_id)
-    return task_try
+    return [task_try] if is_new else []
 
 
 def note_handled(states: Iterable[ScheduleState], until: datetime) -> None:
