@@ -12,7 +12,9 @@ from .exceptions import ArgumentError
 from .values import encode, encode_arguments
 
 CATCH_UP = ("latest", "all", "none")
-MAXIMUM_TEXT = 200
+LONGEST_NAME = 200
+LONGEST_PATH = 256
+"""As the columns of executions are."""
 
 
 def problems(schedule: Mapping[str, Any]) -> dict[str, str]:
@@ -31,12 +33,16 @@ def problems(schedule: Mapping[str, Any]) -> dict[str, str]:
 def hash_key(module_name: str, func_name: str, *fields: Any) -> str:
     """What a schedule without a name is known by: its task, and a hash of all that it runs and when."""
     text = json.dumps(encode([module_name, func_name, *fields], "fields"), sort_keys=True)
-    return f"{module_name}.{func_name}"[-MAXIMUM_TEXT:] + f"#{sha256(text.encode()).hexdigest()[:32]}"
+    return f"{module_name}.{func_name}"[-LONGEST_NAME:] + f"#{sha256(text.encode()).hexdigest()[:32]}"
 
 
-def _check_text(value: object) -> None:
-    if not isinstance(value, str) or not 1 <= len(value) <= MAXIMUM_TEXT or "\x00" in value:
-        raise ValueError(f"It must be text of 1 to {MAXIMUM_TEXT} characters, not {value!r}.")
+def _check_text(value: object, longest: int = LONGEST_NAME) -> None:
+    if not isinstance(value, str) or not 1 <= len(value) <= longest or "\x00" in value:
+        raise ValueError(f"It must be text of 1 to {longest} characters, not {value!r}.")
+
+
+def _check_path(value: object) -> None:
+    _check_text(value, LONGEST_PATH)
 
 
 def _check_arguments(value: object) -> None:
@@ -62,8 +68,8 @@ def _check_catch_up(value: object) -> None:
 
 
 _CHECKS: dict[str, Callable[[object], object]] = {
-    "module_name": _check_text,
-    "func_name": _check_text,
+    "module_name": _check_path,
+    "func_name": _check_path,
     "cron": crontab.validate,
     "args": _check_arguments,
     "kwargs": _check_keywords,
