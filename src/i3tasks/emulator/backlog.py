@@ -10,6 +10,7 @@ from __future__ import annotations
 import heapq
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
+from itertools import takewhile
 
 from .messages import Consumer, Delivery, Message, Outcome, Rules
 from .queues import AnyOrder, Entry, KeyOrder
@@ -232,7 +233,8 @@ class Backlog:
         """Drop what was published longer ago than the retention, acked or not."""
         self.advance(now)
         horizon = now - self.rules.retention
-        for entry in [entry for entry in self._entries.values() if entry.message.published_at < horizon]:
+        # Oldest first, so that a long backlog costs nothing while none of it is due.
+        for entry in list(takewhile(lambda entry: entry.message.published_at < horizon, self._entries.values())):
             if not entry.settled:
                 self._drop(entry)
         for message in [message for message in self._retained.values() if message.published_at < horizon]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+from importlib.util import find_spec
 from urllib.parse import urlsplit
 
 from google.protobuf.field_mask_pb2 import FieldMask
@@ -10,7 +11,7 @@ from google.protobuf.field_mask_pb2 import FieldMask
 from . import filters, wire
 from .messages import Rules
 from .names import subscription_name, topic_name
-from .refusals import invalid, unimplemented
+from .refusals import invalid, unimplemented, wrong_state
 
 _MINUTE, _DAY = 60.0, 86_400.0
 _MIN_RETENTION, _MAX_RETENTION = 10 * _MINUTE, 31 * _DAY
@@ -185,8 +186,15 @@ def _check_push_config(subscription: wire.Message) -> None:
         raise unimplemented("The emulator pushes in the format of x-goog-version v1 only.")
     if subscription.enable_exactly_once_delivery:
         raise invalid("A push subscription can't have enable_exactly_once_delivery: only pull subscriptions can.")
-    if config.HasField("oidc_token") and not config.oidc_token.service_account_email:
+    if config.HasField("oidc_token"):
+        _check_token(config.oidc_token)
+
+
+def _check_token(token: wire.Message) -> None:
+    if not token.service_account_email:
         raise invalid("push_config.oidc_token needs a service_account_email.")
+    if find_spec("cryptography") is None:  # an old google-auth does without
+        raise wrong_state("The emulator signs tokens with the cryptography package. Install it.")
 
 
 # -- shared

@@ -126,7 +126,7 @@ class _PushLoop:
             headers, body = render(self._subscription, delivery)
             async with asyncio.timeout(self._subscription.backlog.rules.ack_deadline):
                 status = await self._client.post(url, headers | self._authorization(), body)
-        except (OSError, HttpError) as error:
+        except (OSError, ValueError, HttpError) as error:  # ValueError: a host name that can't be one
             logger.info("Push to %s failed: %s", url, error)
             return False
         return status in ACKNOWLEDGED

@@ -114,6 +114,34 @@ def test_a_broken_file_is_one_sentence(tmp_path: Path) -> None:
     assert "data folder" in _failure("--host-port", "127.0.0.1:0", "--data-dir", str(tmp_path))
 
 
+def test_a_disk_that_takes_no_more_ends_it_with_a_sentence(tmp_path: Path) -> None:
+    code = (
+        "import resource, sys; from i3tasks.emulator import main\n"
+        "resource.setrlimit(resource.RLIMIT_FSIZE, (2_000_000, 2_000_000))\n"
+        f"sys.exit(main(['--host-port', '127.0.0.1:0', '--data-dir', {str(tmp_path)!r}]))"
+    )
+    process = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    assert process.stdout is not None
+    host_port = process.stdout.readline().split("PUBSUB_EMULATOR_HOST=")[1].split()[0]
+    with grpc.insecure_channel(host_port) as channel, pytest.raises(grpc.RpcError) as refusal:
+        _fill_disk(channel)
+    assert refusal.value.code() is grpc.StatusCode.UNAVAILABLE
+    _, errors = process.communicate(timeout=SECONDS)
+    assert process.returncode == 1
+    assert "can't write its data" in errors
+    assert "Traceback" not in errors
+
+
+def _fill_disk(channel: grpc.Channel) -> None:
+    topic = types.Topic(name="projects/demo/topics/full", message_retention_duration={"seconds": 600})
+    channel.unary_unary("/google.pubsub.v1.Publisher/CreateTopic")(types.Topic.serialize(topic), timeout=SECONDS)
+    request = types.PublishRequest(topic=topic.name, messages=[types.PubsubMessage(data=b"x" * 300_000)])
+    for _ in range(20):
+        channel.unary_unary("/google.pubsub.v1.Publisher/Publish")(
+            types.PublishRequest.serialize(request), timeout=SECONDS
+        )
+
+
 def test_listening_beyond_loopback_is_said() -> None:
     process = _run("--host-port", "0.0.0.0:0", "--in-memory")
     assert process.stdout is not None
