@@ -65,7 +65,7 @@ def check_schedules(**_: Any) -> list[CheckMessage]:
         try:
             of_settings(schedule).call()
         except ScheduleError as error:
-            problems.append(Error(f"The schedule {schedule.key!r} in I3TASKS can't run: {error}", id="i3tasks.E005"))
+            problems.append(Error(f"The schedule {schedule.key!r} in I3TASKS can't run: {error}", id="i3tasks.E006"))
     return problems
 
 

@@ -6,6 +6,7 @@ import atexit
 from collections.abc import Iterable
 from functools import partial
 
+from .broker.errors import BrokerUnavailable
 from .broker.publisher import Outgoing, get_publisher
 from .clock import SYSTEM_CLOCK, Clock
 from .conf import Config, get_config
@@ -53,15 +54,15 @@ def _envelope(ref: TryRef) -> Envelope:
 def _published(ref: TryRef, error: BrokerError | None) -> None:
     if error is None:
         writer.post(CONFIRM, ref)
-    else:
-        writer.post(DENY, ref)
+        return
+    writer.post(DENY, ref)
+    if not isinstance(error, BrokerUnavailable):  # an outage is reported once, by the publisher
         emit("publish_failed", try_id=ref.try_id, task=f"{ref.module_name}.{ref.func_name}", error=str(error))
 
 
 @atexit.register
 def flush() -> None:
-    """Wait, for a bounded time, until what was sent has left and been noted."""
+    """Wait, for a bounded time, until what left is noted. The publisher's own exit, which comes first, sends it."""
     settings = get_config().settings
     if settings.register_client_teardown:
-        get_publisher().flush(settings.flush_seconds)
         writer.flush(settings.flush_seconds)

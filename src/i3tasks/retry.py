@@ -19,8 +19,8 @@ class RetryPolicy:
 
     The delay before try n + 1 is `base_seconds * multiplier ** (n - 1)`, at most `max_seconds`, times a random factor
     in 1 ± `jitter`. `base_seconds` of None or 0 means at once. `give_up_on` wins over `retry_on`. Both match by
-    `isinstance`; a class may be given by its full name, as text. A try that was lost with its worker always counts as
-    retryable.
+    `isinstance`; a class may be given by its full name, as text. A try that was lost with its worker counts as
+    retryable, unless `give_up_on` names WorkerLost itself.
     """
 
     max_retries: int = 3
@@ -86,16 +86,22 @@ class GiveUp:
 
 def decide(policy: RetryPolicy, try_number: int, error: BaseException, clock: Clock) -> RetryIn | GiveUp:
     """What follows the failure of try `try_number` (from 1) with `error`."""
-    if _matches(error, (PermanentError, TaskCancelled, UnknownTaskError, *policy.give_up_on)):
-        return GiveUp(exhausted=False)
-    is_exit = not isinstance(error, Exception)  # sys.exit() in a body is a failure like any other
-    if not is_exit and not _matches(error, (Retry, WorkerLost, *policy.retry_on)):
+    if not _is_retryable(policy, error):
         return GiveUp(exhausted=False)
     if try_number > policy.max_retries:
         return GiveUp(exhausted=True)
     if isinstance(error, Retry) and error.delay is not None:
         return RetryIn(min(max(error.delay, timedelta(0)), _LONGEST))
     return RetryIn(policy.delay(try_number, clock))
+
+
+def _is_retryable(policy: RetryPolicy, error: BaseException) -> bool:
+    if isinstance(error, WorkerLost):
+        return WorkerLost not in policy.give_up_on and _name(WorkerLost) not in policy.give_up_on
+    if _matches(error, (PermanentError, TaskCancelled, UnknownTaskError, *policy.give_up_on)):
+        return False
+    # sys.exit() in a body is a failure like any other.
+    return not isinstance(error, Exception) or _matches(error, (Retry, *policy.retry_on))
 
 
 def _matches(error: BaseException, kinds: tuple[type[BaseException] | str, ...]) -> bool:

@@ -15,7 +15,7 @@ from __future__ import annotations
 import difflib
 import re
 from collections.abc import Iterator
-from dataclasses import dataclass, field, fields
+from dataclasses import MISSING, dataclass, field, fields
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
@@ -68,6 +68,13 @@ def _require_name(name: str, value: object) -> None:
         )
 
 
+def _require_complete(cls: type[Any], given: list[str]) -> None:
+    needed = [item.name for item in fields(cls) if item.default is MISSING and item.default_factory is MISSING]
+    missing = [name for name in needed if name not in given]
+    if missing:
+        raise ImproperlyConfigured(f"{cls.__name__} needs {', '.join(needed)}; {', '.join(missing)} is missing.")
+
+
 class _Settings:
     """Turns an unknown or misspelt argument into a sentence, before `__init__` sees it."""
 
@@ -82,6 +89,8 @@ class _Settings:
                     close = difflib.get_close_matches(name, names, 1)
                     hint = f"Did you mean {close[0]!r}?" if close else f"It has: {', '.join(names)}."
                     raise ImproperlyConfigured(f"{cls.__name__} has no setting {name!r}. {hint}")
+            if args or kwargs:  # without any, it is pickle or copy that makes one
+                _require_complete(cls, [*names[: len(args)], *kwargs])
             return super().__new__(cls)
 
 

@@ -69,7 +69,7 @@ def test_e005_a_schedule_that_cannot_run(fields: dict[str, Any], said: str) -> N
         schedule = Schedule(**{**values, **fields, "enabled": enabled})
         with override_settings(I3TASKS=I3TasksSettings(schedules=(schedule,))):
             found = checks.check_schedules()
-        assert [item.id for item in found] == ["i3tasks.E005"] * enabled
+        assert [item.id for item in found] == ["i3tasks.E006"] * enabled
         assert all("'mine'" in item.msg and said in item.msg for item in found)
     with override_settings(I3TASKS=I3TasksSettings(schedules=(Schedule(**values),))):
         assert checks.check_schedules() == []

@@ -29,10 +29,17 @@ TRY = {
 }
 
 
+def give_new_rows_a_uuid(apps, schema_editor):
+    """The column of 0006 has no default; workers of a release before that one don't know it."""
+    if schema_editor.connection.vendor == "postgresql":
+        schema_editor.execute("ALTER TABLE i3tasks_taskexecution ALTER COLUMN uuid SET DEFAULT gen_random_uuid()")
+
+
 class Migration(migrations.Migration):
     dependencies = [("i3tasks", "0003_squashed_0007")]
 
     operations = [
         *(migrations.AddField("taskexecution", name, field) for name, field in EXECUTION.items()),
         *(migrations.AddField("taskexecutiontry", name, field) for name, field in TRY.items()),
+        migrations.RunPython(give_new_rows_a_uuid, migrations.RunPython.noop),
     ]

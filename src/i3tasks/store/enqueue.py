@@ -56,7 +56,7 @@ def from_step(step: Step, rest: Sequence[Step], previous_id: int | None = None) 
 
 
 def insert(calls: Sequence[NewExecution], *, now: datetime, grace_seconds: float) -> list[TaskExecutionTry]:
-    """Write an execution and its first try for each call: two statements, whatever their number.
+    """Write an execution and its first try for each call: two statements, or as many as SQLite's limits ask for.
 
     `now` is the caller's clock, which costs no query. Until a publish is confirmed, the dispatcher takes a try over
     `grace_seconds` from `now`.
