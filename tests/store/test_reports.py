@@ -175,8 +175,8 @@ def test_a_backlog_in_pubsub_is_no_missing_dispatcher() -> None:
 def test_a_broken_schedule_is_a_problem() -> None:
     for key, error, at in (
         ("well", "", None),
-        ("nightly", "There is no task shop.tasks.gone.", ago(minutes=3)),
-        ("taken out", "There is no task shop.tasks.gone.", ago(days=2)),
+        ("nightly", "args: no {'card': 4111}", ago(hours=2)),
+        ("taken out of the settings", "no", ago(hours=4)),
     ):
         ScheduleState.objects.create(schedule_key=key, first_seen=ago(days=3), last_error=error, last_error_at=at)
 

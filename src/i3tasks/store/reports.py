@@ -26,11 +26,12 @@ NOBODY_COMES_AFTER = timedelta(days=31)
 """Pub/Sub keeps no message longer, so an unfinished row of django-i3tasks that is older will never be run."""
 DISPATCHER_SECONDS = 120
 """A worker's dispatcher takes what is due within a second; POST tasks-beat, within a minute."""
+BROKEN_FOR = timedelta(hours=3)
 MOST_TASKS = 50
 MOST_TRIES = 1000
 MOST_SCHEDULES = 10
 
-STATES = ("pending", "running", "success", "failed")
+STATES = PENDING, RUNNING, SUCCESS, FAILED = "pending", "running", "success", "failed"
 OK, WARNING, CRITICAL = "ok", "warning", "critical"
 
 
@@ -49,7 +50,7 @@ async def health(now: datetime | None = None) -> dict[str, Any]:
 
     critical = [*_stuck_problem(stuck, settings), *_pending_problem(waited, settings)]
     warnings = [
-        *_failed_problem(totals["failed"], settings),
+        *_failed_problem(totals[FAILED], settings),
         *_dispatcher_problem(undispatched),
         *(f"schedule {key!r} can't be run: see its last error" for key in broken),
     ]
@@ -78,7 +79,7 @@ async def status(**key: int | UUID) -> dict[str, Any] | None:
     latest = rows(TaskExecutionTry).filter(task_execution=execution.pk).order_by("-try_number")
     tries = [task_try async for task_try in latest.select_related("result")[:MOST_TRIES]]
     return {
-        "status": _state(tries),
+        "status": _status(tries),
         "task": {
             "id": execution.pk,
             "uuid": str(execution.uuid),
@@ -104,8 +105,32 @@ def try_facts(task_try: TaskExecutionTry) -> dict[str, Any]:
         "finished_at": task_try.finished_at,
         "is_completed": task_try.is_completed,
         "is_success": task_try.is_success,
-        "result": _result(task_try),
+        "result": shown_result(task_try),
     }
+
+
+def state_of(task_try: TaskExecutionTry) -> str:
+    """One of STATES."""
+    if task_try.is_success:
+        return SUCCESS
+    if task_try.is_completed or (task_try.started_at and task_try.finished_at):
+        return FAILED
+    return RUNNING if task_try.started_at else PENDING
+
+
+def shown_result(task_try: TaskExecutionTry) -> Any:
+    """What the try returned, or its error's text; None without a result."""
+    result = getattr(task_try, "result", None)
+    if result is None:
+        return None
+    value = result.result
+    # A try without a token was run by django-i3tasks, which stored the result's JSON as a JSON string.
+    if isinstance(value, str) and task_try.claim_token is None:
+        try:
+            return json.loads(value)
+        except ValueError:
+            return value
+    return decode(value)
 
 
 async def _by_task(since: datetime, now: datetime) -> list[dict[str, Any]]:
@@ -118,11 +143,11 @@ async def _by_task(since: datetime, now: datetime) -> list[dict[str, Any]]:
         return []
     executions: Rows = rows(TaskExecution).filter(pk__gte=first, tries__asked_at__gte=since)
     states = {
-        "success": Q(tries__is_completed=True, tries__is_success=True),
-        "failed": Q(tries__is_success=False)
+        SUCCESS: Q(tries__is_completed=True, tries__is_success=True),
+        FAILED: Q(tries__is_success=False)
         & (Q(tries__is_completed=True) | Q(tries__started_at__isnull=False, tries__finished_at__isnull=False)),
-        "running": Q(tries__is_completed=False, tries__started_at__isnull=False, tries__finished_at__isnull=True),
-        "pending": Q(tries__is_completed=False, tries__started_at__isnull=True)
+        RUNNING: Q(tries__is_completed=False, tries__started_at__isnull=False, tries__finished_at__isnull=True),
+        PENDING: Q(tries__is_completed=False, tries__started_at__isnull=True)
         & (Q(tries__run_after__isnull=True) | Q(tries__run_after__lte=now)),
     }
     counts = {state: Count("tries", filter=condition) for state, condition in states.items()}
@@ -156,8 +181,8 @@ async def _due_since() -> datetime | None:
 
 
 def _broken_schedules(now: datetime) -> Rows:
-    """The keys of schedules that could not be run of late. One that was taken out of I3TASKS is forgotten in a day."""
-    states = rows(ScheduleState).exclude(last_error="").filter(last_error_at__gte=now - timedelta(days=1))
+    """The keys of schedules that can't be run; beats say so once an hour. One that nobody beats is forgotten."""
+    states = rows(ScheduleState).exclude(last_error="").filter(last_error_at__gte=now - BROKEN_FOR)
     return states.order_by("schedule_key").values_list("schedule_key", flat=True)[:MOST_SCHEDULES]
 
 
@@ -190,30 +215,11 @@ def _dispatcher_problem(undispatched: int) -> Iterator[str]:
         )
 
 
-def _state(latest_first: Sequence[TaskExecutionTry]) -> str:
+def _status(latest_first: Sequence[TaskExecutionTry]) -> str:
     """All tries in one word: any success counts, else the latest try does."""
     if not latest_first:
         return "unknown"
-    if any(task_try.is_success for task_try in latest_first):
-        return "success"
-    latest = latest_first[0]
-    if latest.is_completed or (latest.started_at and latest.finished_at):
-        return "failed"
-    return "running" if latest.started_at else "pending"
-
-
-def _result(task_try: TaskExecutionTry) -> Any:
-    result = getattr(task_try, "result", None)
-    if result is None:
-        return None
-    value = result.result
-    # A try without a token was run by django-i3tasks, which stored the result's JSON as a JSON string.
-    if isinstance(value, str) and task_try.claim_token is None:
-        try:
-            return json.loads(value)
-        except ValueError:
-            return value
-    return decode(value)
+    return SUCCESS if any(task_try.is_success for task_try in latest_first) else state_of(latest_first[0])
 
 
 def _with_texts(facts: dict[str, Any]) -> dict[str, Any]:
