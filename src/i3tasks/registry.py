@@ -13,10 +13,10 @@ import threading
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
 from importlib import import_module
-from importlib.util import find_spec
 from typing import Any, Literal, get_args
 
 from django.apps import apps
+from django.utils.module_loading import module_has_submodule
 
 from .conf import get_config
 from .exceptions import TaskDefinitionError, UnknownTaskError
@@ -151,9 +151,8 @@ def discover() -> None:
     An error inside such a module is the project's own and is not swallowed.
     """
     for app_config in apps.get_app_configs():
-        name = f"{app_config.name}.tasks"
-        if find_spec(name) is not None:
-            import_module(name)
+        if module_has_submodule(import_module(app_config.name), "tasks"):  # False for an app that is one file
+            import_module(f"{app_config.name}.tasks")
     for name in get_config().settings.task_modules:
         import_module(name)
 

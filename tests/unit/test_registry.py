@@ -231,6 +231,12 @@ def test_discover_imports_tasks_of_apps_and_the_modules_of_the_settings(
     assert find("jobs.nightly", "work")
 
 
+def test_discover_passes_over_an_app_that_is_a_single_file(module: Module, monkeypatch: pytest.MonkeyPatch) -> None:
+    module("kiosk", "")
+    installed_app(monkeypatch, "kiosk")
+    registry.discover()
+
+
 def test_an_error_in_a_tasks_module_is_the_projects_own(module: Module, monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(ModuleNotFoundError):
         module("bakery.tasks", "import no_such_thing")
