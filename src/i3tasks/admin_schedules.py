@@ -170,9 +170,6 @@ class _ReadOnly(ReadOnlyBase):
     def has_change_permission(self, request: HttpRequest, obj: Any = None) -> bool:
         return False
 
-    def has_delete_permission(self, request: HttpRequest, obj: Any = None) -> bool:
-        return obj is None or super().has_delete_permission(request, obj)
-
 
 @admin.register(ScheduleState)
 class ScheduleStateAdmin(_ReadOnly):

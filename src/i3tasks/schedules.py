@@ -11,11 +11,14 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable, Coroutine, Mapping, Sequence
+from dataclasses import replace
 from typing import Any, Literal, ParamSpec, TypeVar
 
 from asgiref.sync import sync_to_async
 
 from .definition import Task
+from .definition.options import AS_THE_TASK_SAYS
+from .exceptions import ScheduleError
 from .models import TaskSchedule
 from .store.database import rows
 from .store.schedules import save_schedule
@@ -49,6 +52,8 @@ def schedule_task(
 
     Raises ScheduleError naming the field that is wrong, and ArgumentError for arguments that JSON can't hold.
     """
+    if replace(task.call_options, queue_name=None) != AS_THE_TASK_SAYS:
+        raise ScheduleError("Of using(...), a schedule keeps the queue_name only. Give the task itself other options.")
     encoded_args, encoded_kwargs = encode_arguments(args, kwargs or {})
     fields = {
         "task_path": task.spec.module_name,

@@ -3,6 +3,7 @@
 import json
 import signal
 import sys
+from datetime import timedelta
 from io import StringIO
 from pathlib import Path
 from typing import Any
@@ -10,9 +11,11 @@ from typing import Any
 import pytest
 from django.core.management import CommandError, call_command
 from django.db import OperationalError
+from django.utils import timezone
 
 from i3tasks import schedule_task
-from i3tasks.models import ScheduleTick, TaskExecutionTry
+from i3tasks.engine.beat import Beat
+from i3tasks.models import ScheduleTick, TaskExecution, TaskExecutionTry
 from i3tasks.types import I3TasksSettings, PushQueue
 from tests.process_settings import CHANGES
 from tests.shop.tasks import add
@@ -23,6 +26,12 @@ from tests.support.rigs import NotingPublisher
 pytestmark = [pytest.mark.django_db(transaction=True)]
 
 ROOT = Path(__file__).resolve().parents[2]
+
+
+def environment() -> dict[str, str]:
+    """For a process that waits for nobody at its end: nobody listens where its messages go."""
+    changes = {CHANGES: json.dumps({"i3tasks": {"flush_seconds": 0}})}
+    return child_environment(**{**changes, "DJANGO_SETTINGS_MODULE": "tests.process_settings"})
 
 
 def test_one_pass_enqueues_and_publishes(sent: NotingPublisher) -> None:
@@ -47,10 +56,7 @@ def test_it_beats_until_sigterm(tmp_path: Path) -> None:
     schedule_task(add, "* * * * *", args=[1, 2])
     process = Marked(tmp_path / "beat.log")
     command = [sys.executable, "-c", "from i3tasks.cli import main; main()", "beat"]
-    # Nobody listens where the messages go, so there is nothing to wait for at the end.
-    changes = {CHANGES: json.dumps({"i3tasks": {"flush_seconds": 0}})}
-    environment = child_environment(**{**changes, "DJANGO_SETTINGS_MODULE": "tests.process_settings"})
-    process.start(command, env=environment, cwd=ROOT)
+    process.start(command, env=environment(), cwd=ROOT)
     try:
         process.until(ScheduleTick.objects.exists)
         process.send(signal.SIGTERM)
@@ -58,6 +64,27 @@ def test_it_beats_until_sigterm(tmp_path: Path) -> None:
     finally:
         process.end()
     assert "Traceback" not in process.text()
+
+
+def test_processes_that_catch_up_at_once_enqueue_each_slot_once(tmp_path: Path) -> None:
+    names = ["a", "b", "c"]
+    for name in names:
+        schedule_task(add, "* * * * *", name=name, args=[1, 2], catch_up="all")
+    Beat().pass_once(timezone.now() - timedelta(hours=5))
+    processes = [Marked(tmp_path / f"beat-{number}.log") for number in range(4)]
+    command = [sys.executable, "-m", "django", "i3tasks_beat", "--once"]
+    try:
+        for process in processes:
+            process.start(command, env=environment(), cwd=ROOT)
+        assert [process.wait() for process in processes] == [0] * 4, [process.text() for process in processes]
+    finally:
+        for process in processes:
+            process.end()
+    for name in names:
+        slots = list(ScheduleTick.objects.filter(schedule_key=name).order_by("slot").values_list("slot", flat=True))
+        assert len(slots) >= 300
+        assert slots == [slots[0] + minute * timedelta(minutes=1) for minute in range(len(slots))]
+    assert TaskExecution.objects.count() == ScheduleTick.objects.exclude(execution=None).count()
 
 
 def test_ensure_pubsub_prints_the_commands(settings: Any, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -303,6 +303,21 @@ def test_what_could_not_run_is_refused(fields: dict[str, Any], said: str) -> Non
     assert not TaskSchedule.objects.exists()
 
 
+def test_of_using_only_the_queue_is_kept() -> None:
+    assert schedule_task(add.using(queue_name="heavy"), "@daily", args=[1, 2]).queue_name == "heavy"
+    with pytest.raises(ScheduleError, match="keeps the queue_name only"):
+        schedule_task(add.using(max_retries=0), "@daily", args=[1, 2])
+
+
+def test_a_schedule_that_is_deleted_during_a_pass_is_left_alone() -> None:
+    every_minute()
+    schedules = known_schedules()
+    read_states(schedules)
+    TaskSchedule.objects.all().delete()
+    states, now = read_states([])
+    assert (states, now.tzinfo) == ({}, UTC)
+
+
 def test_arguments_come_back_as_they_were_given() -> None:
     when = datetime(2026, 1, 1, tzinfo=UTC)
     schedule_task(add, "@daily", name="typed", args=[when, 2])

@@ -59,7 +59,7 @@ def read_states(
 ) -> tuple[dict[str, ScheduleState], datetime]:
     """The schedules' states by key, made where there is none, and the time: the database's, unless `now` is given.
 
-    At least one schedule must be given.
+    A schedule that was deleted meanwhile has none.
     """
     states = _states(schedules)
     missing = [schedule for schedule in schedules if schedule.key not in states]
@@ -73,7 +73,7 @@ def read_states(
             ignore_conflicts=True,
         )
         states = _states(schedules)
-    return states, now or max(map(database_time, states.values()))
+    return states, now or max(map(database_time, states.values()), default=SYSTEM_CLOCK.now())
 
 
 def due_now(schedule: KnownSchedule, state: ScheduleState, until: datetime) -> Due:
