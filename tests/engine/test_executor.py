@@ -150,7 +150,7 @@ async def test_a_closing_pool_nacks_what_waits_for_a_slot() -> None:
     first, second = await enqueued(nap, 0.2), await enqueued(nap, 0)
     async with running_engine(concurrency=1) as engine:
         running = asyncio.create_task(engine.executor.execute(delivery_of(first)))
-        await auntil(engine.running.runs)
+        await auntil(lambda: engine.running.leases)
         waiting = asyncio.create_task(engine.executor.execute(delivery_of(second)))
         await asyncio.sleep(0)
         engine.pool.stop_admitting()
@@ -360,8 +360,8 @@ async def test_a_try_that_is_handed_back_uses_up_no_retry() -> None:
     task_try = await enqueued(nap, 60)
     async with running_engine() as engine:
         running = asyncio.create_task(engine.executor.execute(delivery_of(task_try)))
-        await auntil(engine.running.runs)
-        engine.running.runs()[0].stop(HandedBack())
+        await auntil(lambda: engine.running.leases)
+        engine.running.stop_all(HandedBack())
         report = await running
     assert (report.verdict, report.outcome) == (Verdict.ACK, Released())
     again = await row_of_pending(task_try)
@@ -373,7 +373,7 @@ async def test_a_settlement_without_its_lease_changes_nothing(events: list[str])
     task_try = await enqueued(nap, 0.1)
     async with running_engine() as engine:
         running = asyncio.create_task(engine.executor.execute(delivery_of(task_try)))
-        await auntil(engine.running.runs)
+        await auntil(lambda: engine.running.leases)
         from uuid import uuid4
 
         other = uuid4()

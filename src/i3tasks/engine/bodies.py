@@ -52,6 +52,9 @@ async def bounded(run: Run, body: Coroutine[Any, Any, Returned | Raised], timeou
 
     A body that did not end by itself has raised TaskTimeout, or the reason that its run was stopped for.
     """
+    if run.reason is not None:  # before it began
+        body.close()
+        return Raised(run.reason)
     task = asyncio.create_task(body)
     run.body = task
     try:

@@ -53,6 +53,7 @@ class Running:
         self._heartbeat_seconds = heartbeat_seconds
         self._stop_beating: Callable[[], None] | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
+        self._stopped_for: BaseException | None = None
         self.lease_seconds = lease_seconds
 
     @property
@@ -63,7 +64,7 @@ class Running:
     @contextmanager
     def hold(self, claimed: Claimed) -> Iterator[Run]:
         """Keep the lease alive while the block runs."""
-        run = Run(claimed)
+        run = Run(claimed, reason=self._stopped_for)
         with self._lock:
             self._runs[claimed.try_id] = run
             if self._stop_beating is None:
@@ -78,9 +79,11 @@ class Running:
                     self._stop_beating()
                     self._stop_beating = None
 
-    def runs(self) -> list[Run]:
-        """Every run, the oldest first."""
-        return list(self._runs.values())
+    def stop_all(self, reason: BaseException) -> None:
+        """Stop every run, and each that begins from now on."""
+        self._stopped_for = reason
+        for run in list(self._runs.values()):
+            run.stop(reason)
 
     def _beat_later(self) -> None:
         if self._heartbeat_seconds is not None:

@@ -61,18 +61,21 @@ class Worker:
         receivers = [Receiver(names, max_messages=self._concurrency) for names in self._queues]
         async with anyio.create_task_group() as tasks:
             tasks.start_soon(self._watch_signals)
-            tasks.start_soon(self._provision)
             tasks.start_soon(Beat().run)
             tasks.start_soon(Dispatcher().run)
             tasks.start_soon(self._show_life)
-            for receiver in receivers:
-                tasks.start_soon(receiver.run, lambda incoming: self._begin(tasks, engine, incoming))
+            tasks.start_soon(self._receive, tasks, engine, receivers)
             emit("worker_started", queues=[names.name for names in self._queues], concurrency=self._concurrency)
             await self._stop_asked.wait()
             await self._drain(engine, receivers)
             tasks.cancel_scope.cancel()
         engine.pool.close()
         emit("worker_stopped")
+
+    async def _receive(self, tasks: TaskGroup, engine: Engine, receivers: Sequence[Receiver]) -> None:
+        await self._provision()
+        for receiver in receivers:
+            tasks.start_soon(receiver.run, lambda incoming: self._begin(tasks, engine, incoming))
 
     def _begin(self, tasks: TaskGroup, engine: Engine, incoming: Incoming) -> None:
         self._under_way += 1
@@ -108,8 +111,7 @@ class Worker:
             receiver.stop()
         engine.pool.stop_admitting()
         if not await self._ended_within(settings.drain_seconds):
-            for run in engine.running.runs():
-                run.stop(HandedBack())
+            engine.running.stop_all(HandedBack())
             await self._ended_within(HAND_BACK_SECONDS)
         async with anyio.create_task_group() as tasks:
             for receiver in receivers:
