@@ -6,6 +6,7 @@ The tables grow to millions of rows, so no page counts them all, sorts them but 
 from __future__ import annotations
 
 import json
+from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any
 from uuid import UUID
 
@@ -23,6 +24,7 @@ from . import admin_schedules as admin_schedules
 from .clock import SYSTEM_CLOCK
 from .conf import get_config
 from .models import TaskExecution, TaskExecutionResult, TaskExecutionTry, TaskGroup, TaskKey
+from .store.database import rows
 from .store.reports import PENDING, shown_result, state_of
 
 if TYPE_CHECKING:
@@ -35,6 +37,8 @@ else:  # generic for type checkers only
 Rows = QuerySet[Any]
 
 MOST_ROWS = 10_000
+HEAVY = ("task_args", "task_kwargs", "chain", "options", "trace_context")
+"""What can be megabytes, and that no list shows."""
 
 
 class BoundedPaginator(AnyPaginator):
@@ -42,8 +46,8 @@ class BoundedPaginator(AnyPaginator):
 
     @cached_property
     def count(self) -> int:
-        rows: Any = self.object_list
-        return int(rows.order_by()[:MOST_ROWS].count())
+        shown: Any = self.object_list
+        return int(shown.order_by()[:MOST_ROWS].count())
 
 
 class ReadOnly(AnyModelAdmin):
@@ -91,9 +95,10 @@ class OutcomeFilter(admin.SimpleListFilter):
         return [("unfinished", "Unfinished"), *((choice.value, str(choice.label)) for choice in TaskExecution.Outcome)]
 
     def queryset(self, request: HttpRequest, queryset: Rows) -> Rows:
-        tries = TaskExecutionTry._default_manager.using(queryset.db).values("task_execution")
+        tries = rows(TaskExecutionTry).values("task_execution")
         if self.value() == "unfinished":
-            return queryset.filter(outcome__isnull=True, pk__in=tries.filter(is_completed=False))
+            unfinished = tries.filter(is_completed=False, finished_at__isnull=True)
+            return queryset.filter(outcome__isnull=True, pk__in=unfinished)
         if self.value() == TaskExecution.Outcome.FAILED:
             failed = tries.filter(is_completed=True, is_success=False)
             return queryset.filter(outcome=self.value(), pk__in=failed)
@@ -178,17 +183,9 @@ class TaskExecutionAdmin(ReadOnly):
     inlines = (TryInline,)
 
     def get_queryset(self, request: HttpRequest) -> Rows:
-        columns = (
-            "task_execution",
-            "try_number",
-            "started_at",
-            "finished_at",
-            "is_completed",
-            "is_success",
-            "run_after",
-        )
-        latest = TaskExecutionTry._default_manager.only(*columns).order_by("-try_number")[:1]
-        return super().get_queryset(request).prefetch_related(Prefetch("tries", latest, to_attr="latest"))
+        latest = rows(TaskExecutionTry).defer("error_traceback").order_by("-try_number")[:1]
+        light = super().get_queryset(request).defer(*HEAVY)
+        return light.prefetch_related(Prefetch("tries", latest, to_attr="latest"))
 
     def get_search_results(self, request: HttpRequest, queryset: Rows, search_term: str) -> tuple[Rows, bool]:
         return (queryset.filter(_named(search_term.strip())) if search_term.strip() else queryset), False
@@ -211,7 +208,7 @@ class TaskExecutionAdmin(ReadOnly):
 
     @admin.display
     def next_step(self, row: TaskExecution) -> str:
-        following = TaskExecution._default_manager.filter(previous=row.pk).values_list("pk", flat=True).first()
+        following = rows(TaskExecution).filter(previous=row.pk).values_list("pk", flat=True).first()
         return _link(TaskExecution, following) if following else "-"
 
 
@@ -221,11 +218,14 @@ class TaskExecutionTryAdmin(ReadOnly):
 
     list_display = ("id", "execution", "try_number", "state", "asked_at", "started_at", "finished_at", "error_class")
     list_filter = (StateFilter, "asked_at")
-    list_select_related = ("task_execution",)
     exclude = ("error_traceback",)
     readonly_fields = ("asked_at", "created_at", "updated_at", "traceback")
     sortable = ("id", "asked_at")
     inlines = (ResultInline,)
+
+    def get_queryset(self, request: HttpRequest) -> Rows:
+        light = super().get_queryset(request).defer("error_traceback", *_of_execution(HEAVY))
+        return light.select_related("task_execution")
 
     @admin.display
     def execution(self, row: TaskExecutionTry) -> str:
@@ -245,8 +245,12 @@ class TaskExecutionResultAdmin(ReadOnly):
     """What a finished try returned, or the text of its error."""
 
     list_display = ("id", "of_try", "shown")
-    list_select_related = ("task_execution_try__task_execution",)
     readonly_fields = ("created_at", "updated_at")
+
+    def get_queryset(self, request: HttpRequest) -> Rows:
+        heavy = ("error_traceback", *_of_execution(HEAVY))
+        light = super().get_queryset(request).defer(*(f"task_execution_try__{column}" for column in heavy))
+        return light.select_related("task_execution_try__task_execution")
 
     @admin.display(description="try")
     def of_try(self, row: TaskExecutionResult) -> str:
@@ -290,12 +294,18 @@ class TaskKeyAdmin(ReadOnly):
     """Idempotency keys, and those of tasks that are unique while unfinished."""
 
     list_display = ("key", "execution", "expires_at", "created_at")
-    list_select_related = ("task_execution",)
     readonly_fields = ("created_at",)
+
+    def get_queryset(self, request: HttpRequest) -> Rows:
+        return super().get_queryset(request).defer(*_of_execution(HEAVY)).select_related("task_execution")
 
     @admin.display
     def execution(self, row: TaskKey) -> str:
         return _link(TaskExecution, row.task_execution_id, str(row.task_execution)) if row.task_execution_id else ""
+
+
+def _of_execution(columns: Iterable[str]) -> list[str]:
+    return [f"task_execution__{column}" for column in columns]
 
 
 def _named(term: str) -> Q:

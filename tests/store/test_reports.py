@@ -162,7 +162,8 @@ def test_a_missing_dispatcher_is_a_problem() -> None:
     report = health()
     assert report["status"] == "warning"
     assert report["problems"] == [
-        "no dispatcher has come for a try that was due 200s ago (>120s): run a worker, or POST tasks-beat each minute"
+        "a try that was due 200s ago has not been published (>120s): "
+        "is a worker, or POST tasks-beat each minute, at work, and Pub/Sub there?"
     ]
 
 

@@ -142,6 +142,7 @@ def test_ticks_go_when_they_are_old_and_their_execution_is_gone() -> None:
 
     assert (cleaned.executions, cleaned.ticks) == (1, 2)
     assert [tick.execution_id for tick in ScheduleTick.objects.order_by("slot")] == [kept.pk, None]
+    assert clean(Ages(failed=timedelta(), other=timedelta())).ticks == 1
 
 
 def test_the_next_step_of_a_chain_outlives_the_one_before() -> None:

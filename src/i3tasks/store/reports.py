@@ -210,8 +210,8 @@ def _failed_problem(failed: int, settings: I3TasksSettings) -> Iterator[str]:
 def _dispatcher_problem(undispatched: int) -> Iterator[str]:
     if undispatched > DISPATCHER_SECONDS:
         yield (
-            f"no dispatcher has come for a try that was due {undispatched}s ago (>{DISPATCHER_SECONDS}s): "
-            "run a worker, or POST tasks-beat each minute"
+            f"a try that was due {undispatched}s ago has not been published (>{DISPATCHER_SECONDS}s): "
+            "is a worker, or POST tasks-beat each minute, at work, and Pub/Sub there?"
         )
 
 

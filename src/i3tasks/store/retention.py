@@ -28,7 +28,7 @@ LARGEST_BATCH = 10_000
 
 @dataclass(frozen=True, slots=True)
 class Ages:
-    """How old finished work must be to go. None: it stays."""
+    """How old finished work must be to go. None: it stays. At least one of the two is given."""
 
     failed: timedelta | None
     other: timedelta | None
@@ -120,7 +120,8 @@ def _old_groups(ages: Ages, now: datetime) -> QuerySet[TaskGroup]:
 def _old_ticks(ages: Ages, now: datetime) -> QuerySet[ScheduleTick]:
     """Ticks whose execution is gone. A schedule's state says how far it has come, so none is needed for that."""
     age = ages.failed if ages.other is None else ages.other
-    return rows(ScheduleTick).filter(execution__isnull=True, slot__lt=now - age) if age else rows(ScheduleTick).none()
+    assert age is not None  # one of the two is there
+    return rows(ScheduleTick).filter(execution__isnull=True, slot__lt=now - age)
 
 
 def _old(failed: Q, other: Q, ages: Ages, now: datetime) -> Q:
