@@ -203,8 +203,6 @@ class Backlog:
             self._fail(expired, now)
         while self._backoffs and self._backoffs[0][0] <= now:
             entry = heapq.heappop(self._backoffs)[2]
-            if entry.settled:
-                continue
             if self._is_keyed(entry):
                 self._keyed.unblock(entry)
             else:

@@ -189,7 +189,11 @@ class SqliteJournal:
         self._on_failure = on_failure
         self._requests: queue.SimpleQueue[_Request | None] = queue.SimpleQueue()
         self._thread: threading.Thread | None = None
-        self._open()
+        try:
+            self._open()
+        except sqlite3.Error:
+            self._connection.close()
+            raise
 
     def _open(self) -> None:
         execute = self._connection.execute

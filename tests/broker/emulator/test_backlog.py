@@ -287,6 +287,17 @@ def test_a_message_acked_behind_an_expired_one_is_settled() -> None:
     assert sorted(desk.settled) == [1, 2]
 
 
+def test_a_key_goes_on_when_the_message_that_held_it_up_expires() -> None:
+    desk = Desk(Rules(ordered=True, retention=100.0, minimum_backoff=300.0, maximum_backoff=300.0), ["a"])
+    desk.backlog.add(Message(2, 50.0, b"", "a"))
+    desk.now = 99.0
+    desk.nack(desk.take(1)[0])
+    assert desk.ids() == []
+    desk.now = 101.0
+    desk.backlog.prune(desk.now)
+    assert desk.ids() == [2]
+
+
 def _aged(rules: Rules) -> Desk:
     """Messages 1, 2, 3, published at 0, 10 and 20."""
     desk = Desk(rules)
