@@ -26,3 +26,6 @@ DATABASES = {
         "other": {"ENGINE": "django.db.backends.sqlite3", "NAME": ":memory:"},
     }.items()
 }
+if "fault" in _given:  # where this process dies (see tests/faults/points.py)
+    INSTALLED_APPS = [*base.INSTALLED_APPS, "tests.faults.points.PointsConfig"]
+    I3TASKS_FAULT = _given["fault"]

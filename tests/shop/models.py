@@ -9,3 +9,14 @@ class Order(models.Model):
 
     def __str__(self) -> str:
         return self.name
+
+
+class Run(models.Model):
+    """A body of `ledger` that began: what the tests of faults count, beside the rows of i3tasks itself."""
+
+    name = models.CharField(max_length=100, db_index=True)
+    try_id = models.BigIntegerField()
+    process_id = models.IntegerField()
+
+    def __str__(self) -> str:
+        return f"{self.name} in process {self.process_id}"

@@ -89,6 +89,11 @@ class Children:
         self.changes: dict[str, Any] = {"pubsub": pubsub, "i3tasks": changes}
         self._all: list[Child] = []
 
+    @property
+    def all(self) -> list[Child]:
+        """Every process started so far."""
+        return list(self._all)
+
     def environment(self, **changes: Any) -> dict[str, str]:
         together = {**self.changes, "i3tasks": {**self.changes["i3tasks"], **changes}}
         environment = child_environment(

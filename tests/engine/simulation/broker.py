@@ -1,0 +1,90 @@
+"""A Pub/Sub that drops, doubles, delays, reorders and forgets, as its seed says."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import Any
+
+from i3tasks.broker.handover import Delivery
+from i3tasks.broker.publisher import Outgoing
+
+from .timeline import Timeline
+
+ACK_DEADLINE = 10.0
+SLOWEST = 3.0
+REDELIVERY = 2.0
+
+
+@dataclass(frozen=True)
+class Faults:
+    """How likely each thing is to go wrong, each time it might."""
+
+    publish_fails: float = 0.0  # Pub/Sub did not take it, and says so
+    publish_unanswered: float = 0.0  # it took it, and the client hears that it did not
+    message_lost: float = 0.0  # after it was confirmed
+    message_doubled: float = 0.0
+    ack_lost: float = 0.0
+    process_dies: float = 0.0  # at each step that a process takes
+    database_away: float = 0.0  # before a transaction
+    reply_lost: float = 0.0  # of a COMMIT
+
+
+@dataclass(eq=False)
+class Message:
+    data: bytes
+    attributes: dict[str, str]
+    published: datetime
+    is_acked: bool = False
+
+
+@dataclass(eq=False)
+class Broker:
+    """One topic and its subscription. `receivers` are the processes that listen."""
+
+    timeline: Timeline
+    faults: Faults
+    receivers: list[Any] = field(default_factory=list)
+    open: set[Message] = field(default_factory=set)
+
+    def happens(self, probability: float) -> bool:
+        return self.timeline.chance.random() < probability
+
+    def publish(self, outgoing: Outgoing, answer: Callable[[Exception | None], None]) -> None:
+        """Take a message, or not, and say so, or not."""
+        from i3tasks.broker.errors import BrokerUnavailable
+
+        if self.happens(self.faults.publish_fails):
+            return answer(BrokerUnavailable())
+        copies = 2 if self.happens(self.faults.message_doubled) else 1
+        for _ in range(0 if self.happens(self.faults.message_lost) else copies):
+            self._deliver_later(Message(outgoing.data, dict(outgoing.attributes), self.timeline.now))
+        answer(BrokerUnavailable() if self.happens(self.faults.publish_unanswered) else None)
+
+    def ack(self, message: Message) -> None:
+        if self.happens(self.faults.ack_lost):
+            self.timeline.after(ACK_DEADLINE, lambda: self._deliver(message))
+        else:
+            message.is_acked = True
+            self.open.discard(message)
+
+    def nack(self, message: Message) -> None:
+        self.timeline.after(REDELIVERY, lambda: self._deliver(message))
+
+    def abandon(self, message: Message) -> None:
+        """Its receiver died with it."""
+        self.timeline.after(ACK_DEADLINE, lambda: self._deliver(message))
+
+    def _deliver_later(self, message: Message) -> None:
+        self.open.add(message)
+        self.timeline.after(self.timeline.chance.random() ** 4 * SLOWEST, lambda: self._deliver(message))
+
+    def _deliver(self, message: Message) -> None:
+        if message.is_acked:
+            return
+        if not self.receivers:
+            self.timeline.after(REDELIVERY, lambda: self._deliver(message))
+            return
+        delivery = Delivery(message.data, message.attributes, "m", message.published, None, "default")
+        self.timeline.chance.choice(self.receivers).receive(message, delivery)

@@ -1,0 +1,18 @@
+"""A world to break: emulators, workers and web processes of their own, and what must be so at the end."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.faults.world import World
+
+
+@pytest.fixture
+def world(tmp_path: Path, settings: Any) -> Iterator[World]:
+    """On the embedded emulator, which keeps its messages in a folder."""
+    with World(settings, tmp_path / "emulator").open() as world:
+        yield world

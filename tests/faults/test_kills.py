@@ -1,0 +1,94 @@
+"""kill -9 of everything, at random instants, under load: nothing is lost, stuck or done twice."""
+
+from __future__ import annotations
+
+import random
+
+import httpx
+import pytest
+
+from i3tasks.models import TaskExecution, TaskExecutionTry
+from tests.faults.world import ROUNDS, World, kill_9, somewhere_in
+from tests.shop.ledger import die, work_in_thread, work_pushed
+from tests.shop.models import Run
+from tests.support.rigs import until
+
+pytestmark = [pytest.mark.django_db(transaction=True), pytest.mark.timeout(60 + 60 * ROUNDS)]
+
+
+def test_workers_killed_at_random_instants(world: World) -> None:
+    workers = [world.worker(), world.worker()]
+    for _ in range(3 * ROUNDS):
+        before = world.begun()
+        world.load(100)
+        world.load(20, task=work_in_thread)
+        world.until_begun(before + somewhere_in(100))
+        kill_9(workers.pop(random.randrange(2)))
+        workers.append(world.worker())
+    world.until_finished()
+    world.reckon()
+
+
+def test_the_emulator_killed_and_restarted_over_its_folder(world: World) -> None:
+    world.worker(), world.worker()
+    for _ in range(2 * ROUNDS):
+        before = world.begun()
+        world.load(100)
+        world.until_begun(before + somewhere_in(80))
+        world.restart_emulator(world.data)
+        world.load(20)
+    world.until_finished(seconds=60)
+    world.reckon()
+    assert not world.lost_tries(), "the workers lived, so nothing used up a retry"
+
+
+def test_what_the_broker_confirmed_and_then_lost_comes_back(world: World) -> None:
+    """Emptied twice: with everything waiting in it, and under load."""
+    world.load(60)
+    until(lambda: TaskExecutionTry.objects.filter(publish_count=1).count() == 60)
+    world.restart_emulator(None)
+    world.worker()
+    world.until_begun(60)
+    world.load(100)
+    world.until_begun(60 + somewhere_in(80))
+    world.restart_emulator(None)
+    world.until_finished(seconds=60)
+    world.reckon()
+    assert not world.lost_tries()
+
+
+def test_a_web_process_killed_while_it_runs_what_was_pushed(world: World) -> None:
+    site = world.site()
+    for _ in range(2 * ROUNDS):
+        before = world.begun()
+        world.load(40, 0.3, task=work_pushed)
+        world.until_begun(before + somewhere_in(20))
+        kill_9(site)
+        site = world.site()
+        until(lambda: _beaten(world), 60, lambda: world.unfinished(TaskExecution.objects.count()))
+    world.reckon()
+    assert world.lost_tries()
+
+
+def _beaten(world: World) -> bool:
+    """As Cloud Scheduler does each minute, only sooner."""
+    assert httpx.post(f"http://127.0.0.1:{world.port}/i3/tasks-beat/", timeout=10).status_code == 200
+    return world.finished() == TaskExecution.objects.count()
+
+
+def test_a_body_that_kills_its_process_stops_after_its_retries(world: World) -> None:
+    worker = world.worker()
+    world.load(30, 0.1)
+    died = die.delay("killer")
+    world.load(30, 0.1)
+    while TaskExecution.objects.get(pk=died.task_execution_id).outcome is None:
+        if worker.process.poll() is not None:
+            assert worker.ends() == 9
+            worker = world.worker()
+    world.until_finished()
+    assert Run.objects.filter(name="killer").count() == 3, "max_retries is 2"
+    killer = TaskExecution.objects.get(pk=died.task_execution_id)
+    assert killer.outcome == TaskExecution.Outcome.FAILED
+    neighbours = TaskExecution.objects.exclude(pk=killer.pk)
+    assert set(neighbours.values_list("outcome", flat=True)) == {"success"}
+    world.reckon(successes=False)
