@@ -17,8 +17,8 @@ from tests.support.history import a_try, ago, execution
 pytestmark = pytest.mark.django_db
 
 
-def health() -> dict[str, Any]:
-    return async_to_sync(reports.health)()
+def health(now: datetime | None = None) -> dict[str, Any]:
+    return async_to_sync(reports.health)(now)
 
 
 def status(row: TaskExecution) -> Any:
@@ -113,6 +113,14 @@ def test_a_try_that_waits_for_too_long_is_critical() -> None:
     assert (report["status"], report["oldest_pending_age_seconds"]) == ("critical", 10800)
     assert report["problems"] == ["oldest pending try is 10800s old (>300s)"]
     assert report["totals"]["pending"] == 1, "the other one lies outside the window"
+
+
+@pytest.mark.parametrize(("seconds", "status"), [(300, "ok"), (300.9, "ok"), (301, "critical")])
+def test_a_threshold_itself_is_still_well(seconds: float, status: str) -> None:
+    at = ago()
+    a_try("pending", at)
+
+    assert health(at + timedelta(seconds=seconds))["status"] == status
 
 
 def test_a_deferred_try_is_pending_only_from_its_time_on() -> None:
