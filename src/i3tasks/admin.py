@@ -21,6 +21,7 @@ from django.utils.html import format_html
 from django.utils.text import Truncator
 
 from . import admin_schedules as admin_schedules
+from .admin_actions import cancel_selected, retry_selected
 from .clock import SYSTEM_CLOCK
 from .conf import get_config
 from .models import TaskExecution, TaskExecutionResult, TaskExecutionTry, TaskGroup, TaskKey
@@ -181,6 +182,11 @@ class TaskExecutionAdmin(ReadOnly):
     readonly_fields = ("uuid", "created_at", "updated_at", "next_step")
     sortable = ("id", "created_at")
     inlines = (TryInline,)
+    actions = (cancel_selected, retry_selected)
+
+    def has_act_permission(self, request: HttpRequest) -> bool:
+        """Whoever may change executions may cancel and retry them, though no page edits their rows."""
+        return bool(request.user.has_perm("i3tasks.change_taskexecution"))
 
     def get_queryset(self, request: HttpRequest) -> Rows:
         latest = rows(TaskExecutionTry).defer("error_traceback").order_by("-try_number")[:1]

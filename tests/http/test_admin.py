@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 from django.contrib import admin
+from django.contrib.auth.models import Permission
 from django.db import connection
 from django.test import Client
 from django.test.utils import CaptureQueriesContext
@@ -205,3 +206,30 @@ def test_no_page_counts_a_whole_table(admin_client: Client, monkeypatch: pytest.
     counts = [query["sql"] for query in captured.captured_queries if "COUNT(" in query["sql"]]
     assert counts
     assert all("LIMIT 3" in sql for sql in counts)
+
+
+def act(client: Client, action: str, *handles: Any) -> str:
+    data = {"action": action, "_selected_action": [handle.task_execution_id for handle in handles]}
+    return client.post(listed(TaskExecution), data, follow=True).content.decode()
+
+
+def test_executions_are_cancelled_and_retried_from_the_list(admin_client: Client) -> None:
+    waiting, failed = add.using(run_after=3600).delay(1, 2), fail.delay("no")
+
+    assert "Cancelled 2" in act(admin_client, "cancel_selected", waiting, failed)
+    assert set(TaskExecution.objects.values_list("outcome", flat=True)) == {"cancelled"}
+
+    assert "1 will be tried again" in act(admin_client, "retry_selected", failed)
+    assert TaskExecution.objects.get(pk=failed.task_execution_id).outcome is None
+    assert TaskExecutionTry.objects.filter(task_execution=failed.task_execution_id, is_completed=False).count() == 1
+
+
+def test_who_may_only_look_is_offered_no_action(client: Client, django_user_model: Any) -> None:
+    user = django_user_model.objects.create_user("looker", is_staff=True)
+    user.user_permissions.add(Permission.objects.get(codename="view_taskexecution"))
+    client.force_login(user)
+    handle = add.delay(1, 2)
+
+    act(client, "cancel_selected", handle)
+
+    assert TaskExecution.objects.get().outcome is None
