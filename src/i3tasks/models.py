@@ -68,9 +68,21 @@ class TaskGroup(_Stamped):
     wait_for_all = models.BooleanField(default=False, db_default=False)  # False: the first failure fails the group
     deadline = models.DateTimeField(null=True, blank=True)
     finished_at = models.DateTimeField(null=True, blank=True)
+    previous = models.ForeignKey(
+        "TaskExecution", models.SET_NULL, null=True, blank=True, related_name="+", db_index=False
+    )  # the step of the chain before the group
+    previous_id: int | None
+    part_of = models.ForeignKey(
+        "self", models.SET_NULL, null=True, blank=True, related_name="+", db_index=False
+    )  # the group of which a member begins with this one
+    part_of_id: int | None
 
     class Meta:
-        indexes = [models.Index(fields=["status"], name="i3tasks_tas_status_bf5f17_idx")]
+        indexes = [
+            models.Index(fields=["status"], name="i3tasks_tas_status_bf5f17_idx"),
+            models.Index(fields=["previous"], name="i3tasks_tg_previous_idx", condition=Q(previous__isnull=False)),
+            models.Index(fields=["part_of"], name="i3tasks_tg_part_of_idx", condition=Q(part_of__isnull=False)),
+        ]
 
     def __str__(self) -> str:
         return f"group {self.pk} of {self.total_count} ({self.status})"
@@ -99,6 +111,14 @@ class TaskExecution(_Stamped):
         "self", models.SET_NULL, null=True, blank=True, related_name="next_steps", db_index=False
     )  # the step of the chain before this one
     previous_id: int | None
+    previous_group = models.ForeignKey(
+        TaskGroup, models.SET_NULL, null=True, blank=True, related_name="+", db_index=False
+    )  # the group whose success this followed
+    previous_group_id: int | None
+    part_of = models.ForeignKey(
+        TaskGroup, models.SET_NULL, null=True, blank=True, related_name="+", db_index=False
+    )  # the group of which a member begins with this step and ends with a later one
+    part_of_id: int | None
     queue_name = models.CharField(max_length=100, null=True, blank=True)  # null: the default queue
     priority = models.SmallIntegerField(default=0, db_default=0)
     options = models.JSONField(null=True, blank=True)  # what this call set itself, such as max_retries
@@ -108,10 +128,18 @@ class TaskExecution(_Stamped):
     outcome = models.CharField(max_length=16, null=True, blank=True, choices=Outcome.choices)
 
     class Meta:
-        indexes = [models.Index(fields=["created_at"], name="i3tasks_te_created_idx")]
+        indexes = [
+            models.Index(fields=["created_at"], name="i3tasks_te_created_idx"),
+            models.Index(fields=["part_of"], name="i3tasks_te_part_of_idx", condition=Q(part_of__isnull=False)),
+        ]
         constraints = [
             models.UniqueConstraint(
                 fields=["previous"], name="i3tasks_te_previous_uniq", condition=Q(previous__isnull=False)
+            ),
+            models.UniqueConstraint(
+                fields=["previous_group"],
+                name="i3tasks_te_after_group_uniq",
+                condition=Q(previous_group__isnull=False),
             ),
         ]
 

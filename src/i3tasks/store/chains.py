@@ -7,6 +7,7 @@ from ..exceptions import I3TasksError
 from ..models import TaskExecution, TaskExecutionResult, TaskExecutionTry
 from ..steps import Step, wants_result
 from .database import atomic, locked, rows
+from .enqueue import Origin
 from .workflows import Plan
 
 
@@ -24,7 +25,7 @@ def append_step(execution_id: int, step: Step) -> list[TaskExecutionTry]:
             return []
         plan = Plan(SYSTEM_CLOCK.now())
         result = _result(last) if wants_result(step) else None
-        plan.add([step], cause=last.pk, result=result, previous_id=last.pk)
+        plan.add([step], cause=last.pk, result=result, origin=Origin(previous_id=last.pk))
         return plan.write()
 
 

@@ -15,6 +15,18 @@ from .refs import TryRef
 
 
 @dataclass(frozen=True, slots=True)
+class Origin:
+    """What in its workflow a step came after, or is a part of. Nothing: it is the first, or a callback of failure."""
+
+    previous_id: int | None = None
+    previous_group_id: int | None = None
+    part_of_id: int | None = None
+
+
+FIRST = Origin()
+
+
+@dataclass(frozen=True, slots=True)
 class NewExecution:
     """A call, ready to be written. Arguments are JSON data."""
 
@@ -29,10 +41,10 @@ class NewExecution:
     chain: Sequence[Step] = ()
     task_group_id: int | None = None
     group_index: int | None = None
-    previous_id: int | None = None
+    origin: Origin = FIRST
 
 
-def from_step(step: Step, rest: Sequence[Step], previous_id: int | None = None) -> NewExecution:
+def from_step(step: Step, rest: Sequence[Step], origin: Origin = FIRST) -> NewExecution:
     """The call that a step describes, with `rest` to follow it. The task's own `on_success` comes first.
 
     A step names a task that may be unknown here; then its execution fails, and nothing else.
@@ -51,7 +63,7 @@ def from_step(step: Step, rest: Sequence[Step], previous_id: int | None = None) 
         chain=[*own, *rest],
         task_group_id=step.get("task_group_id"),
         group_index=step.get("group_index"),
-        previous_id=previous_id,
+        origin=origin,
     )
 
 
@@ -99,5 +111,8 @@ def _execution(call: NewExecution) -> TaskExecution:
         chain=list(call.chain) or None,
         task_group_id=call.task_group_id,
         group_index=call.group_index,
-        previous_id=call.previous_id,
+        previous_id=call.origin.previous_id,
+        previous_group_id=call.origin.previous_group_id,
+        # Of a member that is one step long, `task_group` says as much.
+        part_of_id=None if call.task_group_id == call.origin.part_of_id else call.origin.part_of_id,
     )

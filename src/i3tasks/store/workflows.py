@@ -18,7 +18,7 @@ from ..models import TaskExecution, TaskExecutionResult, TaskExecutionTry, TaskG
 from ..registry import find
 from ..steps import RESULT_JSON, Step, filled, groups_waited_for, wants_result
 from .database import rows
-from .enqueue import NewExecution, from_step, insert
+from .enqueue import FIRST, NewExecution, Origin, from_step, insert
 
 COLLECT: Step = {"module_name": "i3tasks.tasks", "func_name": "collect", "args": [RESULT_JSON], "kwargs": {}}
 """Stands in where a group has nothing of its own to call but something must follow it."""
@@ -52,17 +52,15 @@ class Plan:
     causes: list[int | None] = field(default_factory=list)
     groups: list[TaskGroup] = field(default_factory=list)
 
-    def add(
-        self, steps: Sequence[Step], *, cause: int | None, result: Any = None, previous_id: int | None = None
-    ) -> None:
+    def add(self, steps: Sequence[Step], *, cause: int | None, result: Any = None, origin: Origin = FIRST) -> None:
         """Plan the first of `steps`; the others follow it. A step that is a group brings all its members."""
         if not steps:
             return
         first, *rest = steps
         if "group" in first:
-            self._add_group(first["group"], rest, cause, result)
+            self._add_group(first["group"], rest, cause, result, origin)
         else:
-            self.calls.append(from_step(filled(first, result), rest, previous_id))
+            self.calls.append(from_step(filled(first, result), rest, origin))
             self.causes.append(cause)
 
     def write(self) -> list[TaskExecutionTry]:
@@ -70,12 +68,12 @@ class Plan:
         grace_seconds = get_config().settings.publish_grace_seconds
         return insert(self.calls, now=self.at, grace_seconds=grace_seconds) if self.calls else []
 
-    def _add_group(self, group: Step, rest: Sequence[Step], cause: int | None, result: Any) -> None:
-        row = create_group(group, rest, at=self.at)
+    def _add_group(self, group: Step, rest: Sequence[Step], cause: int | None, result: Any, origin: Origin) -> None:
+        row = create_group(group, rest, at=self.at, origin=origin)
         self.groups.append(row)
         for index, member in enumerate(group["members"]):
             first, *others = _ending_in_group(member, row.pk, index)
-            self.add([_filled_start(first, result), *others], cause=cause)
+            self.add([_filled_start(first, result), *others], cause=cause, origin=Origin(part_of_id=row.pk))
         if not group["members"]:
             self.fire(row, cause)
 
@@ -87,7 +85,7 @@ class Plan:
         steps = callback_steps(group)
         if steps:
             results = _results(group) if wants_result(steps[0]) else None
-            self.add(steps, cause=cause, result=results)
+            self.add(steps, cause=cause, result=results, origin=Origin(previous_group_id=group.pk))
 
     def fail(self, group: TaskGroup, failed_execution_id: int | None) -> None:
         """The group can't succeed any more; nor can a group that waits for what was to follow it."""
@@ -137,16 +135,17 @@ def advance(finished: Sequence[Finished]) -> Plan:
     plan = Plan(finished[0].at)
     for item in finished:
         if item.goes_on:
-            plan.add(
-                item.execution.chain or [], cause=item.execution.pk, result=item.result, previous_id=item.execution.pk
-            )
+            origin = Origin(previous_id=item.execution.pk)
+            plan.add(item.execution.chain or [], cause=item.execution.pk, result=item.result, origin=origin)
         elif not item.succeeded and item.execution.cancel_requested_at is None:
             plan.call_on_failure(item.execution)
     _count_members(finished, plan)
     return plan
 
 
-def create_group(group: Step, rest: Sequence[Step], *, at: datetime, total_count: int | None = None) -> TaskGroup:
+def create_group(
+    group: Step, rest: Sequence[Step], *, at: datetime, total_count: int | None = None, origin: Origin = FIRST
+) -> TaskGroup:
     """The row of a group of `group["members"]`, or of as many as are to come, with `rest` to follow it."""
     if rest and "group" in rest[0]:
         rest = [COLLECT, *rest]
@@ -163,6 +162,8 @@ def create_group(group: Step, rest: Sequence[Step], *, at: datetime, total_count
         deadline=at + timedelta(seconds=group["deadline_seconds"]) if "deadline_seconds" in group else None,
         on_failure=group.get("on_failure"),
         wait_for_all=group.get("wait_for_all", False),
+        previous_id=origin.previous_id,
+        part_of_id=origin.part_of_id,
     )
 
 
