@@ -1,5 +1,6 @@
 """`nox` runs the checks one by one; `.ci/run` is the whole of them. `nox -s tests-3.13` runs one session."""
 
+import os
 import shutil
 
 import nox
@@ -58,3 +59,12 @@ def docs(session: nox.Session) -> None:
     """What README and docs say: their commands, code and links."""
     session.install("-e", ".[test]")
     session.run("pytest", "tests/acceptance/test_docs.py", *session.posargs)
+
+
+@nox.session
+def soak(session: nox.Session) -> None:
+    """Ten minutes of faults under load, on both databases; memory, threads and connections stay flat. Outside CI."""
+    session.install("-e", ".[test]")
+    environment = {"I3TASKS_SOAK_SECONDS": os.environ.get("I3TASKS_SOAK_SECONDS", "600")}
+    for database in ("sqlite", "postgres"):
+        session.run("pytest", "--db", database, "-s", "tests/faults/test_soak.py", *session.posargs, env=environment)

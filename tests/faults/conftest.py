@@ -16,3 +16,11 @@ def world(tmp_path: Path, settings: Any) -> Iterator[World]:
     """On the embedded emulator, which keeps its messages in a folder."""
     with World(settings, tmp_path / "emulator").open() as world:
         yield world
+
+
+@pytest.fixture
+def quick_world(tmp_path: Path, settings: Any) -> Iterator[World]:
+    """The same with leases as short as can be, for tests without load."""
+    quick = {"lease_seconds": 1, "heartbeat_seconds": 0.3, "publish_grace_seconds": 1, "lost_after_seconds": 2}
+    with World(settings, tmp_path / "emulator").open(**quick) as world:
+        yield world

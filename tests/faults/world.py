@@ -55,8 +55,9 @@ class World:
         self.children: Children
 
     @contextmanager
-    def open(self, host_port: str | None = None) -> Iterator[World]:
-        """`host_port` names a broker that runs already; else one is started."""
+    def open(self, host_port: str | None = None, **changes: Any) -> Iterator[World]:
+        """`host_port` names a broker that runs already; else one is started. `changes` of the settings in SHORT."""
+        short = {**SHORT, **changes}
         if host_port is None:
             self.emulator.start()
         pubsub = {
@@ -67,8 +68,8 @@ class World:
         endpoint = f"http://127.0.0.1:{self.port}/i3/tasks-push/"
         self._settings.PUBSUB_CONFIG = pubsub
         queues = (PullQueue("heavy", "worker"), PushQueue("push", "push", endpoint))
-        self._settings.I3TASKS = replace(self._settings.I3TASKS, other_queues=queues, **SHORT)
-        self.children = Children(pubsub, **SHORT, task_modules=["tests.shop.ledger"])
+        self._settings.I3TASKS = replace(self._settings.I3TASKS, other_queues=queues, **short)
+        self.children = Children(pubsub, **short, task_modules=["tests.shop.ledger"])
         self.children.changes["push_endpoint"] = endpoint
         try:
             with self.children.all_ended():

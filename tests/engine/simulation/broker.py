@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any
 
+from i3tasks.broker.errors import BrokerUnavailable
 from i3tasks.broker.handover import Delivery
 from i3tasks.broker.publisher import Outgoing
 
@@ -27,6 +28,8 @@ class Faults:
     message_doubled: float = 0.0
     ack_lost: float = 0.0
     process_dies: float = 0.0  # at each step that a process takes
+    process_freezes: float = 0.0  # the same; it wakes up when its leases may be over
+    process_stops: float = 0.0  # the same; on SIGTERM, with little time to drain
     database_away: float = 0.0  # before a transaction
     reply_lost: float = 0.0  # of a COMMIT
 
@@ -53,10 +56,9 @@ class Broker:
 
     def publish(self, outgoing: Outgoing, answer: Callable[[Exception | None], None]) -> None:
         """Take a message, or not, and say so, or not."""
-        from i3tasks.broker.errors import BrokerUnavailable
-
         if self.happens(self.faults.publish_fails):
-            return answer(BrokerUnavailable())
+            answer(BrokerUnavailable())
+            return
         copies = 2 if self.happens(self.faults.message_doubled) else 1
         for _ in range(0 if self.happens(self.faults.message_lost) else copies):
             self._deliver_later(Message(outgoing.data, dict(outgoing.attributes), self.timeline.now))

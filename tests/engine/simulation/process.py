@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from asyncio import events
+from collections import Counter
 from collections.abc import AsyncIterator, Callable, Iterable
 from contextlib import asynccontextmanager
 from datetime import datetime
@@ -15,7 +17,8 @@ from i3tasks.broker.publisher import Outgoing
 from i3tasks.dispatcher import Dispatcher
 from i3tasks.engine.bodies import Raised, Returned, acall, bounded
 from i3tasks.engine.executor import Executor, Verdict
-from i3tasks.engine.running import Run, Running
+from i3tasks.engine.pool import PoolClosing
+from i3tasks.engine.running import HandedBack, Run, Running
 from i3tasks.registry import TaskSpec
 from i3tasks.store.refs import TryRef
 from i3tasks.store.writer import Writer
@@ -35,22 +38,25 @@ class SimBatches:
         self._process = process
         self._handle = handle
         self._ready: list[Any] = []
-        self._discarded: set[int] = set()
+        self._later: list[Any] = []
 
     def put(self, item: Any, *, delay: float = 0) -> bool:
         if delay > 0:
-            self._process.after(delay, lambda: self._make_ready(item))
+            self._later.append(item)
+            self._process.after(delay, lambda: self._come_due(item))
         else:
             self._make_ready(item)
         return True
 
     def discard(self, item: Any) -> None:
-        self._discarded.add(id(item))
+        self._later = [other for other in self._later if other is not item]
+
+    def _come_due(self, item: Any) -> None:
+        if any(other is item for other in self._later):
+            self.discard(item)
+            self._make_ready(item)
 
     def _make_ready(self, item: Any) -> None:
-        if id(item) in self._discarded:
-            self._discarded.discard(id(item))
-            return
         self._ready.append(item)
         if len(self._ready) == 1:
             self._process.after(self._process.timeline.chance.random() * 0.02, self._run)
@@ -101,10 +107,14 @@ class SimPublisher:
 
 
 class SimPool:
-    """Coroutines only, and room for all of them."""
+    """Coroutines only, and room for all of them until it closes."""
+
+    is_closing = False
 
     @asynccontextmanager
     async def slot(self, spec: TaskSpec | None) -> AsyncIterator[None]:
+        if self.is_closing:
+            raise PoolClosing
         yield
 
     async def run(
@@ -124,23 +134,34 @@ class Process:
         """The time in the world of the process whose code runs now."""
         return Process.current.timeline.now
 
-    def __init__(self, timeline: Timeline, broker: Broker, number: int, on_death: Callable[[], None]) -> None:
+    def __init__(
+        self,
+        timeline: Timeline,
+        broker: Broker,
+        number: int,
+        on_death: Callable[[], None],
+        handed_back: Counter[int],
+    ) -> None:
         self.timeline = timeline
         self.broker = broker
         self.number = number
         self.is_dead = False
         Process.current = self
         self._on_death = on_death
-        self._held: set[Message] = set()
+        self._handed_back = handed_back
+        self._frozen_until = 0.0
+        self._pool = SimPool()
+        self._held: dict[Message, None] = {}  # in their order; a set's would differ from run to run
         self.loop = Loop(timeline)
         self.loop.run_ready = self._alive(self.loop.run_ready)  # type: ignore[method-assign]
         self.writer = FaultyWriter(self)
         self.publisher = SimPublisher(self)
         clock = timeline.clock()
+        self._running = Running(self.writer, lease_seconds=LEASE, heartbeat_seconds=HEARTBEAT)
         self._executor = Executor(
             store=self.writer,
-            pool=SimPool(),
-            running=Running(self.writer, lease_seconds=LEASE, heartbeat_seconds=HEARTBEAT),
+            pool=self._pool,
+            running=self._running,
             follow_up=self._send,
             worker_id=f"w{number}",
             clock=clock,
@@ -154,14 +175,15 @@ class Process:
         self.timeline.after(seconds, self._alive(action))
 
     def receive(self, message: Message, delivery: Delivery) -> None:
-        self._held.add(message)
+        self._held[message] = None
         self._alive(lambda: self.loop.create_task(self._carry_out(message, delivery)))()
 
     def kill(self) -> None:
         self.is_dead = True
         self.loop.kill()
-        self.broker.receivers.remove(self)
-        for message in sorted(self._held, key=lambda message: message.published):
+        if self in self.broker.receivers:
+            self.broker.receivers.remove(self)
+        for message in self._held:
             self.broker.abandon(message)
         self._on_death()
 
@@ -169,19 +191,40 @@ class Process:
         def act() -> None:
             if self.is_dead:
                 return
-            if self.broker.happens(self.broker.faults.process_dies):
+            faults, happens = self.broker.faults, self.broker.happens
+            if self.timeline.seconds < self._frozen_until:
+                self.timeline.after(self._frozen_until - self.timeline.seconds, act, in_order=True)
+                return
+            if happens(faults.process_dies):
                 self.kill()
                 return
+            if happens(faults.process_freezes):
+                self._frozen_until = self.timeline.seconds + self.timeline.chance.uniform(0.1, 3 * LEASE)
+            if not self._pool.is_closing and happens(faults.process_stops):
+                self._stop()
             Process.current = self
             action()
 
         return act
 
+    def _stop(self) -> None:
+        """As `Worker._drain`: nothing new, what runs may end, what does not end in time is handed back."""
+        self._pool.is_closing = True
+        self.broker.receivers.remove(self)
+        self.after(self.timeline.chance.uniform(0, 2), self._hand_back)
+
+    def _hand_back(self) -> None:
+        self._handed_back.update(self._running.leases.keys())
+        events._set_running_loop(self.loop)
+        self._running.stop_all(HandedBack())
+        events._set_running_loop(None)
+        self.after(LEASE, self.kill)
+
     async def _carry_out(self, message: Message, delivery: Delivery) -> None:
         """As `Worker._carry_out`."""
         verdict = (await self._executor.execute(delivery)).verdict
         await self.loop.create_task(_a_step())  # between the follow-ups and the answer, too, the process may die
-        self._held.discard(message)
+        self._held.pop(message, None)
         if verdict is Verdict.ACK:
             self.broker.ack(message)
         else:

@@ -60,7 +60,7 @@ class Loop(asyncio.AbstractEventLoop):
     def __init__(self, timeline: Timeline) -> None:
         self._timeline = timeline
         self._ready: list[asyncio.Handle] = []
-        self._tasks: set[asyncio.Task[Any]] = set()
+        self._tasks: dict[asyncio.Task[Any], None] = {}  # in their order
         self.errors: list[dict[str, Any]] = []
         self.is_dead = False
 
@@ -77,8 +77,9 @@ class Loop(asyncio.AbstractEventLoop):
 
     def kill(self) -> None:
         self.is_dead = True
+        events._set_running_loop(None)  # it may be in the middle of a callback
         self._ready.clear()
-        for task in self._tasks:
+        for task in list(self._tasks):
             task._log_destroy_pending = False  # type: ignore[attr-defined]
             with suppress(RuntimeError):  # it was awaiting something while it was closed
                 task.get_coro().close()  # type: ignore[union-attr]
@@ -109,8 +110,8 @@ class Loop(asyncio.AbstractEventLoop):
 
     def create_task(self, coro: Any, **_: Any) -> asyncio.Task[Any]:
         task: asyncio.Task[Any] = asyncio.Task(coro, loop=self)
-        self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
+        self._tasks[task] = None
+        task.add_done_callback(lambda _: self._tasks.pop(task, None))
         return task
 
     def _timer_handle_cancelled(self, handle: Any) -> None:
