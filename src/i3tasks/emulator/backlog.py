@@ -38,6 +38,7 @@ class Backlog:
         self._entries: dict[int, Entry] = {}
         self._retained: dict[int, Message] = {}
         self._changes = Changes()
+        self._keyed_first = False
         self._set_up(rules)
 
     def _set_up(self, rules: Rules) -> None:
@@ -79,12 +80,19 @@ class Backlog:
         deliveries: list[Delivery] = []
         size = 0
         while len(deliveries) < limit and size < max_bytes and consumer.has_room():
-            entry = self._keyed.next(consumer) or self._free.next()
+            entry = self._next(consumer)
             if entry is None:
                 break
             deliveries.append(self._lease_to(entry, consumer, now + deadline))
             size += len(entry.message.payload)
         return deliveries
+
+    def _next(self, consumer: Consumer) -> Entry | None:
+        """Messages with and without an ordering key take turns."""
+        self._keyed_first = not self._keyed_first
+        if self._keyed_first:
+            return self._keyed.next(consumer) or self._free.next()
+        return self._free.next() or self._keyed.next(consumer)
 
     def _lease_to(self, entry: Entry, consumer: Consumer, deadline: float) -> Delivery:
         self._lease += 1

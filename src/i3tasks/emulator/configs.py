@@ -31,6 +31,8 @@ SUBSCRIPTION_MUTABLE = frozenset(
 )
 _TOPIC_ELSEWHERE = ("schema_settings", "ingestion_data_source_settings", "message_transforms")
 _SUBSCRIPTION_ELSEWHERE = ("bigquery_config", "cloud_storage_config", "bigtable_config", "message_transforms")
+_INPUT_ONLY = ("tags",)
+_OUTPUT_ONLY = ("analytics_hub_subscription_info", "topic_message_retention_duration")
 
 
 # -- topics
@@ -59,7 +61,7 @@ def _checked_topic(topic: wire.Message) -> wire.Message:
     _check_labels(topic.labels)
     if topic.HasField("message_retention_duration"):
         _check_retention(topic_retention(topic))
-    topic.ClearField("tags")
+    _drop(topic, _INPUT_ONLY)
     topic.state = wire.Topic.ACTIVE
     return topic
 
@@ -129,8 +131,7 @@ def _checked_subscription(subscription: wire.Message) -> wire.Message:
     if not subscription.HasField("message_retention_duration"):
         subscription.message_retention_duration.FromSeconds(int(7 * _DAY))
     _check_retention(_seconds(subscription.message_retention_duration))
-    for field in ("tags", "analytics_hub_subscription_info", "topic_message_retention_duration"):
-        subscription.ClearField(field)
+    _drop(subscription, _INPUT_ONLY + _OUTPUT_ONLY)
     subscription.state = wire.Subscription.ACTIVE
     return subscription
 
@@ -217,6 +218,13 @@ def _refuse_elsewhere(message: wire.Message, fields: Iterable[str]) -> None:
     for descriptor, _ in message.ListFields():
         if descriptor.name in fields:
             raise unimplemented(f"The emulator does not implement {descriptor.name}.")
+
+
+def _drop(message: wire.Message, fields: Iterable[str]) -> None:
+    """Clear these fields. Older releases of the client don't have all of them."""
+    for descriptor, _ in message.ListFields():
+        if descriptor.name in fields:
+            message.ClearField(descriptor.name)
 
 
 def _check_labels(labels: Mapping[str, str]) -> None:

@@ -38,12 +38,13 @@ class Stream:
         self._context = context
         self._consumer = Consumer(first.max_outstanding_messages, first.max_outstanding_bytes)
         self._deadline = _deadline(first.stream_ack_deadline_seconds)
-        self._answers = first.protocol_version > 0
+        self._answers = getattr(first, "protocol_version", 0) > 0  # older releases of the client have no such field
         self._write_lock = asyncio.Lock()
         self._writing: asyncio.Future[Any] | None = None
 
     async def run(self) -> None:
         """Serve the stream. Ends when the client closes its side; raises a Refusal when it must be aborted."""
+        self._subscription.streams += 1
         reader = asyncio.create_task(self._read())
         sender = asyncio.create_task(self._send())
         try:
@@ -52,6 +53,7 @@ class Stream:
                 if task.done():
                     task.result()
         finally:
+            self._subscription.streams -= 1
             reader.cancel()
             sender.cancel()
             await asyncio.gather(reader, sender, return_exceptions=True)
@@ -62,7 +64,7 @@ class Stream:
     async def _send(self) -> None:
         await self._write(self._response())
         while True:
-            deliveries = self._subscription.take(self._consumer, BATCH, self._deadline)
+            deliveries = self._subscription.take(self._consumer, self._subscription.share(BATCH), self._deadline)
             if not deliveries:
                 await self._subscription.changed()
                 continue
@@ -140,5 +142,5 @@ def _deadline(seconds: int) -> float:
 
 def _check_later(request: wire.Message) -> None:
     for field in ("subscription", "max_outstanding_messages", "max_outstanding_bytes", "protocol_version"):
-        if getattr(request, field):
+        if getattr(request, field, 0):
             raise invalid(f"{field} can be set on the first request of a stream only.")

@@ -43,6 +43,7 @@ class Subscription:
         self.backlog = backlog
         self.accepts = filters.parse(config.filter)
         self.active_at = clock()
+        self.streams = 0  # open ones
         self._clock = clock
         self._commit = commit
         self._waiters: list[asyncio.Future[None]] = []
@@ -79,6 +80,10 @@ class Subscription:
         if self.backlog.has_changes:  # deadlines passed, which concerns others too
             self.flush()
         return deliveries
+
+    def share(self, most: int) -> int:
+        """How many messages one stream may take at a time, so that the others get their part of a small backlog."""
+        return max(1, min(most, len(self.backlog) // max(self.streams, 1)))
 
     def ack_id(self, delivery: Delivery) -> str:
         """The id under which this delivery is answered for."""

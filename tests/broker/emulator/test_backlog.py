@@ -226,6 +226,11 @@ def test_keys_are_ignored_without_ordering() -> None:
     assert desk.ids() == [1]
 
 
+def test_messages_with_and_without_a_key_take_turns() -> None:
+    desk = Desk(Rules(ordered=True), ["a", "b", "c", "", "", ""])
+    assert desk.ids(4) == [1, 4, 2, 5]
+
+
 # -- flow control
 
 

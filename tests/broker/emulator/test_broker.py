@@ -291,6 +291,16 @@ async def test_a_message_for_a_subscription_that_goes_meanwhile_is_dropped(run: 
     assert run.journal.load().messages == []
 
 
+async def test_streams_share_a_small_backlog(run: Run) -> None:
+    await run.topic()
+    await run.subscribe()
+    await run.publish(*[b"data"] * 10)
+    assert run.subscription.share(500) == 10
+    run.subscription.streams = 3
+    assert run.subscription.share(500) == 3
+    assert run.subscription.share(2) == 2
+
+
 async def test_a_push_subscription_can_not_be_exactly_once(run: Run) -> None:
     await run.topic()
     with pytest.raises(Refusal, match="pull"):
