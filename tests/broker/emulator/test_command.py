@@ -9,6 +9,8 @@ import signal
 import socket
 import subprocess
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import grpc
@@ -21,15 +23,31 @@ from i3tasks.emulator.seed import SeedError
 SECONDS = 20
 
 
-def _run(*arguments: str, cwd: Path | None = None) -> subprocess.Popen[str]:
-    command = [sys.executable, "-m", "i3tasks.emulator", *arguments]
-    return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, cwd=cwd)
+@contextmanager
+def _running(command: list[str], cwd: Path | None = None) -> Iterator[subprocess.Popen[str]]:
+    """The process, which does not outlive the block."""
+    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
+    with subprocess.Popen(command, text=True, cwd=cwd, **pipes) as process:
+        try:
+            yield process
+        finally:
+            process.kill()
 
 
-def _failure(*arguments: str, cwd: Path | None = None) -> str:
-    """What it says when it can't start: one sentence or two, on one line, and no trace."""
-    process = _run(*arguments, cwd=cwd)
-    output, errors = process.communicate(timeout=SECONDS)
+def _emulator(*arguments: str) -> list[str]:
+    return [sys.executable, "-m", "i3tasks.emulator", *arguments]
+
+
+def _ready(process: subprocess.Popen[str]) -> str:
+    """The address in its first line."""
+    assert process.stdout is not None
+    return process.stdout.readline().split("PUBSUB_EMULATOR_HOST=")[1].split()[0]
+
+
+def _failure(*arguments: str) -> str:
+    """What it says when it can't start: one line, and no trace."""
+    with _running(_emulator(*arguments)) as process:
+        output, errors = process.communicate(timeout=SECONDS)
     assert process.returncode == 1
     assert output == ""
     assert len(errors.strip().splitlines()) == 1
@@ -48,13 +66,10 @@ def _topics(host_port: str, project: str = "demo") -> list[str]:
 
 
 def test_it_says_in_one_line_what_to_set_and_stops_on_sigterm(tmp_path: Path) -> None:
-    process = _run("--host-port", "127.0.0.1:0", cwd=tmp_path)
-    assert process.stdout is not None
-    ready = process.stdout.readline()
-    host_port = ready.split("PUBSUB_EMULATOR_HOST=")[1].split()[0]
-    assert _topics(host_port) == []
-    process.send_signal(signal.SIGTERM)
-    output, errors = process.communicate(timeout=SECONDS)
+    with _running(_emulator("--host-port", "127.0.0.1:0"), cwd=tmp_path) as process:
+        assert _topics(_ready(process)) == []
+        process.send_signal(signal.SIGTERM)
+        output, errors = process.communicate(timeout=SECONDS)
     assert (process.returncode, output, errors) == (0, "", "")
     assert {path.name for path in (tmp_path / ".i3tasks-emulator").iterdir()} == {".gitignore", "emulator.sqlite3"}
 
@@ -120,13 +135,11 @@ def test_a_disk_that_takes_no_more_ends_it_with_a_sentence(tmp_path: Path) -> No
         "resource.setrlimit(resource.RLIMIT_FSIZE, (2_000_000, 2_000_000))\n"
         f"sys.exit(main(['--host-port', '127.0.0.1:0', '--data-dir', {str(tmp_path)!r}]))"
     )
-    process = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
-    assert process.stdout is not None
-    host_port = process.stdout.readline().split("PUBSUB_EMULATOR_HOST=")[1].split()[0]
-    with grpc.insecure_channel(host_port) as channel, pytest.raises(grpc.RpcError) as refusal:
-        _fill_disk(channel)
+    with _running([sys.executable, "-c", code]) as process:
+        with grpc.insecure_channel(_ready(process)) as channel, pytest.raises(grpc.RpcError) as refusal:
+            _fill_disk(channel)
+        _, errors = process.communicate(timeout=SECONDS)
     assert refusal.value.code() is grpc.StatusCode.UNAVAILABLE
-    _, errors = process.communicate(timeout=SECONDS)
     assert process.returncode == 1
     assert "can't write its data" in errors
     assert "Traceback" not in errors
@@ -143,11 +156,10 @@ def _fill_disk(channel: grpc.Channel) -> None:
 
 
 def test_listening_beyond_loopback_is_said() -> None:
-    process = _run("--host-port", "0.0.0.0:0", "--in-memory")
-    assert process.stdout is not None
-    process.stdout.readline()
-    process.terminate()
-    _, errors = process.communicate(timeout=SECONDS)
+    with _running(_emulator("--host-port", "0.0.0.0:0", "--in-memory")) as process:
+        _ready(process)
+        process.terminate()
+        _, errors = process.communicate(timeout=SECONDS)
     assert "everybody who reaches this address" in errors
 
 
