@@ -1,7 +1,7 @@
 """Runs the tests: `python3 tests/run.py [pytest's arguments]`. Makes the environment it needs first.
 
 The whole suite runs on SQLite; then those parts that touch the database run again on PostgreSQL, which comes with the
-environment. `--db sqlite` or `--db postgres` runs one of the two only.
+environment. `--db sqlite` or `--db postgres` runs one of the two only; `-n 2 --dist loadfile` runs files side by side.
 """
 
 from __future__ import annotations
