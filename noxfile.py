@@ -18,7 +18,8 @@ def tests(session: nox.Session, django: str) -> None:
     """The suite on SQLite, then what touches the database on PostgreSQL."""
     session.install("-e", ".[test]", f"django~={django}.0")
     session.run("pytest", *session.posargs)
-    session.run("pytest", "--db", "postgres", "tests/store", "tests/engine", "tests/http", *session.posargs)
+    suites = ("tests/store", "tests/engine", "tests/http", "tests/faults")
+    session.run("pytest", "--db", "postgres", *suites, *session.posargs)
 
 
 @nox.session

@@ -18,7 +18,7 @@ pytestmark = [pytest.mark.django_db(transaction=True), pytest.mark.timeout(60 + 
 
 def test_workers_killed_at_random_instants(world: World) -> None:
     workers = [world.worker(), world.worker()]
-    for _ in range(3 * ROUNDS):
+    for _ in range(2 * ROUNDS):
         before = world.begun()
         world.load(100)
         world.load(20, task=work_in_thread)
@@ -59,7 +59,7 @@ def test_what_the_broker_confirmed_and_then_lost_comes_back(world: World) -> Non
 
 def test_a_web_process_killed_while_it_runs_what_was_pushed(world: World) -> None:
     site = world.site()
-    for _ in range(2 * ROUNDS):
+    for _ in range(ROUNDS):
         before = world.begun()
         world.load(40, 0.3, task=work_pushed)
         world.until_begun(before + somewhere_in(20))

@@ -12,9 +12,9 @@ from datetime import timedelta
 from typing import Any
 
 from django.db import connection, transaction
-from django.db.models import Count, Value
+from django.db.models import Count, F, Value
 
-from i3tasks import RESULT, chain, group, task
+from i3tasks import RESULT, RetryPolicy, chain, group, task
 from i3tasks.clock import SYSTEM_CLOCK
 from i3tasks.models import TaskExecution, TaskExecutionResult, TaskExecutionTry, TaskGroup
 from i3tasks.store.audit import audit
@@ -94,6 +94,11 @@ def _stumbling() -> None:
     stumble.delay(ledger.chance.randint(1, 3))
 
 
+def _stumbling_without_a_wait() -> None:
+    at_once = RetryPolicy(max_retries=MANY, base_seconds=0)
+    stumble.using(retry=at_once).delay(ledger.chance.randint(1, 3))
+
+
 def _failing() -> None:
     fail.using(on_failure=mourn).delay()
 
@@ -120,7 +125,7 @@ def _nested() -> None:
 
 
 WORKFLOWS: list[Callable[[], None]] = [
-    *(_one, _stumbling, _failing, _deferred, _chained, _grouped, _group_that_fails, _nested),
+    *(_one, _stumbling, _stumbling_without_a_wait, _failing, _deferred, _chained, _grouped, _group_that_fails, _nested),
 ]
 
 
@@ -202,6 +207,7 @@ class Schedule:
 
     def _check_tries(self) -> None:
         tries = list(TaskExecutionTry.objects.values_list("pk", "started_at", "is_success", "error_class"))
+        assert not TaskExecutionTry.objects.filter(started_at__lt=F("run_after")).exists(), "a try began too early"
         assert set(ledger.begun) <= {pk for pk, *_ in tries}, "something ran that was not asked for"
         for pk, started_at, is_success, error_class in tries:
             if is_success or error_class == f"{__name__}.Wanted":
