@@ -14,6 +14,7 @@ import os
 import re
 import sys
 from collections.abc import Sequence
+from itertools import pairwise
 from pathlib import Path
 
 COMMANDS = {
@@ -43,28 +44,46 @@ def main(argv: Sequence[str] | None = None) -> int:
 
         print(__version__)
         return 0
-    if name == "emulator":  # needs no Django project
-        from .emulator import main as emulator
-
-        return emulator(rest)
+    if name == "emulator":
+        return _run_emulator(rest)
     if name not in COMMANDS:
         print(f"i3tasks has no command {name!r}.\n\n{_usage()}", file=sys.stderr)
         return 2
     return _run_management_command(COMMANDS[name][0], rest)
 
 
+def _run_emulator(arguments: list[str]) -> int:
+    """Needs no Django project, unless it is to have the project's topics and subscriptions (`--seed settings`)."""
+    from .emulator import main as emulator
+
+    if ("--seed", "settings") not in pairwise(arguments):
+        return emulator(arguments)
+    if not _finds_project([]):
+        return 2
+    from .management.seeding import with_seed_file
+
+    with with_seed_file(arguments) as seeded:
+        return emulator(seeded)
+
+
 def _run_management_command(command: str, arguments: list[str]) -> int:
-    sys.path.insert(0, os.getcwd())
-    if not _has_settings(arguments):
-        print(
-            f"Which Django project? Run this in the folder of manage.py, or set {SETTINGS}, or pass --settings.",
-            file=sys.stderr,
-        )
+    if not _finds_project(arguments):
         return 2
     from django.core.management import execute_from_command_line
 
     execute_from_command_line(["i3tasks", command, *arguments])
     return 0
+
+
+def _finds_project(arguments: Sequence[str]) -> bool:
+    sys.path.insert(0, os.getcwd())
+    if _has_settings(arguments):
+        return True
+    print(
+        f"Which Django project? Run this in the folder of manage.py, or set {SETTINGS}, or pass --settings.",
+        file=sys.stderr,
+    )
+    return False
 
 
 def _has_settings(arguments: Sequence[str]) -> bool:
