@@ -10,12 +10,11 @@ from typing import Any, Generic, ParamSpec, TypeVar, cast
 
 from asgiref.sync import async_to_sync, markcoroutinefunction, sync_to_async
 
-from .. import outbox
 from ..canvas import Signature
 from ..conf import get_config
 from ..engine.executor import Report
 from ..engine.inline import run_once
-from ..engine.launch import launch, refuse_in_loop
+from ..engine.launch import launch, launch_refs, refuse_in_loop
 from ..exceptions import ArgumentError
 from ..handles import ChainHandle
 from ..models import TaskExecutionTry, TaskGroup
@@ -24,6 +23,7 @@ from ..retry import RetryPolicy
 from ..steps import Step, Steppable, wants_result
 from ..store.database import atomic, rows
 from ..store.enqueue import NewExecution
+from ..store.refs import TryRef
 from ..values import encode_arguments
 from .options import AS_THE_TASK_SAYS, CallOptions, When, instant
 from .writing import is_keyed, write, write_one
@@ -126,13 +126,19 @@ class Task(Generic[P, T]):
         """Run the task here and now, recorded like any other run, with no retry. Raises what its body raises."""
         refuse_in_loop("sync_run")
         task_try = self._write_for_one_run(args, kwargs)
-        _raise_error(async_to_sync(run_once)(task_try, outbox.send))
+        due: list[TryRef] = []
+        report = async_to_sync(run_once)(task_try, due.extend)
+        launch_refs(due)
+        _raise_error(report)
         return _reloaded(task_try.pk)
 
     async def arun(self, *args: P.args, **kwargs: P.kwargs) -> TaskExecutionTry:
         """`sync_run` for coroutines."""
         task_try = await sync_to_async(self._write_for_one_run)(args, kwargs)
-        _raise_error(await run_once(task_try, outbox.send))
+        due: list[TryRef] = []
+        report = await run_once(task_try, due.extend)
+        await sync_to_async(launch_refs)(due)
+        _raise_error(report)
         return await sync_to_async(_reloaded)(task_try.pk)
 
     # ----------------------------------------------------------------------------------------------- workflows
@@ -154,6 +160,7 @@ class Task(Generic[P, T]):
             )
         step = {"module_name": call.module_name, "func_name": call.func_name, "args": call.args, "kwargs": call.kwargs}
         extras = {"queue_name": call.queue_name, "priority": call.priority, "options": call.options}
+        extras["task_group_id"] = call.task_group_id
         return {**step, **{name: value for name, value in extras.items() if value}}
 
     def as_steps(self) -> list[Step]:
@@ -173,7 +180,7 @@ class Task(Generic[P, T]):
                 answers = [write_one(call, self.spec, self.call_options) for call in calls]
             else:
                 answers = [(task_try, True) for task_try in write(calls)]
-            launch([task_try for task_try, is_new in answers if is_new])
+        launch([task_try for task_try, is_new in answers if is_new])
         return [ChainHandle(task_try) for task_try, _ in answers]
 
     def _write_for_one_run(self, args: Sequence[Any], kwargs: Mapping[str, Any]) -> TaskExecutionTry:

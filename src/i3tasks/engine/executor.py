@@ -66,6 +66,7 @@ class Executor:
         follow_up: Callable[[Iterable[TryRef]], None],
         worker_id: str,
         clock: Clock = SYSTEM_CLOCK,
+        unregistered_for: timedelta = UNREGISTERED_FOR,
     ) -> None:
         self._store = store
         self._pool = pool
@@ -73,6 +74,7 @@ class Executor:
         self._follow_up = follow_up
         self._worker_id = worker_id
         self._clock = clock
+        self._unregistered_for = unregistered_for
 
     async def execute(self, delivery: Delivery) -> Report:
         """Deal with one message. The verdict holds once this returns: everything it rests on is committed."""
@@ -149,7 +151,7 @@ class Executor:
 
     def _unregistered(self, claimed: Claimed, error: UnknownTaskError) -> Outcome:
         emit("task_unregistered", error=str(error))
-        is_young = claimed.started_at - claimed.due_since < UNREGISTERED_FOR
+        is_young = claimed.started_at - claimed.due_since < self._unregistered_for
         return Released(PUT_OFF) if is_young else self._failure(claimed, error)
 
     def _body(self, spec: TaskSpec, run: Run) -> Callable[[], Any]:

@@ -7,10 +7,12 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
+from datetime import timedelta
 from typing import Any
 
 from asgiref.sync import sync_to_async
-from django.db import connections
+from django.db import DatabaseError, InterfaceError, connections, transaction
+from django.db.models import Q
 
 from ..broker.handover import Delivery
 from ..clock import SYSTEM_CLOCK
@@ -23,7 +25,7 @@ from ..store.database import alias, rows
 from ..store.refs import TryRef
 from ..store.writer import writer
 from .bodies import Raised, Returned, acall, bounded, call
-from .executor import Executor, Report
+from .executor import Executor, Report, Verdict
 from .running import Run, Running
 from .store import InlineStore
 
@@ -32,6 +34,27 @@ WORKER_ID = "inline"
 
 async def run_once(task_try: TaskExecutionTry, follow_up: Callable[[Any], None]) -> Report:
     """Run this try, which nobody else has heard of yet, and record how it ended."""
+    report = await _execute(task_try, follow_up)
+    if report.outcome is None:
+        raise I3TasksError(f"The try could not be run: {report.reason}.")
+    return report
+
+
+async def run_to_the_end(task_try: TaskExecutionTry) -> None:
+    """Run this try, its retries, and all that follows from them, without any delays."""
+    waiting = await sync_to_async(_unfinished)([task_try.pk])
+    while waiting:
+        current = waiting.pop(0)
+        due: list[TryRef] = []
+        report = await _execute(current, due.extend)
+        if report.outcome is not None:
+            waiting += await sync_to_async(_unfinished)([ref.try_id for ref in due], current.task_execution_id)
+        elif report.verdict is Verdict.NACK:
+            raise I3TasksError(f"The try could not be run: {report.reason}.")
+        # Else it is over: a body before it has cancelled it.
+
+
+async def _execute(task_try: TaskExecutionTry, follow_up: Callable[[Any], None]) -> Report:
     settings = get_config().settings
     heartbeat_seconds: float | None = settings.heartbeat_seconds
     if await sync_to_async(_in_transaction)():
@@ -43,21 +66,9 @@ async def run_once(task_try: TaskExecutionTry, follow_up: Callable[[Any], None])
         running=Running(writer, lease_seconds=settings.lease_seconds, heartbeat_seconds=heartbeat_seconds),
         follow_up=follow_up,
         worker_id=WORKER_ID,
+        unregistered_for=timedelta(0),
     )
-    report = await executor.execute(_delivery(task_try))
-    if report.outcome is None:
-        raise I3TasksError(f"The try could not be run: {report.reason}.")
-    return report
-
-
-async def run_to_the_end(task_try: TaskExecutionTry) -> None:
-    """Run this try, its retries without their delays, and all that follows from them."""
-    waiting = [task_try]
-    while waiting:
-        current = waiting.pop(0)
-        due: list[TryRef] = []
-        await run_once(current, due.extend)
-        waiting += await sync_to_async(_unfinished)(current.task_execution_id, [ref.try_id for ref in due])
+    return await executor.execute(_delivery(task_try))
 
 
 class InlinePool:
@@ -70,9 +81,30 @@ class InlinePool:
     async def run(
         self, spec: TaskSpec, run: Run, function: Callable[[], Any], timeout: float | None
     ) -> Returned | Raised:
+        savepoint = await sync_to_async(_savepoint)()
         if spec.is_coroutine:
-            return await bounded(run, acall(run, function), timeout)
-        return await sync_to_async(call)(function)
+            answer = await bounded(run, acall(run, function), timeout)
+        else:
+            answer = await sync_to_async(call)(function)
+        await sync_to_async(_leave)(savepoint, answer)
+        return answer
+
+
+def _savepoint() -> str | None:
+    return transaction.savepoint(using=alias()) if _in_transaction() else None
+
+
+def _leave(savepoint: str | None, answer: Returned | Raised) -> None:
+    """A body's database error must not spoil the caller's transaction, in which its failure is to be recorded."""
+    if savepoint is None:
+        return
+    if isinstance(answer, Raised) and (
+        connections[alias()].needs_rollback or isinstance(answer.error, (DatabaseError, InterfaceError))
+    ):
+        transaction.set_rollback(False, using=alias())
+        transaction.savepoint_rollback(savepoint, using=alias())
+    else:
+        transaction.savepoint_commit(savepoint, using=alias())
 
 
 def _in_transaction() -> bool:
@@ -92,9 +124,9 @@ def _delivery(task_try: TaskExecutionTry) -> Delivery:
     )
 
 
-def _unfinished(execution_id: int, try_ids: list[int]) -> list[TaskExecutionTry]:
-    """The execution's next try, whenever it is due, and these ones."""
-    tries = rows(TaskExecutionTry).filter(is_completed=False, claim_token__isnull=True)
-    tries.filter(task_execution=execution_id).update(run_after=None)
-    wanted = tries.filter(task_execution=execution_id) | tries.filter(pk__in=try_ids)
-    return list(wanted.select_related("task_execution").order_by("pk"))
+def _unfinished(try_ids: list[int], execution_id: int | None = None) -> list[TaskExecutionTry]:
+    """These tries, and the execution's next one, due whenever they may be."""
+    wanted = Q(pk__in=try_ids) | Q(task_execution=execution_id)
+    tries = rows(TaskExecutionTry).filter(wanted, is_completed=False, claim_token__isnull=True)
+    tries.update(run_after=None)
+    return list(tries.select_related("task_execution").order_by("pk"))

@@ -13,8 +13,9 @@ from ..clock import SYSTEM_CLOCK
 from ..conf import get_config
 from ..exceptions import I3TasksError
 from ..models import TaskExecutionTry
-from ..store.database import alias
+from ..store.database import alias, rows
 from ..store.enqueue import ref
+from ..store.refs import TryRef
 from .inline import run_to_the_end
 
 
@@ -26,6 +27,13 @@ def launch(tries: Sequence[TaskExecutionTry]) -> None:
             async_to_sync(run_to_the_end)(task_try)
     else:
         _send_on_commit(tries)
+
+
+def launch_refs(refs: Sequence[TryRef]) -> None:
+    """`launch` what a settlement gave."""
+    if refs:
+        tries = rows(TaskExecutionTry).filter(pk__in=[item.try_id for item in refs]).order_by("pk")
+        launch(list(tries.select_related("task_execution")))
 
 
 def refuse_in_loop(name: str) -> None:
