@@ -8,7 +8,7 @@ Everything is turned into steps (see `steps`) and written in one transaction.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any, Generic, TypeVar
@@ -127,6 +127,7 @@ class group:
         """Enqueue all members, as part of the caller's transaction."""
         started = _start(self.as_steps()).task_group
         assert started is not None
+        started.refresh_from_db()  # an empty group has succeeded
         return started
 
     async def adelay(self) -> TaskGroup:
@@ -151,7 +152,7 @@ def _start(steps: Sequence[Step]) -> ChainHandle[Any]:
         plan = Plan(SYSTEM_CLOCK.now())
         plan.add(steps, cause=None)
         tries = plan.write()
-        launch(tries)
+    launch(tries)
     if "group" in steps[0]:
         return ChainHandle(None, list(steps), plan.groups[0])
     return ChainHandle(tries[0], list(steps[1:]))
@@ -190,12 +191,13 @@ def _create(
     `callback` (a task, with `args` and `kwargs`, or a handle of `build_chain()`) runs when all have succeeded; with no
     members, at once.
     """
-    if isinstance(callback, ChainHandle):
-        if args or kwargs:
-            raise ValueError("A chain as callback has its arguments already: leave out args and kwargs.")
-        steps = callback.as_steps()
+    as_step: Callable[..., Step] | None = getattr(callback, "as_step", None)
+    if as_step is not None:
+        steps = [as_step(*(args or ()), **(kwargs or {}))]
+    elif args or kwargs:
+        raise ValueError("A chain as callback has its arguments already: leave out args and kwargs.")
     else:
-        steps = [callback.as_step(*(args or ()), **(kwargs or {}))]  # type: ignore[attr-defined]
+        steps = callback.as_steps()
     if not steps:
         raise ValueError("The callback's chain has no step. Begin it with task.build_chain().")
     if total_count < 0:
@@ -205,8 +207,10 @@ def _create(
         row = create_group({}, steps, at=plan.at, total_count=total_count)
         if total_count == 0:
             plan.fire(row, None)
-            launch(plan.write())
-            row.refresh_from_db()
+        tries = plan.write()
+    launch(tries)
+    if total_count == 0:
+        row.refresh_from_db()
     return row
 
 
@@ -222,7 +226,10 @@ def _close(self: TaskGroup) -> None:
 
 
 def _cancel(self: TaskGroup) -> None:
-    """Cancel every member that has not finished; a pending group fails."""
+    """Cancel what has not finished: members, the chains and groups that lead to them, the callback.
+
+    A pending group fails.
+    """
     launch(cancel_group(self.pk))
     self.refresh_from_db()
 

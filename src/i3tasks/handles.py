@@ -17,9 +17,10 @@ from .engine.launch import launch, refuse_in_loop
 from .exceptions import I3TasksError, TaskFailed
 from .models import TaskExecution, TaskExecutionResult, TaskExecutionTry, TaskGroup
 from .steps import Step, Steppable
-from .store.cancel import cancel, descendants, reschedule
+from .store.cancel import cancel_workflow, reschedule
 from .store.chains import append_step
 from .store.database import rows
+from .store.groups import cancel_group
 from .store.revive import revive
 from .values import decode
 
@@ -57,8 +58,9 @@ class ChainHandle(Generic[T]):
     def then(self, task: Steppable, *args: Any, **kwargs: Any) -> Self:
         """Run `task` after all that is in the chain so far has succeeded; right away if it has. Returns itself."""
         step = task.as_step(*args, **kwargs)
-        if self.task_execution_try is not None:
-            launch(append_step(self.task_execution_try.task_execution_id, step))
+        start = self.task_group or self.task_execution
+        if start is not None:
+            launch(append_step(start, step))
         self.steps.append(step)
         return self
 
@@ -67,12 +69,15 @@ class ChainHandle(Generic[T]):
         return await sync_to_async(self.then)(task, *args, **kwargs)
 
     def cancel(self) -> None:
-        """Call off what has not finished of this call and its chain.
+        """Call off what has not finished of this call and its chain, with the groups in it.
 
         What has not started never will; a running coroutine is cancelled within a heartbeat; a running sync function
         is told by `task_metadata.is_cancelled()`, or killed if its task has `isolation="process"`.
         """
-        launch(cancel(descendants(self._required_id())))
+        if self.task_group is not None:
+            launch(cancel_group(self.task_group.pk))
+        else:
+            launch(cancel_workflow(execution_ids=[self._required_id()]))
 
     async def acancel(self) -> None:
         """`cancel` for coroutines."""
@@ -117,6 +122,8 @@ class ChainHandle(Generic[T]):
         raise TimeoutError(f"{self.task_execution} has not finished within {timeout} seconds.")
 
     def _required_id(self) -> int:
+        if self.task_group is not None:
+            raise I3TasksError("This workflow begins with a group, which has no result or next try of its own.")
         if self.task_execution_id is None:
             raise I3TasksError("This handle was made by build_chain(): nothing of it has been enqueued.")
         return self.task_execution_id

@@ -95,15 +95,19 @@ def _executions() -> Iterator[tuple[str, Any]]:
 
 
 def _groups() -> Iterator[tuple[str, Any]]:
-    members = rows(TaskExecution).filter(task_group=OuterRef("pk"))
+    # Of members that a worker of django-i3tasks ran, only the tries tell.
+    succeeded = Exists(rows(TaskExecutionTry).filter(task_execution=OuterRef("pk"), is_success=True))
+    unfinished = rows(TaskExecution).filter(~succeeded, task_group=OuterRef("pk"), outcome__isnull=True)
     groups = rows(TaskGroup)
     pending, success = TaskGroup.STATUS_PENDING, TaskGroup.STATUS_SUCCESS
     yield (
         "group that waits for nobody",
-        groups.filter(status=pending, completed_count__gte=F("total_count"), failed_count=0),
+        groups.filter(status=pending, total_count__lte=F("completed_count") + F("failed_count")),
     )
     yield "group that counted more than it has", groups.filter(completed_count__gt=F("total_count"))
     yield (
         "group that succeeded with an unfinished member",
-        groups.filter(Exists(members.filter(outcome__isnull=True)), status=success, finished_at__isnull=False),
+        groups.filter(Exists(unfinished), status=success, finished_at__isnull=False),
     )
+    callback = Exists(rows(TaskExecution).filter(previous_group=OuterRef("pk")))
+    yield "group that called back without a success", groups.filter(callback).exclude(status=success)

@@ -2,40 +2,75 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Collection, Iterable
 from datetime import datetime
 
-from ..exceptions import TaskCancelled
-from ..models import TaskExecution, TaskExecutionTry
-from ..outcome import ErrorRecord, Failure
-from ..retry import GiveUp
+from django.db.models import Q
+
+from ..models import TaskExecution, TaskExecutionTry, TaskGroup
 from .database import atomic, database_time, locked, rows, with_database_time
-from .settle import Ending, apply
+from .settle import CANCELLED, Ending, apply
 
 
-def cancel(execution_ids: Sequence[int]) -> list[TaskExecutionTry]:
+def cancel(execution_ids: Collection[int]) -> list[TaskExecutionTry]:
     """Ask for these executions to end: what waits never runs; what runs is told with its next heartbeat.
 
     Finished ones are left as they are. Gives the tries of what follows a cancellation (a group's failure callback).
     """
+    return _cancel(lambda: execution_ids)
+
+
+def cancel_workflow(*, execution_ids: Collection[int] = (), group_ids: Collection[int] = ()) -> list[TaskExecutionTry]:
+    """`cancel` what is unfinished of these executions and groups, of their members, and of what followed them."""
+    return _cancel(lambda: _reached_from(execution_ids, group_ids))
+
+
+def _cancel(targets: Callable[[], Collection[int]]) -> list[TaskExecutionTry]:
+    """`targets` is asked until it names nothing new: a retry or a next step may be written while we wait for locks."""
     with atomic():
-        tries = rows(TaskExecutionTry).filter(task_execution__in=execution_ids, is_completed=False)
-        open_tries = list(locked(with_database_time(tries), wait=True))
-        unfinished = rows(TaskExecution).filter(
-            pk__in={task_try.task_execution_id for task_try in open_tries}, finished_at__isnull=True
-        )
-        executions = {row.pk: row for row in locked(unfinished, wait=True)}
-        for execution in executions.values():
-            execution.cancel_requested_at = execution.cancel_requested_at or database_time(open_tries[0])
-            execution.save(update_fields=["cancel_requested_at", "updated_at"])
-        waiting = [
-            Ending(task_try, executions[task_try.task_execution_id], _CANCELLED, database_time(task_try))
-            for task_try in open_tries
-            if task_try.claim_token is None and task_try.task_execution_id in executions
-        ]
+        waiting: list[Ending] = []
+        while endings := _request(targets()):
+            waiting += [ending for ending in endings if ending.task_try.claim_token is None]
         due = apply(waiting)
         ids = [ref.try_id for refs in due.values() for ref in refs]
         return list(rows(TaskExecutionTry).filter(pk__in=ids).select_related("task_execution"))
+
+
+def _request(execution_ids: Collection[int]) -> list[Ending]:
+    """Note the request in those executions that have none. Gives how their open tries end if nobody runs them."""
+    open_executions = rows(TaskExecution).filter(
+        pk__in=execution_ids, finished_at__isnull=True, cancel_requested_at__isnull=True
+    )
+    tries = rows(TaskExecutionTry).filter(task_execution__in=open_executions, is_completed=False)
+    open_tries = list(locked(with_database_time(tries), wait=True))
+    if not open_tries:
+        return []
+    at = database_time(open_tries[0])
+    ids = {task_try.task_execution_id for task_try in open_tries}
+    executions = {row.pk: row for row in locked(open_executions.filter(pk__in=ids), wait=True)}
+    rows(TaskExecution).filter(pk__in=executions).update(cancel_requested_at=at, updated_at=at)
+    for execution in executions.values():
+        execution.cancel_requested_at = at
+    return [
+        Ending(task_try, executions[task_try.task_execution_id], CANCELLED, at)
+        for task_try in open_tries
+        if task_try.task_execution_id in executions
+    ]
+
+
+def _reached_from(execution_ids: Iterable[int], group_ids: Iterable[int]) -> set[int]:
+    """The executions that these have led to so far, and the given ones."""
+    executions, groups = set(execution_ids), set(group_ids)
+    fresh_executions, fresh_groups = executions, groups
+    while fresh_executions or fresh_groups:
+        within = Q(task_group__in=fresh_groups) | Q(part_of__in=fresh_groups) | Q(previous_group__in=fresh_groups)
+        following = rows(TaskExecution).filter(Q(previous__in=fresh_executions) | within)
+        next_groups = rows(TaskGroup).filter(Q(previous__in=fresh_executions) | Q(part_of__in=fresh_groups))
+        fresh_executions = set(following.values_list("pk", flat=True)) - executions
+        fresh_groups = set(next_groups.values_list("pk", flat=True)) - groups
+        executions |= fresh_executions
+        groups |= fresh_groups
+    return executions
 
 
 def reschedule(execution_id: int, run_after: datetime) -> bool:
@@ -45,14 +80,3 @@ def reschedule(execution_id: int, run_after: datetime) -> bool:
             task_execution=execution_id, is_completed=False, claim_token__isnull=True
         )
         return bool(waiting.update(run_after=run_after, dispatch_at=run_after))
-
-
-def descendants(execution_id: int) -> list[int]:
-    """The execution and the steps of its chain that have been reached so far."""
-    ids = [execution_id]
-    while (following := rows(TaskExecution).filter(previous=ids[-1]).values_list("pk", flat=True).first()) is not None:
-        ids.append(following)
-    return ids
-
-
-_CANCELLED = Failure(ErrorRecord.of(TaskCancelled()), GiveUp(exhausted=False))

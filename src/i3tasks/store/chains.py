@@ -3,54 +3,99 @@
 from __future__ import annotations
 
 from ..clock import SYSTEM_CLOCK
-from ..exceptions import I3TasksError
-from ..models import TaskExecution, TaskExecutionResult, TaskExecutionTry
+from ..models import TaskExecution, TaskExecutionResult, TaskExecutionTry, TaskGroup
 from ..steps import Step, wants_result
 from .database import atomic, locked, rows
 from .enqueue import Origin
-from .workflows import Plan
+from .workflows import Plan, append_to_callback, callback_steps, filled_start, own_steps, results_of
+
+End = TaskExecution | TaskGroup
 
 
-def append_step(execution_id: int, step: Step) -> list[TaskExecutionTry]:
-    """Add `step` to the end of the chain that begins with this execution.
+def append_step(start: End, step: Step) -> list[TaskExecutionTry]:
+    """Add `step` to the end of the chain that begins with `start`.
 
-    The row's lock decides between the two cases: an execution that has not ended keeps the step for later; one that
-    has succeeded is followed by it now, and the new try is returned. After a failure the step is kept, and never runs.
+    The row's lock decides between the two cases: an execution or a group that has not ended keeps the step for later;
+    one that has succeeded is followed by it now, and the new try is returned. After a failure or a cancellation the
+    step is kept, and never runs.
     """
     with atomic():
-        last = _last_of_chain(execution_id)
-        if not _has_succeeded(last):
-            last.chain = [*(last.chain or []), step]
-            last.save(update_fields=["chain", "updated_at"])
-            return []
-        plan = Plan(SYSTEM_CLOCK.now())
-        result = _result(last) if wants_result(step) else None
-        plan.add([step], cause=last.pk, result=result, origin=Origin(previous_id=last.pk))
-        return plan.write()
+        last, before, hooks = _end_of_chain(start)
+        if _goes_on(last):
+            plan = Plan(SYSTEM_CLOCK.now())
+            plan.add([step], cause=None, result=_result(before, step), origin=_origin(last))
+            return plan.write()
+        if before is not last and len(_kept(last)) == hooks:
+            step = filled_start(step, _result(before, step))
+        _keep(last, step)
+        return []
 
 
-def _last_of_chain(execution_id: int) -> TaskExecution:
-    """The chain's execution that has no next one yet, locked."""
-    execution: TaskExecution = locked(rows(TaskExecution).filter(pk=execution_id), wait=True).get()
-    while (following := rows(TaskExecution).filter(previous=execution.pk).first()) is not None:
-        execution = locked(rows(TaskExecution).filter(pk=following.pk), wait=True).get()
-    if _has_succeeded(execution) and execution.chain:
-        raise I3TasksError(
-            "The chain has come to a group, which another step can't be added behind. Write the whole workflow at "
-            "once: chain(a.s(), group(...), b.s()).delay()."
-        )
-    return execution
+def _end_of_chain(start: End) -> tuple[End, End, int]:
+    """The last execution or group that the chain has come to, locked; the last one of the chain proper; and hooks.
+
+    The two differ while steps of a task's own `on_success` run, or when they end the chain; `hooks` are those to come.
+    """
+    last = before = _locked(start)
+    hooks = _number_of_hooks(last)
+    while (following := _follower(last)) is not None:
+        last = _locked(following)
+        if hooks:
+            hooks -= 1
+        else:
+            before = last
+        hooks += _number_of_hooks(last)
+    return last, before, hooks
 
 
-def _has_succeeded(execution: TaskExecution) -> bool:
-    """Also for rows older than the column `outcome`."""
-    if execution.outcome is not None:
-        return execution.outcome == TaskExecution.Outcome.SUCCESS
-    return rows(TaskExecutionTry).filter(task_execution=execution.pk, is_success=True).exists()
+def _locked(end: End) -> End:
+    row: End = locked(rows(type(end)).filter(pk=end.pk), wait=True).get()
+    return row
 
 
-def _result(execution: TaskExecution) -> object:
+def _number_of_hooks(end: End) -> int:
+    return len(own_steps(end)) if isinstance(end, TaskExecution) else 0
+
+
+def _follower(end: End) -> End | None:
+    if isinstance(end, TaskGroup):
+        return rows(TaskExecution).filter(previous_group=end.pk).first()
+    following = rows(TaskExecution).filter(previous=end.pk).first()
+    return following or rows(TaskGroup).filter(previous=end.pk).first()
+
+
+def _goes_on(end: End) -> bool:
+    if isinstance(end, TaskGroup):
+        return end.status == TaskGroup.STATUS_SUCCESS
+    if end.outcome is not None:
+        return end.outcome == TaskExecution.Outcome.SUCCESS and end.cancel_requested_at is None
+    # A row older than the column `outcome`, or one that is unfinished.
+    return rows(TaskExecutionTry).filter(task_execution=end.pk, is_success=True).exists()
+
+
+def _kept(end: End) -> list[Step]:
+    return callback_steps(end) if isinstance(end, TaskGroup) else end.chain or []
+
+
+def _keep(end: End, step: Step) -> None:
+    if isinstance(end, TaskGroup):
+        append_to_callback(end, step)
+    else:
+        end.chain = [*_kept(end), step]
+        end.save(update_fields=["chain", "updated_at"])
+
+
+def _origin(end: End) -> Origin:
+    return Origin(previous_group_id=end.pk) if isinstance(end, TaskGroup) else Origin(previous_id=end.pk)
+
+
+def _result(end: End, step: Step) -> object:
+    """What `step` asks for, if it does."""
+    if not wants_result(step):
+        return None
+    if isinstance(end, TaskGroup):
+        return results_of(end)
     results = rows(TaskExecutionResult).filter(
-        task_execution_try__task_execution=execution.pk, task_execution_try__is_success=True
+        task_execution_try__task_execution=end.pk, task_execution_try__is_success=True
     )
     return results.values_list("result", flat=True).first()

@@ -7,7 +7,7 @@ from django.db.models.expressions import Combinable
 
 from ..clock import SYSTEM_CLOCK
 from ..models import TaskExecution, TaskExecutionTry, TaskGroup
-from .cancel import cancel
+from .cancel import cancel_workflow
 from .database import atomic, database_time, locked, rows, with_database_time
 from .workflows import Plan
 
@@ -26,10 +26,9 @@ def close_group(group_id: int) -> list[TaskExecutionTry]:
 
 
 def cancel_group(group_id: int) -> list[TaskExecutionTry]:
-    """Cancel the members that have not finished, and the rest of the chains that lead to the group."""
+    """Cancel what is unfinished of the group: its members, the chains and groups that lead to them, its callback."""
     with atomic():
-        members = rows(TaskExecution).filter(task_group=group_id, finished_at__isnull=True)
-        tries = cancel(list(members.values_list("pk", flat=True)))
+        tries = cancel_workflow(group_ids=[group_id])
         plan = Plan(SYSTEM_CLOCK.now())
         group = locked(rows(TaskGroup).filter(pk=group_id), wait=True).get()
         plan.fail(group, _failed_member(group_id))

@@ -17,13 +17,17 @@ from django.db.models import JSONField, Value
 from django.db.models.expressions import Combinable
 
 from ..conf import get_config
+from ..exceptions import TaskCancelled
 from ..models import TaskExecution, TaskExecutionResult, TaskExecutionTry
-from ..outcome import Failure, Outcome, Released, Success
-from ..retry import RetryIn
+from ..outcome import ErrorRecord, Failure, Outcome, Released, Success
+from ..retry import GiveUp, RetryIn
 from .database import atomic, database_time, locked, rows, with_database_time
 from .enqueue import ref
 from .refs import LOCKED, STALE, Locked, Settled, Settlement, Stale, TryRef
 from .workflows import Finished, advance
+
+CANCELLED = Failure(ErrorRecord.of(TaskCancelled()), GiveUp(exhausted=False))
+"""How a try ends that was called off and did not run."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,8 +52,8 @@ def settle(
         endings: dict[int, Ending] = {}  # the same settlement twice in a batch counts once
         for item, answer in zip(settlements, answers, strict=True):
             if answer is None:
-                task_try, execution = tries[item.try_id], executions[item.execution_id]
-                endings.setdefault(item.try_id, Ending(task_try, execution, item.outcome, database_time(task_try)))
+                ending = _ending(tries[item.try_id], executions[item.execution_id], item.outcome)
+                endings.setdefault(item.try_id, ending)
         due = apply([*endings.values()])
         return [
             Settled(tuple(due.get(item.execution_id, ()))) if answer is None else answer
@@ -108,6 +112,12 @@ def _judge(
     if task_try.is_completed:
         return Settled()  # by this very settlement: COMMIT's reply was lost
     return None if item.execution_id in executions else LOCKED
+
+
+def _ending(task_try: TaskExecutionTry, execution: TaskExecution, outcome: Outcome) -> Ending:
+    if isinstance(outcome, Released) and execution.cancel_requested_at is not None:
+        outcome = CANCELLED  # nobody would ever claim it again
+    return Ending(task_try, execution, outcome, database_time(task_try))
 
 
 def _release(endings: Iterable[Ending]) -> None:

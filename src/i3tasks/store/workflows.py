@@ -5,7 +5,7 @@ Everything here runs inside the transaction that settles the try, so each follow
 
 from __future__ import annotations
 
-from collections import Counter, defaultdict
+from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
@@ -13,6 +13,7 @@ from typing import Any
 
 from django.db.models import F
 
+from ..clock import SYSTEM_CLOCK
 from ..conf import get_config
 from ..models import TaskExecution, TaskExecutionResult, TaskExecutionTry, TaskGroup
 from ..registry import find
@@ -44,13 +45,25 @@ class Finished:
 
 
 @dataclass(slots=True)
+class Tally:
+    """Members of a group that have ended: how many well, and the failed executions of the others, where known."""
+
+    succeeded: int = 0
+    failed: list[int | None] = field(default_factory=list)
+
+
+@dataclass(slots=True)
 class Plan:
-    """Executions to be written together. `causes` names, for each, the execution whose end led to it, if it was one."""
+    """Executions to be written together. `causes` names, for each, the execution whose end led to it, if it was one.
+
+    `tallies` are what groups have yet to be told.
+    """
 
     at: datetime
     calls: list[NewExecution] = field(default_factory=list)
     causes: list[int | None] = field(default_factory=list)
     groups: list[TaskGroup] = field(default_factory=list)
+    tallies: defaultdict[int, Tally] = field(default_factory=lambda: defaultdict(Tally))
 
     def add(self, steps: Sequence[Step], *, cause: int | None, result: Any = None, origin: Origin = FIRST) -> None:
         """Plan the first of `steps`; the others follow it. A step that is a group brings all its members."""
@@ -60,11 +73,12 @@ class Plan:
         if "group" in first:
             self._add_group(first["group"], rest, cause, result, origin)
         else:
-            self.calls.append(from_step(filled(first, result), rest, origin))
+            self.calls.append(from_step(filled_start(first, result), rest, origin))
             self.causes.append(cause)
 
     def write(self) -> list[TaskExecutionTry]:
-        """Insert what was planned: the tries, in the order of `causes`."""
+        """Tell the groups, and insert what was planned: the tries, in the order of `causes`."""
+        self._tell_groups()
         grace_seconds = get_config().settings.publish_grace_seconds
         return insert(self.calls, now=self.at, grace_seconds=grace_seconds) if self.calls else []
 
@@ -73,7 +87,7 @@ class Plan:
         self.groups.append(row)
         for index, member in enumerate(group["members"]):
             first, *others = _ending_in_group(member, row.pk, index)
-            self.add([_filled_start(first, result), *others], cause=cause, origin=Origin(part_of_id=row.pk))
+            self.add([filled_start(first, result), *others], cause=cause, origin=Origin(part_of_id=row.pk))
         if not group["members"]:
             self.fire(row, cause)
 
@@ -84,7 +98,7 @@ class Plan:
             return
         steps = callback_steps(group)
         if steps:
-            results = _results(group) if wants_result(steps[0]) else None
+            results = results_of(group) if wants_result(steps[0]) else None
             self.add(steps, cause=cause, result=results, origin=Origin(previous_group_id=group.pk))
 
     def fail(self, group: TaskGroup, failed_execution_id: int | None) -> None:
@@ -93,17 +107,25 @@ class Plan:
         if pending.update(status=TaskGroup.STATUS_FAILED, finished_at=self.at, updated_at=self.at):
             self._call_with_id(group.on_failure, failed_execution_id)
             for waiting in groups_waited_for(callback_steps(group)):
-                self.count(waiting, failed=1, failed_execution_id=failed_execution_id)
+                self.tallies[waiting].failed.append(failed_execution_id)
 
-    def count(
-        self, group_id: int, *, succeeded: int = 0, failed: int = 0, failed_execution_id: int | None = None
-    ) -> None:
+    def _tell_groups(self) -> None:
+        """The one made last comes first, so that nobody who holds one waits for another who waits for it.
+
+        A group that fails with another one was made before it.
+        """
+        while self.tallies:
+            latest = max(self.tallies)
+            self._count(latest, self.tallies.pop(latest))
+
+    def _count(self, group_id: int, tally: Tally) -> None:
         """Add members that have ended to their group, and decide it if they were the last it waited for."""
         pending = rows(TaskGroup).filter(pk=group_id, status=TaskGroup.STATUS_PENDING)
-        counts = {"completed_count": F("completed_count") + succeeded, "failed_count": F("failed_count") + failed}
-        if not pending.update(**counts, updated_at=self.at):
+        completed, failed = F("completed_count") + tally.succeeded, F("failed_count") + len(tally.failed)
+        if not pending.update(completed_count=completed, failed_count=failed, updated_at=self.at):
             return
         group = pending.get()
+        failed_execution_id = tally.failed[0] if tally.failed else None
         if failed_execution_id is not None and group.on_failure and ABOUT not in group.on_failure:
             group.on_failure[ABOUT] = failed_execution_id  # until all have ended, who was the first to fail
             pending.update(on_failure=group.on_failure)
@@ -136,28 +158,48 @@ def advance(finished: Sequence[Finished]) -> Plan:
     for item in finished:
         if item.goes_on:
             origin = Origin(previous_id=item.execution.pk)
-            plan.add(item.execution.chain or [], cause=item.execution.pk, result=item.result, origin=origin)
+            plan.add(_next_steps(item), cause=item.execution.pk, result=item.result, origin=origin)
         elif not item.succeeded and item.execution.cancel_requested_at is None:
             plan.call_on_failure(item.execution)
-    _count_members(finished, plan)
+    _tally_members(finished, plan)
     return plan
+
+
+def own_steps(execution: TaskExecution) -> list[Step]:
+    """The `on_success` of the execution's task: the first steps of its chain."""
+    spec = find(execution.task_path, execution.task_name)
+    own = [] if spec is None else list(spec.options.on_success)
+    return own if own == (execution.chain or [])[: len(own)] else []
+
+
+def _next_steps(item: Finished) -> list[Step]:
+    """The execution's chain; RESULT is its result also in the step behind its task's own ones."""
+    steps, own = list(item.execution.chain or []), len(own_steps(item.execution))
+    if own < len(steps):
+        steps[own] = filled_start(steps[own], item.result)
+    return steps
+
+
+def discount(revived: Iterable[TaskExecution], at: datetime) -> None:
+    """Groups that still wait have counted these as failed: no more."""
+    plan = Plan(at)
+    _tally_members([Finished(execution, at, succeeded=False) for execution in revived], plan)
+    for group_id in sorted(plan.tallies, reverse=True):
+        failed = plan.tallies[group_id].failed
+        pending = rows(TaskGroup).filter(pk=group_id, status=TaskGroup.STATUS_PENDING)
+        if pending.update(failed_count=F("failed_count") - len(failed), updated_at=at):
+            group = pending.get()
+            if group.on_failure and group.on_failure.get(ABOUT) in failed:
+                del group.on_failure[ABOUT]
+                pending.update(on_failure=group.on_failure)
 
 
 def create_group(
     group: Step, rest: Sequence[Step], *, at: datetime, total_count: int | None = None, origin: Origin = FIRST
 ) -> TaskGroup:
     """The row of a group of `group["members"]`, or of as many as are to come, with `rest` to follow it."""
-    if rest and "group" in rest[0]:
-        rest = [COLLECT, *rest]
-    callback = rest[0] if rest else {}
-    named = ("module_name", "func_name", "args", "kwargs")
     return rows(TaskGroup).create(
-        callback_task_path=callback.get("module_name", ""),
-        callback_task_name=callback.get("func_name", ""),
-        callback_task_args=callback.get("args", []),
-        callback_task_kwargs=callback.get("kwargs", {}),
-        callback_options={key: value for key, value in callback.items() if key not in named} or None,
-        callback_chain=list(rest[1:]) or None,
+        **_callback_columns(rest),
         total_count=len(group["members"]) if total_count is None else total_count,
         deadline=at + timedelta(seconds=group["deadline_seconds"]) if "deadline_seconds" in group else None,
         on_failure=group.get("on_failure"),
@@ -165,6 +207,12 @@ def create_group(
         previous_id=origin.previous_id,
         part_of_id=origin.part_of_id,
     )
+
+
+def append_to_callback(group: TaskGroup, step: Step) -> None:
+    """Have `step` follow the group, after what follows it already."""
+    columns = _callback_columns([*callback_steps(group), step])
+    rows(TaskGroup).filter(pk=group.pk).update(**columns, updated_at=SYSTEM_CLOCK.now())
 
 
 def callback_steps(group: TaskGroup) -> list[Step]:
@@ -181,44 +229,51 @@ def callback_steps(group: TaskGroup) -> list[Step]:
     return [callback, *(group.callback_chain or [])]
 
 
+def _callback_columns(steps: Sequence[Step]) -> dict[str, Any]:
+    """The inverse of `callback_steps`."""
+    if steps and "group" in steps[0]:
+        steps = [COLLECT, *steps]
+    first = steps[0] if steps else {}
+    named = ("module_name", "func_name", "args", "kwargs")
+    return {
+        "callback_task_path": first.get("module_name", ""),
+        "callback_task_name": first.get("func_name", ""),
+        "callback_task_args": first.get("args", []),
+        "callback_task_kwargs": first.get("kwargs", {}),
+        "callback_options": {key: value for key, value in first.items() if key not in named} or None,
+        "callback_chain": list(steps[1:]) or None,
+    }
+
+
 def _ending_in_group(member: Sequence[Step], group_id: int, index: int) -> list[Step]:
     """A member's steps, of which the last one counts for the group."""
     *before, last = member
-    if "group" in last:
+    if "group" in last or "task_group_id" in last:
         before, last = [*before, last], COLLECT
     return [*before, {**last, "task_group_id": group_id, "group_index": index}]
 
 
-def _filled_start(step: Step, result: Any) -> Step:
+def filled_start(step: Step, result: Any) -> Step:
+    """The step with `result` for RESULT; of a group, in those that its members begin with."""
     if "group" not in step:
         return filled(step, result)  # type: ignore[no-any-return]
-    members = [[_filled_start(first, result), *others] for first, *others in step["group"]["members"]]
+    members = [[filled_start(first, result), *others] for first, *others in step["group"]["members"]]
     return {**step, "group": {**step["group"], "members": members}}
 
 
-def _count_members(finished: Iterable[Finished], plan: Plan) -> None:
-    """Tell the groups; in one order, so that two workers can't block each other."""
-    succeeded: Counter[int] = Counter()
-    failed: defaultdict[int, list[int]] = defaultdict(list)
+def _tally_members(finished: Iterable[Finished], plan: Plan) -> None:
     for item in finished:
-        own = [] if item.execution.task_group_id is None else [item.execution.task_group_id]
-        if item.succeeded:
-            succeeded.update(own)
-        for group_id in [] if item.goes_on else groups_waited_for(item.execution.chain):
-            failed[group_id].append(item.execution.pk)
-        for group_id in [] if item.succeeded else own:
-            failed[group_id].append(item.execution.pk)
-    for group_id in sorted({*succeeded, *failed}):
-        ids = failed.get(group_id, [])
-        plan.count(
-            group_id,
-            succeeded=succeeded[group_id],
-            failed=len(ids),
-            failed_execution_id=ids[0] if ids else None,
-        )
+        group_id = item.execution.task_group_id
+        if group_id is not None and item.succeeded:
+            plan.tallies[group_id].succeeded += 1
+        never_to_end = [] if item.goes_on else groups_waited_for(item.execution.chain)
+        if group_id is not None and not item.succeeded:
+            never_to_end.append(group_id)
+        for failed in never_to_end:
+            plan.tallies[failed].failed.append(item.execution.pk)
 
 
-def _results(group: TaskGroup) -> list[Any]:
+def results_of(group: TaskGroup) -> list[Any]:
     """What the members returned, in their order."""
     results = rows(TaskExecutionResult).filter(
         task_execution_try__task_execution__task_group=group.pk, task_execution_try__is_success=True
