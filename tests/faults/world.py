@@ -106,10 +106,8 @@ class World:
 
     def restart_emulator(self, data: Path | None) -> None:
         """kill -9, and another one at the same address: over the same folder, or with nothing in memory (None)."""
-        if self.emulator.host_port:
-            address = self.emulator.host_port
-            self.emulator.kill()
-            self.emulator = EmulatorProcess(data, address).start()
+        self.emulator.kill()
+        self.emulator = EmulatorProcess(data, self.emulator.host_port).start()
 
     @property
     def data(self) -> Path | None:
