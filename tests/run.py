@@ -7,6 +7,7 @@ environment. `--db sqlite` or `--db postgres` runs one of the two only; `-n 2 --
 from __future__ import annotations
 
 import os
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -38,7 +39,13 @@ def main(arguments: list[str]) -> int:
 def pytest(python: Path, arguments: list[str]) -> int:
     """pytest's exit code. 5, which says that nothing was collected, is a failure like any other."""
     command = [str(python), "-m", "pytest", *arguments]
-    return subprocess.run(command, env=environment.clean_environ(), check=False).returncode
+    with subprocess.Popen(command, env=environment.clean_environ()) as running:
+        # Ctrl-C is what pytest cleans up on: its PostgreSQL and its emulators end with it.
+        signal.signal(signal.SIGTERM, lambda number, frame: running.send_signal(signal.SIGINT))
+        try:
+            return running.wait()
+        except KeyboardInterrupt:  # the terminal told pytest, too
+            return running.wait()
 
 
 def _is_path(argument: str) -> bool:

@@ -5,15 +5,16 @@ pytest-django reads the Django settings before any conftest is loaded, so the ch
 workers and the child processes that tests start use the same server.
 """
 
-import atexit
 import os
 import shutil
 import sys
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from functools import cache
 from pathlib import Path
 from typing import Any
+from uuid import uuid4
 
 SQLITE_OPTIONS = {
     "transaction_mode": "IMMEDIATE",
@@ -82,12 +83,23 @@ def postgres_url() -> str:
 
 
 def scratch() -> Path:
-    """A folder of this run, gone at its end. Shared with xdist's workers."""
-    if SCRATCH not in os.environ:
-        folder = tempfile.mkdtemp(prefix="i3tasks-test-")
-        atexit.register(shutil.rmtree, folder, ignore_errors=True)
-        os.environ[SCRATCH] = folder
-    return Path(os.environ[SCRATCH])
+    """The folder of this run, shared with xdist's workers and other children. Only named here: mypy, too, reads the
+    settings, and ends without cleaning up. `scratch_folder` makes it."""
+    return Path(os.environ.setdefault(SCRATCH, str(Path(tempfile.gettempdir()) / f"i3tasks-test-{uuid4().hex[:12]}")))
+
+
+@contextmanager
+def scratch_folder() -> Iterator[None]:
+    """`scratch` is there inside the block; who makes it removes it."""
+    try:
+        scratch().mkdir()
+    except FileExistsError:
+        yield
+        return
+    try:
+        yield
+    finally:
+        shutil.rmtree(scratch(), ignore_errors=True)
 
 
 def end_other_connections() -> None:
