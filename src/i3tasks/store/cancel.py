@@ -29,19 +29,24 @@ def _cancel(targets: Callable[[], Collection[int]]) -> list[TaskExecutionTry]:
     """`targets` is asked until it names nothing new: a retry or a next step may be written while we wait for locks."""
     with atomic():
         waiting: list[Ending] = []
-        while endings := _request(targets()):
+        while (endings := _request(targets())) is not None:
             waiting += [ending for ending in endings if ending.task_try.claim_token is None]
         due = apply(waiting)
         ids = [ref.try_id for refs in due.values() for ref in refs]
         return list(rows(TaskExecutionTry).filter(pk__in=ids).select_related("task_execution"))
 
 
-def _request(execution_ids: Collection[int]) -> list[Ending]:
-    """Note the request in those executions that have none. Gives how their open tries end if nobody runs them."""
+def _request(execution_ids: Collection[int]) -> list[Ending] | None:
+    """Note the request in those executions that have none. Gives how their open tries end if nobody runs them.
+
+    None: there are no such tries. That we got no lock does not say so: the holder may have written the next ones.
+    """
     open_executions = rows(TaskExecution).filter(
         pk__in=execution_ids, finished_at__isnull=True, cancel_requested_at__isnull=True
     )
     tries = rows(TaskExecutionTry).filter(task_execution__in=open_executions, is_completed=False)
+    if not tries.exists():
+        return None
     open_tries = list(locked(with_database_time(tries), wait=True))
     if not open_tries:
         return []
