@@ -186,7 +186,8 @@ class TaskExecutionAdmin(ReadOnly):
 
     def has_act_permission(self, request: HttpRequest) -> bool:
         """Whoever may change executions may cancel and retry them, though no page edits their rows."""
-        return bool(request.user.has_perm("i3tasks.change_taskexecution"))
+        user: Any = request.user
+        return bool(user.has_perm("i3tasks.change_taskexecution"))
 
     def get_queryset(self, request: HttpRequest) -> Rows:
         latest = rows(TaskExecutionTry).defer("error_traceback").order_by("-try_number")[:1]
