@@ -14,6 +14,7 @@ from i3tasks.exceptions import I3TasksError
 from i3tasks.models import TaskExecution, TaskExecutionResult, TaskExecutionTry, TaskGroup
 from i3tasks.outcome import Released, Success
 from i3tasks.store.audit import audit
+from i3tasks.store.cancel import cancel
 from i3tasks.store.groups import expire_groups
 from i3tasks.store.settle import settle
 from i3tasks.types import I3TasksSettings
@@ -101,6 +102,16 @@ class TestCancelling:
         settle([says(claimed, Success(None))])
         handle.then(note, "b")
         assert outcomes() == {"a": "success"}
+
+    def test_a_group_does_not_wait_for_the_chain_behind_it(self) -> None:
+        started = group(chain(note.s("a"), note.s("b")), note.s("c"), wait_for_all=True).otherwise(mourn).delay()
+        claimed = lease(waiting("a"))[0]
+        cancel([claimed.execution_id])
+        settle([says(claimed, Success(None))])
+        finish("c")
+        started.refresh_from_db()
+        assert (started.status, started.completed_count, started.failed_count) == ("failed", 1, 1)
+        assert called("mourn") == [[claimed.execution_id]]
 
     def test_from_the_body_of_a_member(self, inline: None) -> None:
         """A body that cancels its own group, with members that have not begun."""

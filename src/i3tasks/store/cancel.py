@@ -26,11 +26,13 @@ def cancel_workflow(*, execution_ids: Collection[int] = (), group_ids: Collectio
 
 
 def _cancel(targets: Callable[[], Collection[int]]) -> list[TaskExecutionTry]:
-    """`targets` is asked until it names nothing new: a retry or a next step may be written while we wait for locks."""
+    """`targets` is asked again until it has nothing new: next steps may be written before we have the locks."""
     with atomic():
         waiting: list[Ending] = []
-        while (endings := _request(targets())) is not None:
-            waiting += [ending for ending in endings if ending.task_try.claim_token is None]
+        known: Collection[int] = ()
+        while (endings := _request(found := targets())) is not None or found != known:
+            waiting += [ending for ending in endings or () if ending.task_try.claim_token is None]
+            known = found
         due = apply(waiting)
         ids = [ref.try_id for refs in due.values() for ref in refs]
         return list(rows(TaskExecutionTry).filter(pk__in=ids).select_related("task_execution"))
