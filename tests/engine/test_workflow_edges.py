@@ -415,3 +415,16 @@ def test_a_branch_joins_its_results_beside_one_that_fails(inline: None) -> None:
     ).delay()
     assert noted() == ["x"]
     assert TaskExecutionResult.objects.filter(result=6).exists()
+
+
+@task(priority=7, queue_name="heavy")
+def weighty(name: str) -> None: ...
+
+
+def test_a_step_goes_where_its_task_or_its_call_says() -> None:
+    steps = [weighty.s("a"), weighty.s("b"), weighty.using(priority=0, queue_name="default").s("c"), note.s("d")]
+    chain(*steps).delay()
+    for name in "abcd":
+        finish(name)
+    rows = TaskExecution.objects.order_by("pk").values_list("queue_name", "priority")
+    assert list(rows) == [("heavy", 7), ("heavy", 7), ("default", 0), ("default", 0)]

@@ -22,7 +22,7 @@ from ..registry import TaskSpec, option_problems
 from ..retry import RetryPolicy
 from ..steps import Step, Steppable, wants_result
 from ..store.database import atomic, rows
-from ..store.enqueue import NewExecution
+from ..store.enqueue import NewExecution, queue_of
 from ..store.refs import TryRef
 from ..values import encode_arguments
 from .options import AS_THE_TASK_SAYS, CallOptions, When, instant
@@ -159,9 +159,14 @@ class Task(Generic[P, T]):
                 "A workflow's step runs in its turn: run_after, until, idempotency_key and unique don't fit."
             )
         step = {"module_name": call.module_name, "func_name": call.func_name, "args": call.args, "kwargs": call.kwargs}
-        extras = {"queue_name": call.queue_name, "priority": call.priority, "options": call.options}
-        extras["task_group_id"] = call.task_group_id
-        return {**step, **{name: value for name, value in extras.items() if value}}
+        # What the task itself says is looked up when the step begins, so that a plain step has just those four keys.
+        extras = {
+            "queue_name": self.call_options.queue_name,
+            "priority": self.call_options.priority,
+            "options": call.options or None,
+            "task_group_id": call.task_group_id,
+        }
+        return {**step, **{name: value for name, value in extras.items() if value is not None}}
 
     def as_steps(self) -> list[Step]:
         """The one step that calls the task without arguments."""
@@ -208,8 +213,8 @@ class Task(Generic[P, T]):
         )
 
     def _queue_name(self) -> str | None:
-        name = self.call_options.queue_name or self.spec.options.queue_name
-        return get_config().queue(name).name if name or not self.spec.options.topic_name else None
+        name = self.call_options.queue_name or queue_of(self.spec)
+        return None if name is None else get_config().queue(name).name
 
 
 class SyncTask(Task[P, T]):

@@ -7,8 +7,9 @@ from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from typing import Any
 
+from ..conf import get_config
 from ..models import TaskExecution, TaskExecutionTry
-from ..registry import find
+from ..registry import TaskSpec, find
 from ..steps import Step
 from .database import atomic, rows
 from .refs import TryRef
@@ -57,14 +58,22 @@ def from_step(step: Step, rest: Sequence[Step], origin: Origin = FIRST) -> NewEx
         func_name=func_name,
         args=step.get("args") or [],
         kwargs=step.get("kwargs") or {},
-        queue_name=step.get("queue_name") or (spec.options.queue_name if spec else None),
-        priority=step.get("priority") or 0,
+        queue_name=step.get("queue_name") or queue_of(spec),
+        priority=step.get("priority", 0 if spec is None else spec.options.priority),
         options=step.get("options") or {},
         chain=[*own, *rest],
         task_group_id=step.get("task_group_id"),
         group_index=step.get("group_index"),
         origin=origin,
     )
+
+
+def queue_of(spec: TaskSpec | None) -> str | None:
+    """The name of the queue that the task's calls go to unless they say otherwise; None if it names a topic instead."""
+    own = None if spec is None else spec.options.queue_name
+    if own is None and spec is not None and spec.options.topic_name:
+        return None
+    return own or get_config().queue(None).name
 
 
 def insert(calls: Sequence[NewExecution], *, now: datetime, grace_seconds: float) -> list[TaskExecutionTry]:
