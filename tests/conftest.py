@@ -7,6 +7,8 @@ from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
 import pytest
+from hypothesis import HealthCheck
+from hypothesis import settings as hypothesis_settings
 from pytest_django.plugin import DjangoDbBlocker
 
 from tests.support import databases
@@ -14,6 +16,16 @@ from tests.support import databases
 if TYPE_CHECKING:
     from tests.support.google_emulator import GoogleEmulator
     from tests.support.rigs import NotingPublisher
+
+
+# Slowness says something about the machine only. CI looks at the same examples each time; elsewhere the search goes on.
+hypothesis_settings.register_profile(
+    "i3tasks",
+    deadline=None,
+    derandomize=bool(os.environ.get("CI")),
+    suppress_health_check=[HealthCheck.too_slow, HealthCheck.filter_too_much],
+)
+hypothesis_settings.load_profile("i3tasks")
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:

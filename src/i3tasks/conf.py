@@ -14,6 +14,7 @@ from django.core.exceptions import ImproperlyConfigured
 from django.core.signals import setting_changed
 
 from .exceptions import UnknownQueueError
+from .outcome import ErrorLimits
 from .types import I3TasksSettings, PullQueue, PushQueue
 
 EMULATOR_HOST_VARIABLE = "PUBSUB_EMULATOR_HOST"
@@ -56,6 +57,11 @@ class Config:
     settings: I3TasksSettings
     pubsub: PubSubConfig
     queues: Mapping[str, QueueNames]
+
+    @property
+    def error_limits(self) -> ErrorLimits:
+        """How much of an error is kept."""
+        return ErrorLimits(self.settings.error_message_characters, self.settings.error_traceback_characters)
 
     def queue(self, name: str | None) -> QueueNames:
         """The queue called `name`; None or "" is the default one. Raises UnknownQueueError."""

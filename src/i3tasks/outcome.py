@@ -12,8 +12,16 @@ from .exceptions import MaxRetriesExceededError
 from .retry import GiveUp, RetryIn, RetryPolicy, decide
 from .values import clean_text
 
-MESSAGE_LIMIT = 10_000  # characters
-TRACEBACK_LIMIT = 20_000
+
+@dataclass(frozen=True, slots=True)
+class ErrorLimits:
+    """How many characters of an error a row keeps; what is longer loses its middle."""
+
+    message: int = 10_000
+    traceback: int = 20_000
+
+
+DEFAULT_LIMITS = ErrorLimits()
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,13 +33,13 @@ class ErrorRecord:
     traceback: str
 
     @classmethod
-    def of(cls, error: BaseException) -> ErrorRecord:
+    def of(cls, error: BaseException, limits: ErrorLimits = DEFAULT_LIMITS) -> ErrorRecord:
         """Describe `error`; also when its own `str()` fails."""
         kind = type(error)
         return cls(
             error_class=clean_text(f"{kind.__module__}.{kind.__qualname__}".removeprefix("builtins."), 255),
-            message=clean_text(_text_of(error), MESSAGE_LIMIT),
-            traceback=clean_text(_traceback_of(error), TRACEBACK_LIMIT),
+            message=clean_text(_text_of(error), limits.message),
+            traceback=clean_text(_traceback_of(error), limits.traceback),
         )
 
 
@@ -50,20 +58,27 @@ class Failure:
     then: RetryIn | GiveUp
 
     @classmethod
-    def of(cls, error: BaseException, policy: RetryPolicy, try_number: int, clock: Clock) -> Failure:
+    def of(
+        cls,
+        error: BaseException,
+        policy: RetryPolicy,
+        try_number: int,
+        clock: Clock,
+        limits: ErrorLimits = DEFAULT_LIMITS,
+    ) -> Failure:
         """Decide what follows `error`, and describe it.
 
         The record of a last try keeps the class and message of its own error; its traceback ends with the
         MaxRetriesExceededError that the error led to.
         """
         then = decide(policy, try_number, error, clock)
-        record = ErrorRecord.of(error)
+        record = ErrorRecord.of(error, limits)
         if isinstance(then, GiveUp) and then.exhausted:
             exceeded = MaxRetriesExceededError(
                 f"The task failed {try_number} times; max_retries is {policy.max_retries}."
             )
             exceeded.__cause__ = error
-            record = replace(record, traceback=ErrorRecord.of(exceeded).traceback)
+            record = replace(record, traceback=ErrorRecord.of(exceeded, limits).traceback)
         return cls(record, then)
 
 

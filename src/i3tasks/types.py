@@ -46,6 +46,8 @@ _RANGES: dict[str, tuple[float, float]] = {
     "lease_seconds": (1, 86_400),
     "heartbeat_seconds": (0.1, 86_400),
     "publish_grace_seconds": (1, 86_400),
+    "error_message_characters": (100, 10_000_000),
+    "error_traceback_characters": (100, 10_000_000),
     "lost_after_seconds": (1, 86_400),
     "health_window_minutes": (1, 10_000_000),
     "health_stuck_minutes": (1, 10_000_000),
@@ -227,6 +229,11 @@ class I3TasksSettings(_Settings):
     """A publish that was not confirmed for so long is made again."""
     lost_after_seconds: float = 3600
     """A confirmed message that nobody claimed for so long is published again; doubled each time, at most a day."""
+
+    error_message_characters: int = 10_000
+    """How much of an error's text a try keeps; what is longer loses its middle."""
+    error_traceback_characters: int = 20_000
+    """The same for its traceback."""
 
     allow_unverified: bool = False
     """True: take push and beat requests that nobody verified. Only behind a network that nobody else can reach."""

@@ -169,3 +169,15 @@ def test_a_hundred_callers_at_once_get_one_execution() -> None:
     assert len(uuids) == 100
     assert len(set(uuids)) == 1
     assert TaskExecution.objects.count() == 1
+
+
+@pytest.mark.django_db
+@override_settings(
+    I3TASKS=I3TasksSettings(force_sync=True, error_message_characters=100, error_traceback_characters=200)
+)
+def test_an_error_is_kept_up_to_the_limits_of_the_settings() -> None:
+    fail.using(max_retries=0).delay("x" * 5000)
+    task_try = TaskExecutionTry.objects.select_related("result").get()
+    assert len(task_try.result.result) == 100
+    assert task_try.error_traceback is not None
+    assert len(task_try.error_traceback) == 200

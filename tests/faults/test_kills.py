@@ -9,7 +9,7 @@ import pytest
 
 from i3tasks.models import TaskExecution, TaskExecutionTry
 from tests.faults.world import ROUNDS, World, kill_9, somewhere_in
-from tests.shop.ledger import die, work_in_thread, work_pushed
+from tests.shop.ledger import die, work, work_in_thread, work_pushed
 from tests.shop.models import Run
 from tests.support.rigs import until
 
@@ -74,6 +74,19 @@ def _beaten(world: World) -> bool:
     """As Cloud Scheduler does each minute, only sooner."""
     assert httpx.post(f"http://127.0.0.1:{world.port}/i3/tasks-beat/", timeout=10).status_code == 200
     return world.finished() == TaskExecution.objects.count()
+
+
+def test_what_runs_beside_a_killer_is_kept_apart_from_it(world: World) -> None:
+    """Without that, all that a killer took with it runs beside it again, and is as often lost as it is."""
+    worker = world.worker()
+    killer = die.delay("killer")
+    work.using(max_retries=2).delay_many([(f"neighbour {number}", 0.5) for number in range(20)])
+    while world.finished() < TaskExecution.objects.count():
+        if worker.process.poll() is not None:
+            worker = world.worker()
+    neighbours = TaskExecution.objects.exclude(pk=killer.task_execution_id)
+    assert set(neighbours.values_list("outcome", flat=True)) == {"success"}
+    assert Run.objects.filter(name="killer").count() == 3
 
 
 def test_a_body_that_kills_its_process_stops_after_its_retries(world: World) -> None:

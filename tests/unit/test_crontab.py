@@ -5,7 +5,7 @@ from datetime import UTC, datetime, timedelta
 from zoneinfo import ZoneInfo
 
 import pytest
-from hypothesis import HealthCheck, assume, given, settings
+from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 from i3tasks.crontab import LATE, MOST_AT_ONCE, Crontab, due, validate, zone_named
@@ -80,7 +80,7 @@ def stepped(fits: Matcher, every_hour: bool, zone: ZoneInfo, after: datetime, un
 
 
 @pytest.mark.parametrize("zone_name", CHANGES)
-@settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@settings(max_examples=40)
 @given(expression=expressions(), data=st.data())
 def test_slots_are_those_of_minute_by_minute(
     zone_name: str, expression: tuple[str, Matcher, bool], data: st.DataObject

@@ -4,7 +4,7 @@ from dataclasses import replace
 
 from i3tasks.clock import SYSTEM_CLOCK
 from i3tasks.exceptions import MaxRetriesExceededError, PermanentError
-from i3tasks.outcome import MESSAGE_LIMIT, TRACEBACK_LIMIT, ErrorRecord, Failure
+from i3tasks.outcome import DEFAULT_LIMITS, ErrorRecord, Failure
 from i3tasks.retry import GiveUp, RetryIn, RetryPolicy
 
 CLOCK = replace(SYSTEM_CLOCK, random=lambda: 0.5)
@@ -65,7 +65,7 @@ def test_an_error_whose_str_raises_is_recorded_all_the_same() -> None:
 
 def test_text_that_no_database_takes_is_cleaned_and_long_text_cut() -> None:
     record = ErrorRecord.of(raised(ValueError("\x00\ud800" + "x" * 50_000)))
-    for text, limit in ((record.message, MESSAGE_LIMIT), (record.traceback, TRACEBACK_LIMIT)):
+    for text, limit in ((record.message, DEFAULT_LIMITS.message), (record.traceback, DEFAULT_LIMITS.traceback)):
         assert "\x00" not in text
         text.encode()
         assert len(text) <= limit

@@ -16,6 +16,7 @@ from django.db import DatabaseError
 
 from ..broker.handover import Delivery
 from ..clock import SYSTEM_CLOCK, Clock
+from ..conf import get_config
 from ..envelope import ENCODING, Envelope
 from ..exceptions import EnvelopeError, PermanentError, StoreUnavailable, UnknownTaskError
 from ..outcome import Failure, Outcome, Released, Success
@@ -34,6 +35,8 @@ UNKNOWN_FOR = timedelta(minutes=10)
 UNREGISTERED_FOR = timedelta(hours=1)
 """A deploy may be under way: how long a task that nobody has registered is put off."""
 PUT_OFF = timedelta(minutes=1)
+SUSPECT_DELAY = timedelta(seconds=2)
+"""At most: how long a suspect is put off while another one runs. Spread evenly, so that they come one by one."""
 
 
 class Verdict(Enum):
@@ -75,6 +78,7 @@ class Executor:
         self._worker_id = worker_id
         self._clock = clock
         self._unregistered_for = unregistered_for
+        self._runs_suspect = False
 
     async def execute(self, delivery: Delivery) -> Report:
         """Deal with one message. The verdict holds once this returns: everything it rests on is committed."""
@@ -98,7 +102,7 @@ class Executor:
         if isinstance(claimed, Refusal):
             return self._refused(envelope, claimed, publish_time)
         with self._running.hold(claimed) as run:
-            outcome, raised = await self._run(run)
+            outcome, raised = await (self._run_apart(run) if claimed.is_suspect else self._run(run))
             try:
                 settled = await self._settle(claimed, outcome)
             except DatabaseError as error:
@@ -132,6 +136,16 @@ class Executor:
         emit("try_unknown", execution_id=envelope.task_execution_id, published=publish_time.isoformat())
         return Report(Verdict.ACK, refusal.value, envelope)
 
+    async def _run_apart(self, run: Run) -> tuple[Outcome, BaseException | None]:
+        """Run a body that may be what kills workers: no two of them at a time, or they would die for one another."""
+        if self._runs_suspect:
+            return Released(SUSPECT_DELAY * self._clock.random()), None
+        self._runs_suspect = True
+        try:
+            return await self._run(run)
+        finally:
+            self._runs_suspect = False
+
     async def _run(self, run: Run) -> tuple[Outcome, BaseException | None]:
         """Run the body. Beside the outcome, the error itself, for an inline caller to raise."""
         claimed = run.claimed
@@ -163,7 +177,7 @@ class Executor:
 
     def _failure(self, claimed: Claimed, error: BaseException) -> Failure:
         policy = policy_of(claimed.module_name, claimed.func_name, claimed.overrides)
-        return Failure.of(error, policy, claimed.try_number, self._clock)
+        return Failure.of(error, policy, claimed.try_number, self._clock, get_config().error_limits)
 
     def _refused_result(self, claimed: Claimed, error: DatabaseError) -> tuple[Failure, BaseException]:
         """The database won't have what the body returned. That is the task's failure, and repeating it won't help."""

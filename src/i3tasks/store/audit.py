@@ -13,6 +13,7 @@ from django.db.models.functions import Now
 
 from ..models import TaskExecution, TaskExecutionResult, TaskExecutionTry, TaskGroup
 from .database import rows
+from .groups import stalled_groups
 
 EXAMPLES = 5
 
@@ -37,7 +38,7 @@ def audit(*, overdue: timedelta = timedelta(minutes=5), now: Combinable | None =
     late = (now or Now()) - overdue
     return [
         Finding(rule, count, tuple(broken.values_list("pk", flat=True)[:EXAMPLES]))
-        for rule, broken in (*_tries(late), *_executions(), *_groups())
+        for rule, broken in (*_tries(late), *_executions(), *_groups(late))
         if (count := broken.count())
     ]
 
@@ -94,7 +95,7 @@ def _executions() -> Iterator[tuple[str, Any]]:
     )
 
 
-def _groups() -> Iterator[tuple[str, Any]]:
+def _groups(late: Any) -> Iterator[tuple[str, Any]]:
     # Of members that a worker of django-i3tasks ran, only the tries tell.
     succeeded = Exists(rows(TaskExecutionTry).filter(task_execution=OuterRef("pk"), is_success=True))
     unfinished = rows(TaskExecution).filter(~succeeded, task_group=OuterRef("pk"), outcome__isnull=True)
@@ -111,3 +112,4 @@ def _groups() -> Iterator[tuple[str, Any]]:
     )
     callback = Exists(rows(TaskExecution).filter(previous_group=OuterRef("pk")))
     yield "group that called back without a success", groups.filter(callback).exclude(status=success)
+    yield "group that waits though no member is under way", stalled_groups(late)

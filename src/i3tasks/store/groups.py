@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from django.db.models import F
+from datetime import datetime
+
+from django.db.models import Exists, F, OuterRef
 from django.db.models.expressions import Combinable
 
 from ..clock import SYSTEM_CLOCK
 from ..models import TaskExecution, TaskExecutionTry, TaskGroup
 from .cancel import cancel_workflow
-from .database import atomic, database_time, locked, rows, with_database_time
+from .database import Rows, atomic, database_time, locked, rows, with_database_time
 from .workflows import Plan
 
 
@@ -48,6 +50,20 @@ def expire_groups(limit: int, *, now: Combinable | None = None) -> list[TaskExec
         for group in groups:
             plan.fail(group, _failed_member(group.pk))
         return plan.write()
+
+
+def stalled_groups(before: datetime | Combinable) -> Rows:
+    """Groups that wait though none of their members is under way, and were heard of last before that instant.
+
+    Their `total_count` is wrong, or whoever was to enqueue the other members did not.
+    """
+    here = OuterRef("pk")
+    # Of members that a worker of django-i3tasks ran, only the tries tell.
+    succeeded = Exists(rows(TaskExecutionTry).filter(task_execution=here, is_success=True))
+    under_way = Exists(rows(TaskExecution).filter(~succeeded, task_group=here, outcome__isnull=True))
+    # A group of these was written with all its members, and can't be short of any.
+    is_whole = Exists(rows(TaskExecution).filter(part_of=here)) | Exists(rows(TaskGroup).filter(part_of=here))
+    return rows(TaskGroup).filter(~under_way, ~is_whole, status=TaskGroup.STATUS_PENDING, updated_at__lt=before)
 
 
 def _failed_member(group_id: int) -> int | None:

@@ -70,6 +70,7 @@ class Claimed:
     overrides: dict[str, Any]
     queue_name: str | None
     due_since: datetime  # its `run_after`, or when it was asked for
+    is_suspect: bool  # the tries just before it were lost with their workers: it may be what kills them
     started_at: datetime
 
 

@@ -21,6 +21,7 @@ from ..models import ScheduleState, TaskExecution, TaskExecutionTry
 from ..types import I3TasksSettings
 from ..values import decode
 from .database import Rows, rows
+from .groups import stalled_groups
 
 NOBODY_COMES_AFTER = timedelta(days=31)
 """Pub/Sub keeps no message longer, so an unfinished row of django-i3tasks that is older will never be run."""
@@ -47,12 +48,14 @@ async def health(now: datetime | None = None) -> dict[str, Any]:
     waited = _age(await _pending_since(now), now)
     undispatched = _age(await _due_since(), now)
     broken = [key async for key in _broken_schedules(now)]
+    stalled = await stalled_groups(now - longest_run).acount()
 
     critical = [*_stuck_problem(stuck, settings), *_pending_problem(waited, settings)]
     warnings = [
         *_failed_problem(totals[FAILED], settings),
         *_dispatcher_problem(undispatched),
         *(f"schedule {key!r} can't be run: see its last error" for key in broken),
+        *_stalled_problem(stalled),
     ]
     return {
         "status": CRITICAL if critical else WARNING if warnings else OK,
@@ -213,6 +216,11 @@ def _dispatcher_problem(undispatched: int) -> Iterator[str]:
             f"a try that was due {undispatched}s ago has not been published (>{DISPATCHER_SECONDS}s): "
             "is a worker, or POST tasks-beat each minute, at work, and Pub/Sub there?"
         )
+
+
+def _stalled_problem(stalled: int) -> Iterator[str]:
+    if stalled > 0:
+        yield f"{stalled} groups wait for members that nobody has enqueued: close() or cancel() them"
 
 
 def _status(latest_first: Sequence[TaskExecutionTry]) -> str:
