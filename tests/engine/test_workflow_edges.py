@@ -5,6 +5,7 @@ from datetime import timedelta
 from typing import Any
 
 import pytest
+from asgiref.sync import sync_to_async
 from django.db import IntegrityError, transaction
 from django.test import override_settings
 from django.utils import timezone
@@ -13,6 +14,7 @@ from i3tasks import RESULT, chain, group, task
 from i3tasks.exceptions import I3TasksError
 from i3tasks.models import TaskExecution, TaskExecutionResult, TaskExecutionTry, TaskGroup
 from i3tasks.outcome import Released, Success
+from i3tasks.store import reports
 from i3tasks.store.audit import audit
 from i3tasks.store.cancel import cancel
 from i3tasks.store.groups import expire_groups
@@ -428,3 +430,25 @@ def test_a_step_goes_where_its_task_or_its_call_says() -> None:
         finish(name)
     rows = TaskExecution.objects.order_by("pk").values_list("queue_name", "priority")
     assert list(rows) == [("heavy", 7), ("heavy", 7), ("default", 0), ("default", 0)]
+
+
+@pytest.mark.django_db(transaction=True)
+async def test_a_group_with_a_wrong_total_is_seen_by_audit_and_health_until_it_is_closed() -> None:
+    made = await TaskGroup.acreate(callback=note, total_count=2, args=["all"])
+    await note.adelay("a", __i3group__=made)
+    whole = await group(chain(note.s("b"), note.s("c"))).adelay()
+    await TaskGroup.objects.aupdate(updated_at=timezone.now() - timedelta(hours=1))
+    assert await seen() == (0, 0)
+    await sync_to_async(finish)("a")
+    await TaskGroup.objects.aupdate(updated_at=timezone.now() - timedelta(hours=1))
+    assert await seen() == (1, 1)
+    await made.aclose()
+    assert await seen() == (0, 0)
+    assert (await TaskGroup.objects.aget(pk=whole.pk)).status == "pending"
+
+
+async def seen() -> tuple[int, int]:
+    """By the audit and by the health endpoint."""
+    found = [finding for finding in await sync_to_async(audit)() if "no member is under way" in finding.rule]
+    problems = (await reports.health())["problems"]
+    return sum(finding.count for finding in found), sum("wait for members" in problem for problem in problems)
