@@ -433,7 +433,7 @@ def test_a_step_goes_where_its_task_or_its_call_says() -> None:
 
 
 @pytest.mark.django_db(transaction=True)
-async def test_a_group_with_a_wrong_total_is_seen_by_audit_and_health_until_it_is_closed() -> None:
+async def test_a_group_with_a_wrong_total_is_seen_by_audit_and_health_until_it_is_closed(sent: Any) -> None:
     made = await TaskGroup.acreate(callback=note, total_count=2, args=["all"])
     await note.adelay("a", __i3group__=made)
     whole = await group(chain(note.s("b"), note.s("c"))).adelay()
