@@ -41,9 +41,9 @@ def test_e001_a_setting_that_cannot_be_read() -> None:
 
 @override_settings(I3TASKS=I3TasksSettings(other_queues=(PullQueue("push", "x"),)))
 def test_e002_a_task_whose_queue_is_missing() -> None:
-    [found] = checks.check_settings()
+    # Other tests of the same run define tasks for that queue, too.
+    [found] = [item for item in checks.check_settings() if "tests.shop.tasks.crunch" in item.msg]
     assert (found.id, found.level) == ("i3tasks.E002", 40)
-    assert "tests.shop.tasks.crunch" in found.msg
     assert "'heavy'" in found.msg
     assert found.hint == "Add it to other_queues. There are: default, push."
 
