@@ -11,7 +11,7 @@ from datetime import timedelta
 from typing import Any
 
 from asgiref.sync import sync_to_async
-from django.db import DatabaseError, InterfaceError, connections, transaction
+from django.db import DatabaseError, InterfaceError, connections
 from django.db.models import Q
 
 from ..broker.handover import Delivery
@@ -91,20 +91,21 @@ class InlinePool:
 
 
 def _savepoint() -> str | None:
-    return transaction.savepoint(using=alias()) if _in_transaction() else None
+    return connections[alias()].savepoint() if _in_transaction() else None
 
 
 def _leave(savepoint: str | None, answer: Returned | Raised) -> None:
     """A body's database error must not spoil the caller's transaction, in which its failure is to be recorded."""
     if savepoint is None:
         return
+    connection = connections[alias()]
     if isinstance(answer, Raised) and (
-        connections[alias()].needs_rollback or isinstance(answer.error, (DatabaseError, InterfaceError))
+        connection.needs_rollback or isinstance(answer.error, (DatabaseError, InterfaceError))
     ):
-        transaction.set_rollback(False, using=alias())
-        transaction.savepoint_rollback(savepoint, using=alias())
+        connection.needs_rollback = False
+        connection.savepoint_rollback(savepoint)
     else:
-        transaction.savepoint_commit(savepoint, using=alias())
+        connection.savepoint_commit(savepoint)
 
 
 def _in_transaction() -> bool:
