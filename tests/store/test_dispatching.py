@@ -25,6 +25,14 @@ NOW = timezone.now()
 LATER = at(NOW + timedelta(minutes=2))  # when the grace of what is enqueued now is over
 
 
+@pytest.fixture(autouse=True)
+def _this_moment() -> None:
+    """Now is when a test begins, not when its file was read."""
+    global NOW, LATER
+    NOW = timezone.now()
+    LATER = at(NOW + timedelta(minutes=2))
+
+
 def dispatch_at(task_try: Any) -> Any:
     return row(task_try).dispatch_at
 
