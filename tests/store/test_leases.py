@@ -11,7 +11,6 @@ from django.utils import timezone
 from i3tasks.clock import SYSTEM_CLOCK
 from i3tasks.models import TaskExecution, TaskExecutionResult, TaskExecutionTry
 from i3tasks.outcome import Success
-from i3tasks.store.dispatching import expire_leases
 from i3tasks.store.enqueue import NewExecution
 from i3tasks.store.leases import claim, renew
 from i3tasks.store.refs import LOCKED, Claimed, Refusal, Renewed
@@ -256,14 +255,3 @@ def test_a_locked_lease_is_neither_lost_nor_waited_for() -> None:
     assert answer == [Renewed(frozenset(), frozenset())]
     assert row(held.try_id).lease_until == before
     assert row(free.try_id).lease_until > before  # type: ignore[operator]
-
-
-def test_a_try_after_two_lost_ones_is_a_suspect() -> None:
-    [task_try] = enqueue()
-    for expected in (False, False, True):
-        [claimed] = lease(task_try)
-        assert claimed.is_suspect is expected
-        TaskExecutionTry.objects.filter(pk=task_try.pk).update(lease_until=timezone.now() - timedelta(seconds=1))
-        expire_leases(10)
-        task_try = TaskExecutionTry.objects.select_related("task_execution").get(is_completed=False)
-        TaskExecutionTry.objects.update(run_after=None)

@@ -35,8 +35,6 @@ UNKNOWN_FOR = timedelta(minutes=10)
 UNREGISTERED_FOR = timedelta(hours=1)
 """A deploy may be under way: how long a task that nobody has registered is put off."""
 PUT_OFF = timedelta(minutes=1)
-SUSPECT_DELAY = timedelta(seconds=2)
-"""At most: how long a suspect is put off while another one runs. Spread evenly, so that they come one by one."""
 
 
 class Verdict(Enum):
@@ -78,7 +76,6 @@ class Executor:
         self._worker_id = worker_id
         self._clock = clock
         self._unregistered_for = unregistered_for
-        self._runs_suspect = False
 
     async def execute(self, delivery: Delivery) -> Report:
         """Deal with one message. The verdict holds once this returns: everything it rests on is committed."""
@@ -102,7 +99,7 @@ class Executor:
         if isinstance(claimed, Refusal):
             return self._refused(envelope, claimed, publish_time)
         with self._running.hold(claimed) as run:
-            outcome, raised = await (self._run_apart(run) if claimed.is_suspect else self._run(run))
+            outcome, raised = await self._run(run)
             try:
                 settled = await self._settle(claimed, outcome)
             except DatabaseError as error:
@@ -135,16 +132,6 @@ class Executor:
             return Report(Verdict.NACK, refusal.value, envelope)
         emit("try_unknown", execution_id=envelope.task_execution_id, published=publish_time.isoformat())
         return Report(Verdict.ACK, refusal.value, envelope)
-
-    async def _run_apart(self, run: Run) -> tuple[Outcome, BaseException | None]:
-        """Run a body that may be what kills workers: no two of them at a time, or they would die for one another."""
-        if self._runs_suspect:
-            return Released(SUSPECT_DELAY * self._clock.random()), None
-        self._runs_suspect = True
-        try:
-            return await self._run(run)
-        finally:
-            self._runs_suspect = False
 
     async def _run(self, run: Run) -> tuple[Outcome, BaseException | None]:
         """Run the body. Beside the outcome, the error itself, for an inline caller to raise."""

@@ -9,13 +9,10 @@ from typing import Any
 from django.db.models import Exists, OuterRef
 from django.db.models.expressions import Combinable
 
-from ..exceptions import WorkerLost
 from ..models import TaskExecution, TaskExecutionResult, TaskExecutionTry
 from .database import atomic, locked, rows, with_database_time
 from .refs import LOCKED, Claimed, ClaimRequest, Locked, Refusal, Renewed, RenewRequest
-
-SUSPECT_AFTER = 2
-WORKER_LOST = f"{WorkerLost.__module__}.{WorkerLost.__qualname__}"  # as a row names it
+from .suspects import put_off_suspects
 
 _TRY_COLUMNS = (
     "pk",
@@ -64,10 +61,11 @@ def claim(
                 answers[index] = Refusal.LEASED
             elif answer is Refusal.UNKNOWN and request.try_id in hidden:
                 answers[index] = LOCKED
+        for try_id in put_off_suspects([tries[try_id] for try_id in won], requests[0].worker_id):
+            answers[won.pop(try_id)] = Refusal.SUSPECT
         _lease(list(won), token, requests[0], tries)
-        suspects = _suspects([tries[try_id] for try_id in won])
         return [
-            _claimed(tries[request.try_id], executions, token, suspects) if answer is None else answer
+            _claimed(tries[request.try_id], executions, token) if answer is None else answer
             for request, answer in zip(requests, answers, strict=True)
         ]
 
@@ -126,23 +124,7 @@ def _lease(ids: list[int], token: Any, request: ClaimRequest, tries: dict[int, A
     )
 
 
-def _suspects(tries: Sequence[Any]) -> set[int]:
-    """Ids of those whose last SUSPECT_AFTER tries were lost with their workers."""
-    late = [row for row in tries if row["try_number"] > SUSPECT_AFTER]
-    if not late:
-        return set()
-    before = rows(TaskExecutionTry).filter(
-        task_execution__in={row["task_execution_id"] for row in late}, error_class=WORKER_LOST
-    )
-    lost = set(before.values_list("task_execution_id", "try_number"))
-    return {
-        row["pk"]
-        for row in late
-        if all((row["task_execution_id"], row["try_number"] - back) in lost for back in range(1, SUSPECT_AFTER + 1))
-    }
-
-
-def _claimed(row: Any, executions: dict[int, Any], token: Any, suspects: set[int]) -> Claimed:
+def _claimed(row: Any, executions: dict[int, Any], token: Any) -> Claimed:
     execution = executions[row["task_execution_id"]]
     return Claimed(
         try_id=row["pk"],
@@ -157,7 +139,6 @@ def _claimed(row: Any, executions: dict[int, Any], token: Any, suspects: set[int
         overrides=execution["options"] or {},
         queue_name=execution["queue_name"],
         due_since=row["run_after"] or row["asked_at"],
-        is_suspect=row["pk"] in suspects,
         started_at=row["database_time"],
     )
 

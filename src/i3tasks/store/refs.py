@@ -32,6 +32,7 @@ class Refusal(Enum):
     LEASED = "leased"  # running elsewhere; the lease, not this message, recovers it
     CANCELLED = "cancelled"
     NOT_DUE = "not_due"  # its `run_after` is still to come
+    SUSPECT = "suspect"  # may be what kills workers, and this one runs such a try already; it will be published again
 
 
 class Locked(Enum):
@@ -70,7 +71,6 @@ class Claimed:
     overrides: dict[str, Any]
     queue_name: str | None
     due_since: datetime  # its `run_after`, or when it was asked for
-    is_suspect: bool  # the tries just before it were lost with their workers: it may be what kills them
     started_at: datetime
 
 
