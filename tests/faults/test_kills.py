@@ -83,16 +83,16 @@ def test_what_runs_beside_a_killer_is_kept_apart_from_it(world: World) -> None:
     """Without that, all that a killer took with it runs beside it again, and is as often lost as it is."""
     worker = world.worker()
     killer = die.delay("killer")
-    work.using(max_retries=2).delay_many([(f"neighbour {number}", 0.5) for number in range(20)])
+    work.using(max_retries=2).delay_many([(f"neighbour {number}", 0.2) for number in range(12)])
     _until_finished(world, worker)
     _died_three_times(killer)
 
 
 def test_a_body_that_kills_its_process_stops_after_its_retries(world: World) -> None:
     worker = world.worker()
-    world.load(30, 0.1)
+    world.load(10, 0.1)
     killer = die.delay("killer")
-    world.load(30, 0.1)
+    world.load(10, 0.1)
     _until_finished(world, worker)
     _died_three_times(killer)
     world.reckon(successes=False)
