@@ -11,7 +11,18 @@ from i3tasks.engine.process import make_engine
 from i3tasks.envelope import Envelope
 from i3tasks.models import TaskExecution, TaskExecutionTry
 from i3tasks.types import I3TasksSettings
-from tests.shop.isolated import decline, die, spin, where
+from tests.shop.isolated import (
+    decline,
+    die,
+    give_what_json_lacks,
+    refuse,
+    set_language,
+    spin,
+    stay_at_home,
+    take_signals,
+    talk,
+    where,
+)
 from tests.shop.models import Order
 
 pytestmark = pytest.mark.django_db(transaction=True)
@@ -69,3 +80,29 @@ async def test_a_timeout_kills_the_process() -> None:
     assert task_try.error_class == "i3tasks.exceptions.TaskTimeout"
     after = await run(engine, await where.adelay("after"))
     assert after.is_success, "the slot is free again"
+
+
+async def test_an_error_that_does_not_travel_is_still_of_its_class() -> None:
+    engine = make_engine()
+    handle = await refuse.adelay()
+    task_try = await run(engine, handle)
+    assert task_try.error_class == "tests.shop.isolated.Refused"
+    execution = await TaskExecution.objects.aget(pk=handle.task_execution_id)
+    assert execution.outcome == "failed", "a PermanentError is not tried again"
+    task_try = await run(engine, await stay_at_home.adelay())
+    assert (task_try.error_class, task_try.result.result) == ("tests.shop.isolated.Homebody", "here")
+
+
+async def test_a_process_does_to_bodies_what_a_thread_does() -> None:
+    """One test for all, as starting a process takes its time."""
+    engine = make_engine()
+    handle = await give_what_json_lacks.adelay()
+    await run(engine, handle)
+    assert await handle.aresult(timeout=5) == give_what_json_lacks.spec.function()
+    contexts = [(await run(engine, await set_language.adelay())).result.result for _ in range(2)]
+    assert contexts == ["none", "none"], "no body inherits the context of the one before it"
+    for _ in range(2):
+        task_try = await run(engine, await talk.adelay())
+        assert task_try.result.result == ["", "EOFError: EOF when reading a line"], "the worker's pipe is not the body's"
+    task_try = await run(engine, await take_signals.adelay())
+    assert task_try.result.result == [1], "whether to end is the worker's business"

@@ -1,10 +1,17 @@
 """Tasks that run in a process of their own."""
 
+import contextvars
 import os
+import signal
+import subprocess
+import sys
 import time
+from datetime import UTC, datetime
+from decimal import Decimal
+from multiprocessing import get_context
 from typing import Any
 
-from i3tasks import task
+from i3tasks import PermanentError, task
 from tests.shop.models import Order
 
 
@@ -34,3 +41,67 @@ def die() -> None:
 def spin() -> None:
     while True:
         time.sleep(0.01)
+
+
+class Refused(PermanentError):
+    def __init__(self, code: int, text: str) -> None:  # pickling this the plain way fails, too
+        super().__init__(text)
+        self.code = code
+
+
+@task(isolation="process", max_retries=3)
+def refuse() -> None:
+    raise Refused(7, "never again")
+
+
+def unpickle(pid: int) -> Exception:
+    if os.getpid() != pid:
+        raise SystemExit(3)
+    return Homebody("here")
+
+
+class Homebody(Exception):
+    """Can be unpickled where it was made, and ends whoever else tries."""
+
+    def __reduce__(self) -> Any:
+        return unpickle, (os.getpid(),)
+
+
+@task(isolation="process", max_retries=0)
+def stay_at_home() -> None:
+    raise Homebody("here")
+
+
+@task(isolation="process")
+def give_what_json_lacks() -> Any:
+    return {"at": datetime(2026, 1, 2, tzinfo=UTC), "price": Decimal("1.50"), "far": 1e300}
+
+
+@task(isolation="process", timeout=20, max_retries=0)
+def talk() -> list[str]:
+    """Writes and reads wherever it can."""
+    print("hello")
+    for number in (1, 2):
+        os.write(number, b"hello" * 100_000)
+    subprocess.run([sys.executable, "-c", "print('hello')"], check=True)
+    read = subprocess.run([sys.executable, "-c", "input()"], stderr=subprocess.PIPE, check=False)
+    return [sys.stdin.read(), read.stderr.decode().splitlines()[-1]]
+
+
+LANGUAGE: contextvars.ContextVar[str] = contextvars.ContextVar("LANGUAGE", default="none")
+
+
+@task(isolation="process")
+def set_language() -> str:
+    before = LANGUAGE.get()
+    LANGUAGE.set("de")
+    return before
+
+
+@task(isolation="process", max_retries=0)
+def take_signals() -> list[int]:
+    """As a process does whose whole group gets Ctrl-C, or whose service is stopped. Its own children still end."""
+    for number in (signal.SIGINT, signal.SIGTERM):
+        os.kill(os.getpid(), number)
+    with get_context("fork").Pool(1) as pool:  # which it ends by SIGTERM
+        return pool.map(abs, [-1])

@@ -14,6 +14,7 @@ from anyio import BrokenWorkerProcess, CapacityLimiter
 
 from ..exceptions import WorkerLost
 from ..registry import TaskSpec
+from ..values import decode
 from .bodies import Raised, Returned
 from .child import Body, Failed, run_body
 from .running import Run, metadata_of
@@ -35,9 +36,11 @@ async def run_in_child(body: Body, limiter: CapacityLimiter) -> Returned | Raise
         answer = await anyio.to_process.run_sync(run_body, os.getpid(), body, cancellable=True, limiter=limiter)
     except BrokenWorkerProcess:
         return Raised(WorkerLost("The process that ran the body died. Did it run out of memory, or call os._exit?"))
+    except Exception as error:  # no process could be started, or Django not be set up in it
+        return Raised(error)
     if isinstance(answer, Failed):
         return Raised(_as_error(answer))
-    return Returned(answer)
+    return Returned(decode(answer))
 
 
 class ChildTraceback(Exception):
@@ -48,11 +51,18 @@ class ChildTraceback(Exception):
 
 
 def _as_error(failed: Failed) -> BaseException:
-    error: BaseException
-    if failed.pickled is not None:
-        error = pickle.loads(failed.pickled)
-    else:  # a stand-in of the same name, so that the row shows the real one
+    error = None if failed.pickled is None else _unpickled(failed.pickled)
+    if error is None:  # a stand-in of the same name, so that the row shows the real one
         kind = type(failed.qualname, (Exception,), {"__module__": failed.module, "__qualname__": failed.qualname})
         error = kind(failed.record.message)
     error.__cause__ = ChildTraceback(failed.record.traceback)
     return error
+
+
+def _unpickled(pickled: bytes) -> BaseException | None:
+    """None: it can't be read here, though it could in the child."""
+    try:
+        error = pickle.loads(pickled)
+    except BaseException:  # also SystemExit, which would take the worker with it
+        return None
+    return error if isinstance(error, BaseException) else None
