@@ -103,6 +103,8 @@ async def test_a_process_does_to_bodies_what_a_thread_does() -> None:
     assert contexts == ["none", "none"], "no body inherits the context of the one before it"
     for _ in range(2):
         task_try = await run(engine, await talk.adelay())
-        assert task_try.result.result == ["", "EOFError: EOF when reading a line"], "the worker's pipe is not the body's"
+        assert task_try.result.result == ["", "EOFError: EOF when reading a line"], (
+            "the worker's pipe is not the body's"
+        )
     task_try = await run(engine, await take_signals.adelay())
     assert task_try.result.result == [1], "whether to end is the worker's business"
