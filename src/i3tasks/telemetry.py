@@ -29,6 +29,7 @@ _LEVELS = {
     "store_unavailable": logging.WARNING,
     "store_recovered": logging.WARNING,
     "task_unregistered": logging.ERROR,
+    "transaction_left_open": logging.ERROR,
     "try_claimed": logging.DEBUG,
     "try_failed": logging.WARNING,
     "try_refused": logging.DEBUG,

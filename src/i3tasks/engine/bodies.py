@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import inspect
 from collections.abc import Awaitable, Callable, Coroutine
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from ..exceptions import TaskTimeout
+from ..exceptions import PermanentError, TaskTimeout
 
 if TYPE_CHECKING:
     from .running import Run
@@ -32,7 +33,7 @@ class Raised:
 def call(function: Callable[[], Any]) -> Returned | Raised:
     """Run a sync body to its end."""
     try:
-        return Returned(function())
+        return _returned(function())
     except BaseException as error:
         return _raised(error)
 
@@ -40,7 +41,7 @@ def call(function: Callable[[], Any]) -> Returned | Raised:
 async def acall(run: Run, function: Callable[[], Awaitable[Any]]) -> Returned | Raised:
     """Run a coroutine body to its end. Cancelled only when `run` was stopped."""
     try:
-        return Returned(await function())
+        return _returned(await function())
     except BaseException as error:
         if isinstance(error, asyncio.CancelledError) and run.reason is not None:
             raise
@@ -70,12 +71,27 @@ async def bounded(run: Run, body: Coroutine[Any, Any, Returned | Raised], timeou
 
 def _answer(run: Run, task: asyncio.Task[Returned | Raised]) -> Returned | Raised:
     answer = None if not task.done() or task.cancelled() else task.result()
-    if isinstance(answer, Returned) or run.reason is None:
-        assert answer is not None, "only a stopped body is cancelled"
+    if isinstance(answer, Returned) or (run.reason is None and answer is not None):
         return answer
+    if run.reason is None:  # it has cancelled itself as it ended, and what it returned is gone
+        return Raised(asyncio.CancelledError())
     if answer is not None:
         run.reason.__cause__ = answer.error
     return Raised(run.reason)
+
+
+def _returned(value: Any) -> Returned | Raised:
+    """A decorator between a task and its `async def` hides that it is one: nothing has run, which is no success."""
+    if inspect.iscoroutine(value) or inspect.isgenerator(value) or inspect.isasyncgen(value):
+        if not inspect.isasyncgen(value):
+            value.close()
+        return Raised(
+            PermanentError(
+                f"The body returned {value!r}, so what is in it has not run. Await it in the body, or make the "
+                "decorators below @task return a coroutine function for one."
+            )
+        )
+    return Returned(value)
 
 
 def _raised(error: BaseException) -> Raised:

@@ -21,7 +21,8 @@ from ..metadata import TaskMetadata
 from ..outcome import ErrorRecord
 from ..registry import load
 from ..values import decode, encode_result
-from .bodies import Returned, call
+from .bodies import Returned
+from .connections import call_apart
 
 _PARENT_SECONDS = 1.0
 
@@ -55,7 +56,7 @@ def run_body(parent: int, body: Body) -> Any:
             django.setup()
         close_old_connections()
         try:
-            answer = contextvars.copy_context().run(call, lambda: _call(body))
+            answer = contextvars.copy_context().run(call_apart, lambda: _call(body))
         finally:
             close_old_connections()
     if isinstance(answer, Returned):

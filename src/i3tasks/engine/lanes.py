@@ -14,6 +14,8 @@ from typing import Any
 
 from django.db import close_old_connections, connections
 
+from .connections import tidy
+
 
 class Lane(Executor):
     """One thread that runs one call at a time. A daemon: a body that never ends can't keep the process alive."""
@@ -71,7 +73,7 @@ class Lanes:
     def release(self, lane: Lane) -> None:
         """Give a lane back. Its connection stays open for the next body, if it is still good."""
         lane.users -= 1
-        lane.submit(close_old_connections)
+        lane.submit(close_old_connections if lane.users else tidy)
 
     def close(self) -> None:
         """Close the connections and end the threads, each after the call that it is in."""

@@ -13,7 +13,8 @@ import anyio
 from asgiref.sync import ThreadSensitiveContext
 
 from ..registry import TaskSpec
-from .bodies import Raised, Returned, acall, bounded, call
+from .bodies import Raised, Returned, acall, bounded
+from .connections import call_apart
 from .lanes import Lane, Lanes, LazyLane
 from .processes import body_of, run_in_child
 from .running import Run
@@ -109,7 +110,7 @@ class WorkerPool:
     async def _in_thread(self, function: Callable[[], Any]) -> Returned | Raised:
         lane = self._sync_lanes.acquire()
         context = contextvars.copy_context()
-        future = lane.submit(context.run, call, function)
+        future = lane.submit(context.run, call_apart, function)
         try:
             return await asyncio.wrap_future(future)
         finally:
