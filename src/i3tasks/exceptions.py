@@ -79,6 +79,8 @@ class Retry(I3TasksError):
     `delay` is in seconds or a timedelta; None means the task's own backoff.
     """
 
+    delay: timedelta | None = None  # of a subclass that does not call `__init__`, too
+
     def __init__(self, message: str | None = None, *, delay: float | timedelta | None = None) -> None:
         super().__init__(message)
         self.delay = delay if isinstance(delay, timedelta) or delay is None else timedelta(seconds=delay)

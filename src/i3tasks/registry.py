@@ -37,6 +37,7 @@ class TaskOptions:
     queue_name: str | None = None
     max_retries: int | None = None
     retry: RetryPolicy | None = None
+    run_once: bool = False  # wins over whatever a call says
     unique: bool = False
     timeout: float | None = None  # seconds
     priority: int = 0
@@ -69,8 +70,12 @@ class TaskSpec:
 
     def policy(self, overrides: dict[str, Any]) -> RetryPolicy:
         """The retry policy of a call of this task whose row carries `overrides`."""
-        base = _stored_policy(overrides.get("retry")) or self.options.retry or default_policy()
-        max_retries = _override(overrides, "max_retries", self.options.max_retries)
+        of_call = _stored_policy(overrides.get("retry"))
+        base = of_call or self.options.retry or default_policy()
+        # A call's policy is a whole one: the task's own max_retries has no say in it.
+        max_retries = _override(overrides, "max_retries", None if of_call else self.options.max_retries)
+        if self.options.run_once:
+            max_retries = 0
         return base if max_retries is None else replace(base, max_retries=max_retries)
 
     def timeout(self, overrides: dict[str, Any]) -> float | None:
@@ -99,6 +104,11 @@ def register(function: Callable[..., Any], options: TaskOptions) -> TaskSpec:
     """Make `function` a task. Raises TaskDefinitionError when a worker could not find it again by its name."""
     for problem in option_problems(options):
         raise TaskDefinitionError(f"A task's {problem}.")
+    if options.isolation == "process" and inspect.iscoroutinefunction(function):
+        raise TaskDefinitionError(
+            f"{function.__qualname__} is a coroutine function, which runs in the event loop. isolation='process' takes "
+            "a plain `def`."
+        )
     module_name, func_name = _require_findable(function)
     spec = TaskSpec(module_name, func_name, function, options)
     with _lock:
@@ -209,7 +219,7 @@ def option_problems(options: Any) -> Iterator[str]:
             yield f"{name} must be a whole number {limits}, not {value!r}"
     timeout = options.timeout
     is_number = isinstance(timeout, (int, float)) and not isinstance(timeout, bool)
-    if timeout is not None and not (is_number and timeout > 0):
+    if timeout is not None and not (is_number and 0 < timeout < math.inf):
         yield f"timeout must be a number of seconds above 0, not {timeout!r}"
     retry = getattr(options, "retry", None)
     if retry is not None and not isinstance(retry, RetryPolicy):

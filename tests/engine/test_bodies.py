@@ -26,7 +26,8 @@ async def really() -> None:
 
 
 def each() -> Any:
-    yield RAN.append("each")
+    RAN.append("each")
+    yield 1
 
 
 @task

@@ -137,6 +137,7 @@ WRONG_OPTIONS: list[tuple[dict[str, Any], str]] = [
     ({"timeout": 0}, "timeout must be a number of seconds above 0, not 0"),
     ({"timeout": -1}, "timeout must be"),
     ({"timeout": float("nan")}, "timeout must be"),
+    ({"timeout": float("inf")}, "timeout must be"),
     ({"timeout": "1"}, "timeout must be"),
     ({"priority": 101}, "priority must be a whole number from -100 to 100, not 101"),
     ({"priority": 0.5}, "priority must be"),
@@ -257,6 +258,27 @@ def test_the_row_overrides_the_task_and_the_task_overrides_the_settings() -> Non
         plain = register(at_top_level, TaskOptions())
         assert (plain.policy({}).max_retries, plain.timeout({})) == (9, 20)
         assert register(at_top_level, TaskOptions(max_retries=2)).policy({}).max_retries == 2
+
+
+def test_a_calls_policy_is_a_whole_one() -> None:
+    limited = register(at_top_level, TaskOptions(max_retries=2))
+    of_call = RetryPolicy(max_retries=7).as_json()
+    assert limited.policy({"retry": of_call}).max_retries == 7
+    assert limited.policy({"retry": of_call, "max_retries": 5}).max_retries == 5
+
+
+def test_what_runs_once_does_so_whatever_a_call_says() -> None:
+    once = register(at_top_level, TaskOptions(run_once=True))
+    assert once.policy({}).max_retries == 0
+    assert once.policy({"retry": RetryPolicy().as_json(), "max_retries": 5}).max_retries == 0
+
+
+async def acoroutine() -> None: ...
+
+
+def test_a_coroutine_function_in_a_process_is_refused() -> None:
+    with pytest.raises(TaskDefinitionError, match="runs in the event loop"):
+        task(isolation="process")(acoroutine)
 
 
 @pytest.mark.parametrize(

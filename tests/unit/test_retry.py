@@ -78,6 +78,15 @@ def test_a_timeout_is_an_error_like_any_other() -> None:
     assert after(TaskTimeout(), retry_on=(ValueError,)) == GiveUp(exhausted=False)
 
 
+class Busy(Retry):
+    def __init__(self, seats: int) -> None:
+        self.seats = seats
+
+
+def test_a_retry_without_its_own_init_is_one_all_the_same() -> None:
+    assert after(Busy(2)) == seconds(2)
+
+
 def test_retry_says_when() -> None:
     assert after(Retry(delay=300)) == seconds(300), "not capped: the body knows"
     assert after(Retry(delay=0)) == seconds(0)
@@ -128,6 +137,7 @@ def test_delays_never_shrink_without_jitter(try_number: int) -> None:
         ({"base_seconds": -1}, "base_seconds must be None, 0 or more"),
         ({"base_seconds": math.nan}, "base_seconds"),
         ({"max_seconds": -1}, "max_seconds must be 0 or more"),
+        ({"max_seconds": float("inf")}, "max_seconds must be 0 or more"),
         ({"multiplier": 0.5}, "multiplier must be 1 or more"),
         ({"jitter": 1.1}, "jitter must be between 0 and 1"),
         ({"retry_on": ValueError}, "retry_on must be a tuple"),

@@ -65,7 +65,7 @@ def task(function: Callable[..., Any] | None = None, /, **options: Any) -> Any:
     priority     -100 to 100, kept with the call
     bind         True: the body gets a `task_metadata` keyword (TaskMetadata)
     unique       True: while a call with equal arguments is unfinished, another one is the same call
-    run_once     True: never tried again, not even when its worker dies
+    run_once     True: never tried again, not even when its worker dies, whatever a call says of retries
     isolation    "process": run a sync function in a process of its own, which a timeout or a cancellation kills
     on_success   a task or chain to run after each success
     on_failure   a task to call, with the execution's id, after the last failure
@@ -113,8 +113,6 @@ def _options(given: Mapping[str, Any]) -> TaskOptions:
     options = dict(given)
     on_success: AsSteps | None = options.pop("on_success", None)
     on_failure: Steppable | None = options.pop("on_failure", None)
-    if options.pop("run_once", False):
-        options["max_retries"] = 0
     try:
         return TaskOptions(
             **options,
@@ -122,5 +120,5 @@ def _options(given: Mapping[str, Any]) -> TaskOptions:
             on_failure=None if on_failure is None else on_failure.as_step(),
         )
     except TypeError as error:
-        known = ", ".join([*TaskOptions.__dataclass_fields__, "run_once"])
+        known = ", ".join(TaskOptions.__dataclass_fields__)
         raise TaskDefinitionError(f"@task takes {known}; {error}.") from None
