@@ -40,6 +40,6 @@ class Clock:
 SYSTEM_CLOCK = Clock(
     now=lambda: datetime.now(UTC),
     monotonic=time.monotonic,
-    random=random.random,
+    random=random.SystemRandom().random,
     random_bytes=os.urandom,
 )

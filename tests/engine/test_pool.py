@@ -232,10 +232,11 @@ async def test_context_variables_flow_in(called: Any) -> None:
 
 
 async def test_the_threads_end_with_the_pool() -> None:
+    others = set(threading.enumerate())
+
     def ours() -> set[str]:
-        return {
-            thread.name for thread in threading.enumerate() if thread.name.startswith(("i3tasks-sync", "i3tasks-lane"))
-        }
+        new = {thread.name for thread in threading.enumerate() if thread not in others}
+        return {name for name in new if name.startswith(("i3tasks-sync", "i3tasks-lane"))}
 
     async with running(concurrency=4, threads=2) as (_, run):
         await gathered(started(run, (caller,), (abackend, 1)))

@@ -349,23 +349,36 @@ def nothing() -> Any:
     return gone
 
 
-def test_a_forked_child_has_its_own_and_the_parents_goes_on(settings: Any) -> None:
+@pytest.mark.parametrize("when", ["idle", "in a transaction"])
+def test_a_forked_child_has_its_own_and_the_parents_goes_on(when: str) -> None:
     """As gunicorn does after preloading; in a process of its own, because this one has many threads."""
     claimed = lease(*enqueue(3))
     code = f"""
-        import os, django
+        import os, threading, time, django
         django.setup()
         from uuid import UUID
         from i3tasks.outcome import Success
         from i3tasks.store.refs import Settlement
+        import i3tasks.store.writer as module
         from i3tasks.store.writer import SETTLE, writer
+        module.IDLE_SECONDS = 1.0
         rows = {[(item.try_id, item.execution_id, str(item.token)) for item in claimed]}
+        in_transaction, settle_fast = threading.Event(), SETTLE.run
+        def settle_slowly(requests, **options):
+            answers = settle_fast(requests, **options)
+            in_transaction.set()
+            time.sleep(0.5)
+            return answers
         def settle(number):
             pk, execution, token = rows[number]
             writer.post(SETTLE, Settlement(pk, execution, UUID(token), Success(number)))
-            return writer.flush(20)
+            return when == "in a transaction" or writer.flush(20)
+        when = {when!r}
+        object.__setattr__(SETTLE, "run", settle_slowly)
         assert settle(0)
+        assert in_transaction.wait(20)
         child = os.fork()
+        when = "later"
         if child == 0:
             os._exit(0 if settle(1) else 1)
         assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0

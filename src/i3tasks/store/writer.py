@@ -24,6 +24,7 @@ from django.db import DatabaseError, InterfaceError, OperationalError, connectio
 from ..batching import BatchThread
 from ..clock import SYSTEM_CLOCK, Clock
 from ..exceptions import StoreUnavailable
+from ..forking import ForkBarrier
 from ..outcome import Released
 from ..telemetry import emit
 from .database import alias, atomic
@@ -56,6 +57,9 @@ LOCKED_DELAY = 0.05  # seconds; doubled each time, up to
 LOCKED_LONGEST_DELAY = 1.0
 OUTAGE_DELAY = 1.0
 ATTEMPTS = 3  # for deadlocks, serialization failures, and a connection that had gone stale
+
+# SQLite's locks are the process's: a child born during a transaction would find its file locked for ever.
+_transactions = ForkBarrier()
 
 
 class StoreFunction(Protocol[Request_contra, Answer_co]):
@@ -153,7 +157,8 @@ class Writer:
             self._refuse(live, StoreUnavailable())
             return
         try:
-            answers = self._commit(live)
+            with _transactions.held():
+                answers = self._commit(live)
         except Exception as error:
             if _is_outage(error):
                 self._go_down(error)
