@@ -30,7 +30,7 @@ def doubled(share: int) -> None:
 def test_a_group_of_a_thousand_calls_back_once(world: World) -> None:
     workers = [world.worker(), world.worker()]
     names = [f"n{number}" for number in range(MEMBERS)]
-    started = group(work.s(name) for name in names).then(collect.s(RESULT)).delay()
+    started = group(work.s(name, 0.2) for name in names).then(collect.s(RESULT)).delay()
     for killed in range(3 * ROUNDS):
         world.until_begun(min(killed * MEMBERS // (3 * ROUNDS) + somewhere_in(200), MEMBERS - 50))
         doubled(100)
