@@ -34,6 +34,10 @@ class Faults:
     reply_lost: float = 0.0  # of a COMMIT
 
 
+DEADLY = ("process_dies", "process_freezes", "process_stops", "database_away", "reply_lost")
+"""Faults by which a try may be lost with its worker, or a heartbeat may be late."""
+
+
 @dataclass(eq=False)
 class Message:
     data: bytes

@@ -246,6 +246,8 @@ async def _a_step() -> None:
 def _anything_to_do(now: datetime) -> bool:
     with connection.cursor() as cursor:
         cursor.execute(
-            "SELECT 1 FROM i3tasks_taskexecutiontry WHERE dispatch_at <= %s OR lease_until < %s LIMIT 1", [now, now]
+            "SELECT EXISTS (SELECT 1 FROM i3tasks_taskexecutiontry WHERE dispatch_at <= %s OR lease_until < %s)"
+            " OR EXISTS (SELECT 1 FROM i3tasks_taskgroup WHERE status = 'pending' AND deadline < %s)",
+            [now, now, now],
         )
-        return cursor.fetchone() is not None
+        return bool(cursor.fetchone()[0])
