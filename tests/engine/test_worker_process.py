@@ -11,7 +11,7 @@ import pytest
 
 from i3tasks.emulator import EmulatorProcess
 from i3tasks.models import TaskExecution, TaskExecutionTry
-from tests.shop.gated import Gate, ahold, hold
+from tests.shop.gated import Gate, ahold, block, cling, hold
 from tests.shop.tasks import add, fail
 from tests.support.children import Child, Children, free_port, listens
 from tests.support.rigs import until
@@ -58,6 +58,24 @@ def test_a_second_signal_ends_it_at_once(children: Children, tmp_path: Path) -> 
     worker.signal(signal.SIGTERM)
     assert worker.ends(5) == 128 + signal.SIGTERM
     assert TaskExecutionTry.objects.get().lease_until is not None, "its lease runs out by itself"
+
+
+def test_a_second_signal_ends_it_though_a_body_blocks_the_loop(children: Children, tmp_path: Path) -> None:
+    gate = held(block, tmp_path)
+    worker = children.worker()
+    until(lambda: gate.pids)
+    worker.signal(signal.SIGTERM)
+    worker.signal(signal.SIGINT)
+    assert worker.ends(5) in {128 + signal.SIGTERM, 128 + signal.SIGINT}
+
+
+def test_a_body_that_will_not_end_is_handed_back_and_left_behind(children: Children, tmp_path: Path) -> None:
+    gate = held(cling, tmp_path)
+    worker = children.worker(drain_seconds=0)
+    until(lambda: gate.pids)
+    assert worker.stop() == 0
+    again = TaskExecutionTry.objects.get()
+    assert (again.try_number, again.started_at, again.claim_token) == (1, None, None), worker.output
 
 
 @BOTH

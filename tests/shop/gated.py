@@ -49,3 +49,23 @@ def hold(folder: str, name: str) -> str:
     while not gate.is_open:
         time.sleep(0.02)
     return name
+
+
+@task
+async def cling(folder: str, name: str) -> str:
+    """Swallows every cancellation, and has a thread that can't be ended either."""
+    gate = Gate(folder, name)
+    gate.enter()
+    thread = asyncio.create_task(asyncio.to_thread(hold.spec.function, folder, f"{name}-thread"))
+    while not gate.is_open:
+        try:
+            await asyncio.sleep(0.02)
+        except asyncio.CancelledError:
+            continue
+    return await thread
+
+
+@task
+async def block(folder: str, name: str) -> str:
+    """A coroutine that blocks the event loop."""
+    return hold.spec.function(folder, name)

@@ -13,7 +13,7 @@ from ..exceptions import PermanentError, TaskTimeout
 if TYPE_CHECKING:
     from .running import Run
 
-STOPPING_SECONDS = 5.0  # for a cancelled coroutine to clean up
+STOPPING_SECONDS = 3.0  # for a cancelled coroutine to clean up; within what a worker's drain leaves
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,20 +51,23 @@ async def acall(run: Run, function: Callable[[], Awaitable[Any]]) -> Returned | 
 async def bounded(run: Run, body: Coroutine[Any, Any, Returned | Raised], timeout: float | None) -> Returned | Raised:
     """Await `body` for at most `timeout` seconds, or until `run` is stopped.
 
-    A body that did not end by itself has raised TaskTimeout, or the reason that its run was stopped for.
+    A body that did not end by itself has raised TaskTimeout, or the reason that its run was stopped for. One that
+    swallows its cancellation is left behind.
     """
     if run.reason is not None:  # before it began
         body.close()
         return Raised(run.reason)
     task = asyncio.create_task(body)
-    run.body = task
+    run.body, run.stopped = task, asyncio.get_running_loop().create_future()
+    ends: set[asyncio.Future[Any]] = {task, run.stopped}
     try:
-        await asyncio.wait({task}, timeout=timeout)
+        await asyncio.wait(ends, timeout=timeout, return_when=asyncio.FIRST_COMPLETED)
     except asyncio.CancelledError as error:
         run.stop(error)
         raise
     if not task.done():
-        run.stop(TaskTimeout(f"The body ran longer than its timeout of {timeout:g} seconds."))
+        if timeout is not None:  # if it was stopped before, this is no news
+            run.stop(TaskTimeout(f"The body ran longer than its timeout of {timeout:g} seconds."))
         await asyncio.wait({task}, timeout=STOPPING_SECONDS)
     return _answer(run, task)
 

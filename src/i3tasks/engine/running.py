@@ -33,6 +33,7 @@ class Run:
     cancelled: threading.Event = field(default_factory=threading.Event)
     reason: BaseException | None = None
     body: asyncio.Task[object] | None = None
+    stopped: asyncio.Future[None] | None = None  # done once the body was told to end
 
     def stop(self, reason: BaseException) -> None:
         """Cancel a coroutine; let a sync body's `is_cancelled()` turn true. Call on the loop that runs it."""
@@ -41,6 +42,8 @@ class Run:
             self.cancelled.set()
             if self.body is not None:
                 self.body.cancel()
+            if self.stopped is not None and not self.stopped.done():
+                self.stopped.set_result(None)
 
 
 class Running:

@@ -6,10 +6,13 @@ using up a retry. A second signal ends the process at once; its leases run out b
 
 from __future__ import annotations
 
+import asyncio
 import os
 import signal
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
+from types import FrameType
 
 import anyio
 from anyio.abc import TaskGroup
@@ -48,6 +51,7 @@ class Worker:
         self._concurrency = concurrency
         self._threads = threads
         self._stop_asked = anyio.Event()
+        self._signalled = False
         self._idle = anyio.Event()
         self._under_way = 0
 
@@ -59,16 +63,16 @@ class Worker:
         """Work until `stop`, SIGINT or SIGTERM; returns when everything is answered for."""
         engine = make_engine(concurrency=self._concurrency, threads=self._threads)
         receivers = [Receiver(names, max_messages=self._concurrency) for names in self._queues]
-        async with anyio.create_task_group() as tasks:
-            tasks.start_soon(self._watch_signals)
-            tasks.start_soon(Beat().run)
-            tasks.start_soon(Dispatcher().run)
-            tasks.start_soon(self._show_life)
-            tasks.start_soon(self._receive, tasks, engine, receivers)
-            emit("worker_started", queues=[names.name for names in self._queues], concurrency=self._concurrency)
-            await self._stop_asked.wait()
-            await self._drain(engine, receivers)
-            tasks.cancel_scope.cancel()
+        with self._heeding_signals():
+            async with anyio.create_task_group() as tasks:
+                tasks.start_soon(Beat().run)
+                tasks.start_soon(Dispatcher().run)
+                tasks.start_soon(self._show_life)
+                tasks.start_soon(self._receive, tasks, engine, receivers)
+                emit("worker_started", queues=[names.name for names in self._queues], concurrency=self._concurrency)
+                await self._stop_asked.wait()
+                await self._drain(engine, receivers)
+                tasks.cancel_scope.cancel()
         engine.pool.close()
         emit("worker_stopped")
 
@@ -124,13 +128,24 @@ class Worker:
                 await self._idle.wait()
         return not self._under_way
 
-    async def _watch_signals(self) -> None:
-        with anyio.open_signal_receiver(signal.SIGINT, signal.SIGTERM) as signals:
-            async for number in signals:
-                if self._stop_asked.is_set():
-                    emit("worker_killed", signal=number.name)
-                    os._exit(128 + number)
-                self.stop()
+    @contextmanager
+    def _heeding_signals(self) -> Iterator[None]:
+        """By the interpreter's handlers and not the loop's, so that a second signal ends a blocked loop, too."""
+        loop = asyncio.get_running_loop()
+
+        def hear(number: int, _: FrameType | None) -> None:
+            if self._signalled:
+                emit("worker_killed", signal=signal.Signals(number).name)
+                os._exit(128 + number)
+            self._signalled = True
+            loop.call_soon_threadsafe(self.stop)
+
+        before = {number: signal.signal(number, hear) for number in (signal.SIGINT, signal.SIGTERM)}
+        try:
+            yield
+        finally:
+            for number, handler in before.items():
+                signal.signal(number, handler or signal.SIG_DFL)
 
     async def _show_life(self) -> None:
         """For probes that look at a file's age: a loop that hangs touches nothing."""

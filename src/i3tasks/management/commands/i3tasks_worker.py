@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import os
+import sys
+import threading
 from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import Any
@@ -14,6 +17,8 @@ from ...engine.worker import Worker
 from ...types import PullQueue
 from ..embedded import embedded_emulator
 from ..events import show_events
+
+ENDING_SECONDS = 1.0  # for what is left once the worker has drained
 
 
 class Command(BaseCommand):
@@ -66,7 +71,28 @@ class Command(BaseCommand):
                 max_tasks=options["max_tasks"],
                 liveness_file=options["liveness_file"],
             )
-            anyio.run(worker.run)
+            _run(worker)
+
+
+def _run(worker: Worker) -> None:
+    """Run it, and end: asyncio would wait for bodies that swallow their cancellation, and for their threads."""
+    end = threading.Timer(ENDING_SECONDS, _end)
+    end.daemon = True
+
+    async def run() -> None:
+        await worker.run()
+        end.start()
+
+    try:
+        anyio.run(run)
+    finally:
+        end.cancel()
+
+
+def _end() -> None:
+    """All is answered for and written. What it started ends with it."""
+    sys.stdout.flush()
+    os._exit(0)
 
 
 def _positive(text: str) -> int:
