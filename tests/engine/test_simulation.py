@@ -150,6 +150,6 @@ def test_a_failure_is_replayed_by_its_command(monkeypatch: pytest.MonkeyPatch) -
         shell=True,
         capture_output=True,
         text=True,
-        timeout=60,
+        timeout=120,
     )
     assert message in replayed.stdout, replayed.stdout + replayed.stderr

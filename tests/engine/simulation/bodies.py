@@ -114,9 +114,9 @@ async def take_along(task_metadata: Any = None) -> None:
 
 @task(bind=True)
 async def bystand(task_metadata: Any = None) -> None:
-    """Takes about as long as its neighbour needs to take it along."""
+    """Takes long enough for its neighbour to take it along."""
     ledger.begin(task_metadata)
-    await asyncio.sleep(ledger.chance.uniform(0, 1))
+    await asyncio.sleep(ledger.chance.uniform(0, 4))
 
 
 def full_name(body: Callable[..., Any]) -> str:

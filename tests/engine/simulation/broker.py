@@ -54,6 +54,7 @@ class Broker:
     faults: Faults
     receivers: list[Any] = field(default_factory=list)
     open: set[Message] = field(default_factory=set)
+    breaches: list[str] = field(default_factory=list)  # of the store's rules; see `watch`
 
     def happens(self, probability: float) -> bool:
         return self.timeline.chance.random() < probability

@@ -217,7 +217,7 @@ class Calls:
         if self._has_killer:
             return handle  # a second killer might take it along two more times
         self._has_killer = True
-        for _ in range(self.chance.randint(0, 3)):
+        for _ in range(self.chance.randint(1, 4)):
             bystand.using(max_retries=retries).delay()
         killer = take_along.using(max_retries=self.chance.randint(2, 5), on_failure=mourn.s(next(self._tags)))
         return killer.delay()

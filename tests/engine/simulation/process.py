@@ -25,6 +25,7 @@ from i3tasks.store.writer import Writer
 
 from .broker import Broker, Message
 from .timeline import Loop, Timeline
+from .watch import breaches_of_dispatcher, breaches_of_writer, look
 
 LEASE = 6.0
 HEARTBEAT = 2.0
@@ -78,7 +79,9 @@ class FaultyWriter(Writer):
         broker = self._process.broker
         if broker.happens(broker.faults.database_away):
             raise OperationalError("away")
+        before = look()
         answers = super()._run_all(items)
+        broker.breaches += breaches_of_writer(before, look(), items)
         if broker.happens(broker.faults.reply_lost):
             raise OperationalError("the reply was lost")
         return answers
@@ -235,7 +238,9 @@ class Process:
 
     def _pass(self) -> None:
         if _anything_to_do(self.timeline.now):  # a pass without costs more than all else
+            before = look()
             self._dispatcher.pass_once()
+            self.broker.breaches += breaches_of_dispatcher(before, look(), self.timeline.now)
         self.after(self.timeline.chance.uniform(*PASS_SECONDS), self._pass)
 
 

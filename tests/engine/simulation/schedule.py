@@ -69,6 +69,7 @@ class Schedule:
             self.calls.plan(self.calls.meddle, self.chance.uniform(0, 15))
         self.timeline.after(CALM_AFTER, self._calm_down)
         self._until_at_rest()
+        assert not self.broker.breaches, self.broker.breaches
         check_audit(self.timeline.now)
         for process in self.broker.receivers:
             assert not process.loop.errors, process.loop.errors
