@@ -1,7 +1,8 @@
 """Runs the tests: `python3 tests/run.py [pytest's arguments]`. Makes the environment it needs first.
 
 The whole suite runs on SQLite; then those parts that touch the database run again on PostgreSQL, which comes with the
-environment. `--db sqlite` or `--db postgres` runs one of the two only; `-n 2 --dist loadfile` runs files side by side.
+environment. `--db sqlite` or `--db postgres` runs one of the two only. Without a path three files run side by side,
+because most tests wait for other processes; `-n 0` runs them one by one.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ sys.path.insert(0, str(ROOT / "examples"))
 
 import environment  # noqa: E402
 
+SIDE_BY_SIDE = ["-n", "3", "--dist", "loadfile"]
 # Those whose tests speak to the database.
 DATABASE_SUITES = ("tests/store", "tests/engine", "tests/http", "tests/faults")
 
@@ -24,6 +26,8 @@ DATABASE_SUITES = ("tests/store", "tests/engine", "tests/http", "tests/faults")
 def main(arguments: list[str]) -> int:
     python = environment.ensure("test")
     os.chdir(ROOT)
+    if not any(argument.startswith("-n") or _is_path(argument) for argument in arguments):
+        arguments = [*SIDE_BY_SIDE, *arguments]
     if any(argument.split("=")[0] == "--db" for argument in arguments):
         return pytest(python, arguments)
     paths = [argument for argument in arguments if _is_path(argument)]

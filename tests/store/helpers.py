@@ -13,7 +13,7 @@ from django.test.utils import CaptureQueriesContext
 from django.utils import timezone
 
 from i3tasks.clock import SYSTEM_CLOCK
-from i3tasks.models import TaskExecutionTry
+from i3tasks.models import TaskExecution, TaskExecutionTry
 from i3tasks.outcome import ErrorRecord, Failure, Outcome
 from i3tasks.retry import GiveUp, RetryIn
 from i3tasks.store.enqueue import NewExecution, insert
@@ -69,6 +69,26 @@ def at(moment: datetime) -> Combinable:
 
 def columns(*kept: str) -> list[dict[str, Any]]:
     return list(TaskExecutionTry.objects.order_by("pk").values(*kept))
+
+
+def plans(function: Callable[[], Any]) -> list[str]:
+    """How PostgreSQL would carry out each of its statements amid thousands of rows that ended a month ago."""
+    month_ago = timezone.now() - timedelta(days=30)
+    enqueue(5000)
+    ended = {"created_at": month_ago, "updated_at": month_ago}
+    TaskExecutionTry.objects.update(
+        **ended, asked_at=month_ago, started_at=month_ago, dispatch_at=None, is_completed=True, is_success=True
+    )
+    TaskExecution.objects.update(**ended, finished_at=month_ago, outcome=TaskExecution.Outcome.SUCCESS)
+    with connection.cursor() as cursor:
+        cursor.execute("ANALYZE")
+        with CaptureQueriesContext(connection) as captured:
+            function()
+        found = []
+        for query in captured.captured_queries:
+            cursor.execute("EXPLAIN " + query["sql"])
+            found.append("\n".join(line for (line,) in cursor.fetchall()))
+    return found
 
 
 def queries_of(function: Callable[[], Any]) -> int:
