@@ -6,7 +6,6 @@ import asyncio
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from datetime import datetime
 from typing import Any, Generic, Self, TypeVar, cast
 from uuid import UUID
 
@@ -23,6 +22,7 @@ from .store.database import rows
 from .store.groups import cancel_group
 from .store.revive import revive
 from .values import decode
+from .when import When, instant
 
 T = TypeVar("T", covariant=True)
 
@@ -93,11 +93,11 @@ class ChainHandle(Generic[T]):
         """`retry` for coroutines."""
         return await sync_to_async(self.retry)()
 
-    def reschedule(self, run_after: datetime) -> bool:
-        """Move a call that has not started to another instant (aware). False: too late."""
-        return reschedule(self._required_id(), run_after)
+    def reschedule(self, run_after: When) -> bool:
+        """Move a call that has not started to another instant, given as to `using(run_after=...)`. False: too late."""
+        return reschedule(self._required_id(), instant("run_after", run_after))
 
-    async def areschedule(self, run_after: datetime) -> bool:
+    async def areschedule(self, run_after: When) -> bool:
         """`reschedule` for coroutines."""
         return await sync_to_async(self.reschedule)(run_after)
 

@@ -2,6 +2,7 @@
 
 import threading
 from datetime import UTC, datetime, timedelta
+from typing import Any
 
 import pytest
 from django.db import connections, transaction
@@ -58,8 +59,32 @@ class TestLater:
     def test_a_deferred_call_is_not_due_and_can_be_put_off(self) -> None:
         handle = add.using(run_after=3600).delay(1, 2)
         assert take_due(10) == []
+        TaskExecutionTry.objects.update(publish_count=1)  # and its message is still to come, too early
         assert handle.reschedule(datetime(2020, 1, 1, tzinfo=UTC))
+        assert TaskExecutionTry.objects.get().publish_count == 0, "to the dispatcher it is new"
         assert [ref.execution_id for ref in take_due(10)] == [handle.task_execution_id]
+
+    def test_putting_off_takes_what_run_after_takes(self) -> None:
+        handle = add.delay(1, 2)
+        for when in (timedelta(hours=1), 3600):
+            before = timezone.now()
+            assert handle.reschedule(when)
+            run_after = TaskExecutionTry.objects.get().run_after
+            assert run_after is not None
+            assert run_after >= before + timedelta(hours=1)
+        with pytest.raises(ArgumentError, match="time zone"):
+            handle.reschedule(datetime(2030, 1, 1))  # noqa: DTZ001
+
+    def test_seconds_count_from_each_call(self) -> None:
+        later = add.using(run_after=3600)
+        later.delay(1, 2)
+        later.delay(1, 2)
+        assert TaskExecutionTry.objects.values("run_after").distinct().count() == 2
+
+    @pytest.mark.parametrize("when", [float("inf"), float("nan"), 1e18, timedelta.max, "2030-01-01"])
+    def test_what_is_no_time_is_refused(self, when: Any) -> None:
+        with pytest.raises(ArgumentError, match="run_after must be"):
+            add.using(run_after=when)
 
 
 @pytest.mark.django_db

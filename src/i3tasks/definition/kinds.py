@@ -25,7 +25,8 @@ from ..store.database import atomic, rows
 from ..store.enqueue import NewExecution, queue_of
 from ..store.refs import TryRef
 from ..values import encode_arguments
-from .options import AS_THE_TASK_SAYS, CallOptions, When, instant
+from ..when import When
+from .options import AS_THE_TASK_SAYS, CallOptions
 from .writing import is_keyed, write, write_one
 
 P = ParamSpec("P")
@@ -63,7 +64,7 @@ class Task(Generic[P, T]):
     ) -> Self:
         """The same task with other options for the calls made through it: `t.using(run_after=60).delay()`.
 
-        run_after           not before: an aware datetime, or a timedelta or seconds from now on
+        run_after           not before: an aware datetime, or a timedelta or seconds from the call on
         until               run at a random instant between `run_after` (or now) and this one: spreads a crowd
         max_retries, retry  instead of the task's own
         timeout             seconds that the body may run
@@ -76,8 +77,8 @@ class Task(Generic[P, T]):
         get_config().queue(queue_name)
         given: dict[str, Any] = {
             "queue_name": queue_name,
-            "run_after": None if run_after is None else instant("run_after", run_after),
-            "until": None if until is None else instant("until", until),
+            "run_after": run_after,
+            "until": until,
             "priority": priority,
             "max_retries": max_retries,
             "retry": retry,
@@ -90,6 +91,7 @@ class Task(Generic[P, T]):
         changed = replace(self.call_options, **changes)
         for problem in option_problems(changed):
             raise ArgumentError(f"A call's {problem}.")
+        changed.instant()  # refuses what is no time
         return type(self)(self.spec, changed)
 
     # ------------------------------------------------------------------------------------------------ enqueueing

@@ -86,4 +86,5 @@ def reschedule(execution_id: int, run_after: datetime) -> bool:
         waiting = rows(TaskExecutionTry).filter(
             task_execution=execution_id, is_completed=False, claim_token__isnull=True
         )
-        return bool(waiting.update(run_after=run_after, dispatch_at=run_after))
+        # Its message, if one is under way, comes too early and is gone then: to the dispatcher the try is new.
+        return bool(waiting.update(run_after=run_after, dispatch_at=run_after, publish_count=0))
