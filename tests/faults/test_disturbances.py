@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import signal
-import time
-from collections.abc import Iterator
 from typing import Any
 
 import psycopg
@@ -18,17 +16,6 @@ from tests.faults.world import ROUNDS, World, somewhere_in
 from tests.shop.models import Run
 
 pytestmark = [pytest.mark.django_db(transaction=True), pytest.mark.timeout(60 + 60 * ROUNDS)]
-
-
-@pytest.fixture(params=["embedded", pytest.param("google", marks=pytest.mark.google)])
-def either_world(request: pytest.FixtureRequest, settings: Any, world: World) -> Iterator[World]:
-    """On the embedded emulator, and on Google's."""
-    if request.param == "embedded":
-        yield world
-    else:
-        google = request.getfixturevalue("google_emulator")
-        with World(settings, None).open(google.host_port) as on_google:
-            yield on_google
 
 
 def test_sigterm_under_load_uses_up_no_retry(either_world: World) -> None:
@@ -76,23 +63,6 @@ def test_what_is_rolled_back_never_runs(world: World) -> None:
     world.until_finished(20)
     world.reckon()
     assert Run.objects.count() == TaskExecution.objects.count() == 20
-
-
-def test_the_broker_is_down_while_calls_are_made(world: World) -> None:
-    """Enqueueing takes the database only, and as long as ever; the broker's return brings all of it within seconds."""
-    world.worker()
-    world.load(10)
-    world.until_finished(10)
-    world.emulator.kill()
-    started = time.monotonic()
-    world.load(100)
-    took = time.monotonic() - started
-    assert took < 5, f"enqueueing waited for the broker: {took:.1f} s"
-    assert not Run.objects.filter(name="n20").exists()
-    world.emulator.start()
-    world.until_finished(seconds=30)
-    world.reckon()
-    assert not world.lost_tries()
 
 
 @pytest.mark.postgres

@@ -14,6 +14,7 @@ from io import StringIO
 from pathlib import Path
 from typing import Any
 
+import pytest
 from django.core.management import call_command
 from django.db.models import Count
 
@@ -24,10 +25,30 @@ from i3tasks.types import PullQueue, PushQueue
 from tests.shop.ledger import work
 from tests.shop.models import Run
 from tests.support.children import Child, Children, free_port, listens
+from tests.support.databases import chosen
+from tests.support.google_emulator import GoogleEmulator
 from tests.support.rigs import until
 
 ROUNDS = int(os.environ.get("I3TASKS_FAULT_ROUNDS", "1"))
 """Multiplies the rounds of each test that has some."""
+
+OUTAGE_SECONDS = float(os.environ.get("I3TASKS_OUTAGE_SECONDS", "0"))
+"""How much longer than the least that matters broker and database stay away."""
+
+EITHER = (
+    "embedded",
+    pytest.param(
+        "google",
+        marks=[
+            pytest.mark.google,
+            pytest.mark.skipif(
+                chosen() == "sqlite" and ROUNDS == 1 and not OUTAGE_SECONDS,
+                reason="on PostgreSQL; on SQLite, too, with I3TASKS_FAULT_ROUNDS or I3TASKS_OUTAGE_SECONDS",
+            ),
+        ],
+    ),
+)
+"""Both emulators, for tests that take long: of the four pairs with a database, three in every run."""
 
 SHORT: dict[str, Any] = {
     "lease_seconds": 3,
@@ -46,11 +67,12 @@ CONCURRENCY = ("--concurrency", "100")
 class World:
     """A broker, processes, and the executions that were asked for. Times are short: see SHORT."""
 
-    def __init__(self, settings: Any, data: Path | None) -> None:
+    def __init__(self, settings: Any, data: Path | None, google: GoogleEmulator | None = None) -> None:
+        """`data` is the embedded emulator's folder; `google` takes its place, and forgets everything when it ends."""
         self._data = data
         self._settings = settings
         self.names: list[str] = []
-        self.emulator = EmulatorProcess(data, f"127.0.0.1:{free_port()}")
+        self.emulator: EmulatorProcess | GoogleEmulator = google or EmulatorProcess(data, f"127.0.0.1:{free_port()}")
         self.port = free_port()
         self.children: Children
 
@@ -107,7 +129,9 @@ class World:
     def restart_emulator(self, data: Path | None) -> None:
         """kill -9, and another one at the same address: over the same folder, or with nothing in memory (None)."""
         self.emulator.kill()
-        self.emulator = EmulatorProcess(data, self.emulator.host_port).start()
+        if isinstance(self.emulator, EmulatorProcess):
+            self.emulator = EmulatorProcess(data, self.emulator.host_port)
+        self.emulator.start()
 
     @property
     def data(self) -> Path | None:

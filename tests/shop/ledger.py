@@ -23,6 +23,15 @@ async def work(name: str, seconds: float = 0.02, task_metadata: Any = None) -> s
 
 
 @task(bind=True, max_retries=MANY)
+async def slow_at_first(name: str, seconds: float, task_metadata: Any = None) -> str:
+    """Long enough to be killed in the middle of, and seldom twice."""
+    await Run.objects.acreate(**_fields(name, task_metadata))
+    if task_metadata.try_number == 1:
+        await asyncio.sleep(seconds)
+    return name
+
+
+@task(bind=True, max_retries=MANY)
 def work_in_thread(name: str, seconds: float = 0.02, task_metadata: Any = None) -> str:
     Run.objects.create(**_fields(name, task_metadata))
     time.sleep(seconds)

@@ -18,12 +18,14 @@ STOP_SECONDS = 10
 class GoogleEmulator:
     """Runs it from `start` to `stop`, or for a `with` block, in a process group of its own.
 
-    Its launcher is called directly: `gcloud beta emulators pubsub start` does the same a second later.
+    Its launcher is called directly: `gcloud beta emulators pubsub start` does the same a second later. Started again,
+    it listens where it did before, and remembers nothing.
     """
 
     def __init__(self) -> None:
         self.host_port = ""
         self._process: subprocess.Popen[str] | None = None
+        self._reader: threading.Thread | None = None
 
     @staticmethod
     def available() -> bool:
@@ -37,10 +39,10 @@ class GoogleEmulator:
         return self._process.pid
 
     def start(self) -> GoogleEmulator:
-        """Start it on a free port, and wait until it takes connections."""
+        """Start it, at first on a free port, and wait until it takes connections."""
         launcher = _launcher()
         assert launcher is not None, "ask available() first"
-        port = _free_port()
+        port = int(self.host_port.rpartition(":")[2] or _free_port())
         self._process = subprocess.Popen(
             [str(launcher), "--host=127.0.0.1", f"--port={port}"],
             stdin=subprocess.DEVNULL,
@@ -50,7 +52,8 @@ class GoogleEmulator:
             start_new_session=True,
         )
         started = threading.Event()
-        threading.Thread(target=_read_output, args=(self._process, started), daemon=True).start()
+        self._reader = threading.Thread(target=_read_output, args=(self._process, started), daemon=True)
+        self._reader.start()
         if not started.wait(START_SECONDS) or self._process.poll() is not None:
             self.stop()
             raise RuntimeError("Google's emulator did not start")
@@ -59,14 +62,23 @@ class GoogleEmulator:
 
     def stop(self) -> None:
         """End the launcher and the Java process below it."""
+        self._end(signal.SIGTERM, signal.SIGKILL)
+
+    def kill(self) -> None:
+        """The same at once, by SIGKILL."""
+        self._end(signal.SIGKILL)
+
+    def _end(self, *signals: signal.Signals) -> None:
         if self._process is None:
             return
-        for number in (signal.SIGTERM, signal.SIGKILL):
+        for number in signals:
             try:
                 os.killpg(self._process.pid, number)
                 self._process.wait(STOP_SECONDS)
             except (ProcessLookupError, subprocess.TimeoutExpired):
                 continue
+        if self._reader is not None:
+            self._reader.join(STOP_SECONDS)  # until nobody holds its output, Java neither
         self._process = None
 
     def __enter__(self) -> GoogleEmulator:
