@@ -10,13 +10,16 @@ from typing import Any
 import pytest
 from django.utils import timezone
 
+from i3tasks.clock import SYSTEM_CLOCK
+from i3tasks.exceptions import WorkerLost
 from i3tasks.models import TaskExecutionTry
-from i3tasks.outcome import Success
+from i3tasks.outcome import Failure, Success
+from i3tasks.retry import RetryPolicy
 from i3tasks.store.dispatching import expire_leases
 from i3tasks.store.leases import claim
 from i3tasks.store.refs import Claimed, Refusal, Settlement
 from i3tasks.store.settle import settle
-from i3tasks.store.suspects import PUT_OFF
+from i3tasks.store.suspects import LONGEST_PUT_OFF, PUT_OFF, SLOTS
 from tests.store.helpers import enqueue, lease, request, row
 
 pytestmark = pytest.mark.django_db
@@ -87,3 +90,34 @@ def test_a_claim_asked_again_after_a_lost_reply_gets_the_same_answer() -> None:
     again, *others = ask(tries[1], *tries, token=first.token)
     assert again.try_id == first.try_id
     assert others == [Refusal.SUSPECT, Refusal.LEASED, Refusal.SUSPECT]
+
+
+def test_the_longer_one_runs_the_less_often_the_others_ask() -> None:
+    one, *others = suspects(3)
+    [first] = ask(one)
+    for running, longest in ((20, timedelta(seconds=20)), (3600, LONGEST_PUT_OFF)):
+        TaskExecutionTry.objects.filter(pk=first.try_id).update(
+            started_at=first.started_at - timedelta(seconds=running)
+        )
+        ask(*others)
+        moments = [row(task_try).dispatch_at for task_try in others]
+        assert moments[1] - moments[0] == pytest.approx(longest / 2, abs=timedelta(seconds=5))
+
+
+def test_many_are_put_off_by_few_statements(django_assert_max_num_queries: Any) -> None:
+    tries = [*suspects(30)]
+    with django_assert_max_num_queries(SLOTS + 12):
+        answers = ask(*tries)
+    assert answers.count(Refusal.SUSPECT) == 29
+
+
+def test_whose_own_process_died_is_no_suspect() -> None:
+    """The worker outlived it, and said so itself."""
+    error = WorkerLost("The process that ran the body died.")
+    waiting = enqueue(2)
+    for number in (1, 2):
+        for claimed in lease(*waiting):
+            failure = Failure.of(error, RetryPolicy(base_seconds=0), number, SYSTEM_CLOCK)
+            settle([Settlement(claimed.try_id, claimed.execution_id, claimed.token, failure)])
+        waiting = [*TaskExecutionTry.objects.filter(is_completed=False)]
+    assert all(isinstance(answer, Claimed) for answer in ask(*waiting))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from datetime import timedelta
+from datetime import datetime, timedelta
 from typing import Any
 
 from ..exceptions import WorkerLost
@@ -13,6 +13,9 @@ from .database import rows
 SUSPECT_AFTER = 2
 PUT_OFF = timedelta(seconds=2)
 """At most: how long a suspect waits while another one runs. Spread evenly, so that they come back one by one."""
+LONGEST_PUT_OFF = timedelta(minutes=1)
+"""While one runs for long the others ask ever less often, or thousands of them would keep everybody busy."""
+SLOTS = 10
 WORKER_LOST = f"{WorkerLost.__module__}.{WorkerLost.__qualname__}"  # as a row names it
 
 
@@ -27,28 +30,34 @@ def put_off_suspects(claimable: Sequence[Any], worker_id: str) -> set[int]:
     if not ids:
         return ids
     suspects = sorted((row for row in claimable if row["pk"] in ids), key=lambda row: row["claim_token"] is None)
-    waiting = suspects if _runs_suspect(worker_id, besides=ids) else suspects[1:]
-    rows(TaskExecutionTry).bulk_update(
-        [
-            TaskExecutionTry(
-                pk=row["pk"],
-                dispatch_at=row["database_time"] + PUT_OFF * (place / len(waiting)),
-                publish_count=0,  # its message is gone: to the dispatcher it is new
-            )
-            for place, row in enumerate(waiting, start=1)
-        ],
-        ["dispatch_at", "publish_count"],
-    )
+    running_since = _suspect_runs_since(worker_id, besides=ids)
+    waiting = suspects[1:] if running_since is None else suspects
+    _put_off(waiting, running_since)
     return {row["pk"] for row in waiting}
 
 
-def _runs_suspect(worker_id: str, besides: set[int]) -> bool:
+def _put_off(waiting: Sequence[Any], running_since: datetime | None) -> None:
+    if not waiting:
+        return
+    now: datetime = waiting[0]["database_time"]
+    at_most = min(max(PUT_OFF, now - (running_since or now)), LONGEST_PUT_OFF)
+    slots = min(SLOTS, len(waiting))
+    for slot in range(slots):
+        rows(TaskExecutionTry).filter(pk__in=[row["pk"] for row in waiting[slot::slots]]).update(
+            dispatch_at=now + at_most * ((slot + 1) / slots),
+            publish_count=0,  # its message is gone: to the dispatcher it is new
+        )
+
+
+def _suspect_runs_since(worker_id: str, besides: set[int]) -> datetime | None:
     running = (
         rows(TaskExecutionTry)
         .filter(worker_id=worker_id, lease_until__isnull=False, try_number__gt=SUSPECT_AFTER)
         .exclude(pk__in=besides)
     )
-    return bool(_suspects(running.values("pk", "task_execution_id", "try_number")))
+    tries: list[Any] = list(running.values("pk", "task_execution_id", "try_number", "started_at"))
+    ids = _suspects(tries)
+    return min((row["started_at"] for row in tries if row["pk"] in ids), default=None)
 
 
 def _suspects(tries: Any) -> set[int]:
@@ -56,8 +65,11 @@ def _suspects(tries: Any) -> set[int]:
     late = [row for row in tries if row["try_number"] > SUSPECT_AFTER]
     if not late:
         return set()
+    # Without a token: if only the process of an isolated body died, the worker was there to settle its try.
     before = rows(TaskExecutionTry).filter(
-        task_execution__in={row["task_execution_id"] for row in late}, error_class=WORKER_LOST
+        task_execution__in={row["task_execution_id"] for row in late},
+        error_class=WORKER_LOST,
+        claim_token__isnull=True,
     )
     lost = set(before.values_list("task_execution_id", "try_number"))
     return {
