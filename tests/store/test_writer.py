@@ -258,6 +258,18 @@ async def test_during_an_outage_claims_fail_and_settlements_wait(
 
 
 @pytest.mark.postgres
+async def test_a_server_that_may_not_write_is_an_outage_and_the_next_connection_may(writer: Spied) -> None:
+    def become_a_standby() -> None:
+        with connection.cursor() as cursor:
+            cursor.execute("SET default_transaction_read_only = on")
+
+    [claimed] = await alease()
+    writer.before = once(become_a_standby)
+    assert await writer.ask(SETTLE, says(claimed, Success("kept"))) == Settled()
+    assert (await arow(claimed.try_id)).is_success
+
+
+@pytest.mark.postgres
 async def test_a_locked_row_waits_in_the_queue_and_its_neighbours_do_not(writer: Spied) -> None:
     held, free = await alease(2)
     theirs = open_transaction(f"SELECT 1 FROM i3tasks_taskexecutiontry WHERE id = {held.try_id} FOR UPDATE")

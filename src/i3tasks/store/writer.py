@@ -56,6 +56,7 @@ IDLE_SECONDS = 5.0
 LOCKED_DELAY = 0.05  # seconds; doubled each time, up to
 LOCKED_LONGEST_DELAY = 1.0
 OUTAGE_DELAY = 1.0
+READ_ONLY = "25006"  # PostgreSQL's state of a standby, and of a server whose disk is full: a while later we may write
 ATTEMPTS = 3  # for deadlocks, serialization failures, and a connection that had gone stale
 
 # SQLite's locks are the process's: a child born during a transaction would find its file locked for ever.
@@ -218,6 +219,7 @@ class Writer:
         return final
 
     def _go_down(self, error: Exception) -> None:
+        _close_connection()  # it may be to a server that is the primary no more
         self._down_until = self._clock.monotonic() + OUTAGE_DELAY
         if not self._is_down:
             self._is_down = True
@@ -273,6 +275,8 @@ def _give_back(answer: Any) -> None:
 def _is_outage(error: Exception) -> bool:
     """The database is away or busy, as opposed to refusing what it was given."""
     state = getattr(error.__cause__, "sqlstate", None) or ""
+    if state == READ_ONLY:
+        return True
     too_large = state.startswith("54")  # PostgreSQL calls a value over its limits an operational error
     return isinstance(error, (OperationalError, InterfaceError)) and not too_large
 
