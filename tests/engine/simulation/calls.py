@@ -193,7 +193,10 @@ class Calls:
         return members.then(work.s(RESULT)).otherwise(mourn.s(next(self._tags))).delay()
 
     def _group_with_a_deadline(self) -> Asked:
-        members = [stumble.s(1), *(work.s(number) for number in range(self.chance.randint(0, 2)))]
+        members = [
+            snooze.s(self.chance.randint(1, 3)),
+            *(work.s(number) for number in range(self.chance.randint(0, 2))),
+        ]
         in_time = group(*members, deadline=self.chance.uniform(0.1, 10))
         return in_time.then(work.s(RESULT)).otherwise(mourn.s(next(self._tags))).delay()
 
@@ -250,6 +253,12 @@ class Calls:
             for pk in asked.values_list("pk", flat=True)
             if pk not in before
         ]
+        ended = ends_of_executions()
+        for item in self.cancelled:
+            if item.at == self._timeline.now:
+                assert item.was_waiting == (item.execution_id in ended), (
+                    "it ends at once if nobody runs it, and only then"
+                )
 
     def _put_off(self, asked: Asked) -> None:
         if isinstance(asked, ChainHandle) and asked.task_execution_id is not None:

@@ -17,7 +17,7 @@ from i3tasks.store.audit import audit
 
 from .bodies import Wanted, full_name, ledger
 from .calls import NEVER, Calls, ends_of_executions
-from .process import HEARTBEAT
+from .process import HEARTBEAT, PASS_SECONDS
 
 WANTED, RETRY, LATE, LOST, CANCELLED = map(
     full_name,
@@ -121,6 +121,7 @@ class Books:
             assert status != TaskGroup.STATUS_PENDING, f"group {pk} still waits"
             succeeded = status == TaskGroup.STATUS_SUCCESS
             assert not succeeded or group["completed_count"] == group["total_count"], f"group {pk} is not complete"
+            self._check_deadline(group)
             assert called_back[pk] == succeeded, f"group {pk}, {status}, was called back {called_back[pk]} times"
             if group["on_failure"] and not succeeded:
                 to_mourn[group["on_failure"]["args"][0]] += 1
@@ -132,6 +133,14 @@ class Books:
         assert all(texts[str([tag])] <= 1 for tag in self._calls.appended), "a step that was added ran twice"
         after = Counter(row["previous_id"] for row in self._executions.values() if row["part_of_id"] is None)
         assert all(times <= 1 for pk, times in after.items() if pk is not None), "a chain was followed twice"
+
+    def _check_deadline(self, group: Any) -> None:
+        pk, deadline, at = group["pk"], group["deadline"], group["finished_at"]
+        if deadline is not None and group["status"] == TaskGroup.STATUS_SUCCESS and self._calls.is_calm:
+            latest = deadline + timedelta(seconds=PASS_SECONDS[1] + 1)
+            assert at < latest, f"group {pk} succeeded long after its deadline"
+        elif deadline is not None and group["status"] == TaskGroup.STATUS_FAILED and not self._calls.cancelled:
+            assert at > deadline, f"group {pk} failed before its deadline"
 
     def _check_cancellations(self) -> None:
         """What waited never ran after that; what ran ended, once; and nothing followed."""
@@ -169,4 +178,4 @@ _EXECUTION = (
     *("previous_id", "previous_group_id", "part_of_id"),
 )
 _TRY = (*("pk", "task_execution_id", "started_at", "run_after", "finished_at", "is_success", "error_class"),)
-_GROUP = ("pk", "status", "total_count", "completed_count", "on_failure")
+_GROUP = ("pk", "status", "total_count", "completed_count", "on_failure", "deadline", "finished_at")

@@ -42,7 +42,7 @@ def some_faults(chance: random.Random) -> Faults:
         process_freezes=some(0.04),
         process_stops=some(0.04),
         database_away=some(0.3),
-        reply_lost=some(0.3),
+        reply_lost=some(0.6),
     )
     return replace(faults, **dict.fromkeys(DEADLY, 0.0)) if chance.random() < 0.33 else faults
 

@@ -49,7 +49,7 @@ def breaches_of_writer(before: Snapshot, after: Snapshot, items: Sequence[Any]) 
             if is_now.token is not None or is_now.is_completed:
                 yield f"try {pk} changed hands without a claim: {was} -> {is_now}"
             elif was.dispatch_at not in own.get(CONFIRM, []) + own.get(DENY, []):
-                yield f"try {pk} was to be published, and news of another publish put it off: {was} -> {is_now}"
+                yield f"try {pk} was to be published then, and was put off by one who had no say: {was} -> {is_now}"
 
 
 def breaches_of_dispatcher(before: Snapshot, after: Snapshot, now: datetime) -> Iterator[str]:
