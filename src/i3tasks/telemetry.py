@@ -18,6 +18,7 @@ _LEVELS = {
     "dispatch_failed": logging.WARNING,
     "envelope_refused": logging.ERROR,
     "lease_lost": logging.WARNING,
+    "liveness_file_failed": logging.ERROR,
     "provisioning_failed": logging.WARNING,
     "publish_failed": logging.WARNING,
     "publish_confirmed": logging.DEBUG,

@@ -7,6 +7,7 @@ import re
 import time
 from dataclasses import replace
 from datetime import timedelta
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -14,7 +15,9 @@ from django.core.management import CommandError, call_command
 from django.utils import timezone
 
 from i3tasks import task
+from i3tasks.conf import get_config
 from i3tasks.emulator import EmulatorProcess
+from i3tasks.engine.worker import Worker
 from i3tasks.models import TaskExecution, TaskExecutionTry
 from i3tasks.types import PullQueue, PushQueue
 from tests.shop.tasks import aadd, add, aplace_order, crunch, describe, nap, place_order
@@ -137,7 +140,31 @@ async def test_it_stops_soon_when_its_broker_is_away(settings: Any) -> None:
         assert not await TaskExecution.objects.aexists()
 
 
+@pytest.mark.usefixtures("on_embedded")
+async def test_what_runs_counts_towards_max_tasks_and_nothing_else() -> None:
+    for _ in range(3):
+        await (await add.adelay(1, 2)).acancel()  # its message is refused
+    real = await add.adelay(3, 4)
+    async with asyncio.timeout(30):
+        await Worker(get_config().pull_queues, concurrency=1, threads=1, max_tasks=1).run()
+    assert await real.aresult(timeout=5) == 7
+
+
+@pytest.mark.usefixtures("on_embedded")
+async def test_a_liveness_file_that_can_no_more_be_written_stops_nothing(tmp_path: Path) -> None:
+    lost = tmp_path / "gone" / "alive"
+    real = await add.adelay(3, 4)
+    async with asyncio.timeout(30):
+        await Worker(get_config().pull_queues, concurrency=1, threads=1, max_tasks=1, liveness_file=lost).run()
+    assert await real.aresult(timeout=5) == 7
+
+
 # -------------------------------------------------------------------------------------------------- the command
+
+
+def test_a_liveness_file_that_can_not_be_written_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(CommandError, match="liveness-file can't be written"):
+        call_command("i3tasks_worker", liveness_file=tmp_path / "missing" / "alive")
 
 
 def test_an_unknown_queue_is_refused_in_the_documented_words() -> None:

@@ -87,9 +87,10 @@ class Worker:
 
     async def _carry_out(self, engine: Engine, incoming: Incoming) -> None:
         """One message from its delivery to its answer. The only place that acks."""
-        verdict = Verdict.NACK
+        verdict, has_run = Verdict.NACK, False
         try:
-            verdict = (await engine.executor.execute(incoming.delivery)).verdict
+            report = await engine.executor.execute(incoming.delivery)
+            verdict, has_run = report.verdict, report.outcome is not None
         except Exception as error:
             emit("internal_error", where="executor", error=repr(error), exc_info=error)
         finally:
@@ -98,7 +99,8 @@ class Worker:
             else:
                 incoming.nack()
             self._under_way -= 1
-            self._count_down()
+            if has_run:
+                self._count_down()
             if self._stop_asked.is_set() and not self._under_way:
                 self._idle.set()
 
@@ -150,7 +152,10 @@ class Worker:
     async def _show_life(self) -> None:
         """For probes that look at a file's age: a loop that hangs touches nothing."""
         while self._liveness_file is not None:
-            await anyio.to_thread.run_sync(self._liveness_file.touch)
+            try:
+                await anyio.to_thread.run_sync(self._liveness_file.touch)
+            except OSError as error:  # whoever looks at it decides; what runs need not suffer
+                emit("liveness_file_failed", error=str(error))
             await anyio.sleep(LIVENESS_SECONDS)
 
     async def _provision(self) -> None:

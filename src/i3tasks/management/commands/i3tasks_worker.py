@@ -57,6 +57,7 @@ class Command(BaseCommand):
     def handle(self, *args: Any, **options: Any) -> None:
         show_events(options["verbosity"])
         config = get_config()
+        liveness_file = _writable(options["liveness_file"])
         queues = _queues(config, options["queues"])
         with _emulator(config) as started:
             if started:
@@ -69,7 +70,7 @@ class Command(BaseCommand):
                 concurrency=options["concurrency"],
                 threads=options["threads"],
                 max_tasks=options["max_tasks"],
-                liveness_file=options["liveness_file"],
+                liveness_file=liveness_file,
             )
             _run(worker)
 
@@ -103,6 +104,17 @@ def _positive(text: str) -> int:
 
 
 _positive.__name__ = "positive number"  # argparse shows it: "invalid positive number value"
+
+
+def _writable(file: Path | None) -> Path | None:
+    """Its absolute path: a body may change the directory."""
+    if file is None:
+        return None
+    try:
+        file.touch()
+    except OSError as error:
+        raise CommandError(f"--liveness-file can't be written: {error}") from None
+    return file.absolute()
 
 
 def _queues(config: Config, asked: list[str] | None) -> list[QueueNames]:
