@@ -62,6 +62,7 @@ def simulated(monkeypatch: pytest.MonkeyPatch, settings: Any) -> Iterator[None]:
     monkeypatch.setattr("django.utils.timezone.now", lambda: Process.now())
     monkeypatch.setattr("i3tasks.store.writer._close_connection", lambda: None)
     monkeypatch.setattr("i3tasks.dispatcher.close_old_connections", lambda: None)
+    monkeypatch.setattr("i3tasks.dispatcher._seconds_until_next", lambda: 0.0)  # a query, and the timeline decides
     for module in (outbox, dispatcher):
         monkeypatch.setattr(module, "get_publisher", lambda: Process.current.publisher)
     current_writer = SimpleNamespace(post=lambda *args: Process.current.writer.post(*args))

@@ -20,7 +20,7 @@ from .checks import Books, check_audit
 from .process import Process
 from .timeline import Timeline
 
-CALM_AFTER = 30.0
+CALM_AFTER = {"small": 15.0, "large": 30.0}
 """Virtual seconds of faults; then the world is well, and must come to rest by itself."""
 AT_REST_BEFORE = 3600.0
 TABLES = [model._meta.db_table for model in (TaskKey, TaskExecutionResult, TaskExecutionTry, TaskExecution, TaskGroup)]
@@ -60,14 +60,15 @@ class Schedule:
         ledger.__init__(chance=self.chance)  # type: ignore[misc]
 
     def run(self) -> None:
-        is_large = self.chance.random() < 0.3
-        for _ in range(self.chance.randint(1, 3) if is_large else 1):
+        size = "large" if self.chance.random() < 0.2 else "small"  # most of what goes wrong does so among few
+        processes, calls = {"small": (1, 1), "large": (self.chance.randint(1, 3), self.chance.randint(2, 4))}[size]
+        for _ in range(processes):
             self._start_process()
-        for _ in range(self.chance.randint(2, 4) if is_large else 1):
-            self.calls.plan(self.calls.ask, self.chance.uniform(0, 10))
+        for _ in range(calls):
+            self.calls.plan(self.calls.ask, self.chance.uniform(0, 5))
         for _ in range(self.chance.randint(0, 2)):
-            self.calls.plan(self.calls.meddle, self.chance.uniform(0, 15))
-        self.timeline.after(CALM_AFTER, self._calm_down)
+            self.calls.plan(self.calls.meddle, self.chance.uniform(0, 10))
+        self.timeline.after(CALM_AFTER[size], self._calm_down)
         self._until_at_rest()
         assert not self.broker.breaches, self.broker.breaches
         check_audit(self.timeline.now)
