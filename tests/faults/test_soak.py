@@ -94,7 +94,9 @@ def test_what_a_worker_holds_does_not_grow(world: World, monkeypatch: pytest.Mon
     assert survivor.process.poll() is None, survivor.output[-3000:]
     world.reckon()
     _show(samples, busiest)
-    assert 0 < busiest <= MOST_CONNECTIONS
+    assert busiest > 0
+    # SQLite keeps some files for its next connections: closing one would end the process's locks on the others.
+    assert busiest <= MOST_CONNECTIONS or connection.vendor == "sqlite"
     _are_flat(samples)
 
 
