@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import sys
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from datetime import timedelta
@@ -38,10 +39,10 @@ class RetryPolicy:
 
     def _problems(self) -> list[str]:
         checks = {
-            "max_retries must be 0 or more": 0 <= self.max_retries < math.inf,
-            "base_seconds must be None, 0 or more": self.base_seconds is None or 0 <= self.base_seconds < math.inf,
-            "max_seconds must be 0 or more": 0 <= self.max_seconds < math.inf,  # infinity is not in JSON
-            "multiplier must be 1 or more": 1 <= self.multiplier < math.inf,
+            "max_retries must be 0 or more": self.max_retries >= 0,
+            "base_seconds must be None, 0 or more": self.base_seconds is None or self.base_seconds >= 0,
+            "max_seconds must be 0 or more": self.max_seconds >= 0,
+            "multiplier must be 1 or more": self.multiplier >= 1,
             "jitter must be between 0 and 1": 0 <= self.jitter <= 1,
             "retry_on must be a tuple of exception classes or their full names": _are_exceptions(self.retry_on),
             "give_up_on must be a tuple of exception classes or their full names": _are_exceptions(self.give_up_on),
@@ -51,7 +52,10 @@ class RetryPolicy:
     def as_json(self) -> dict[str, Any]:
         """The policy as a row keeps it, with its exceptions by name."""
         names = {field: [_name(kind) for kind in getattr(self, field)] for field in ("retry_on", "give_up_on")}
-        return {**asdict(self), **names}
+        values = asdict(self)
+        # JSON knows no infinity. No delay is so long anyway.
+        finite = {name: sys.float_info.max for name, value in values.items() if value == math.inf}
+        return {**values, **finite, **names}
 
     @classmethod
     def from_json(cls, stored: Mapping[str, Any]) -> RetryPolicy:

@@ -1,6 +1,7 @@
 """When a failed try is tried again: the documented delays, and who has the last word."""
 
 import asyncio
+import json
 import math
 from dataclasses import replace
 from datetime import timedelta
@@ -137,7 +138,6 @@ def test_delays_never_shrink_without_jitter(try_number: int) -> None:
         ({"base_seconds": -1}, "base_seconds must be None, 0 or more"),
         ({"base_seconds": math.nan}, "base_seconds"),
         ({"max_seconds": -1}, "max_seconds must be 0 or more"),
-        ({"max_seconds": float("inf")}, "max_seconds must be 0 or more"),
         ({"multiplier": 0.5}, "multiplier must be 1 or more"),
         ({"jitter": 1.1}, "jitter must be between 0 and 1"),
         ({"retry_on": ValueError}, "retry_on must be a tuple"),
@@ -150,3 +150,9 @@ def test_delays_never_shrink_without_jitter(try_number: int) -> None:
 def test_a_policy_that_makes_no_sense_is_refused(wrong: dict[str, object], sentence: str) -> None:
     with pytest.raises(ValueError, match=sentence):
         RetryPolicy(**wrong)  # type: ignore[arg-type]
+
+
+def test_a_policy_without_a_cap_is_kept_in_a_row_as_json_has_it() -> None:
+    policy = RetryPolicy(max_seconds=math.inf, multiplier=math.inf, max_retries=50)
+    stored = RetryPolicy.from_json(json.loads(json.dumps(policy.as_json(), allow_nan=False)))
+    assert [stored.delay(number, CLOCK) for number in (1, 2, 50)] == [policy.delay(n, CLOCK) for n in (1, 2, 50)]
