@@ -29,7 +29,7 @@ from django.db.models import Value
 
 from i3tasks import dispatcher, outbox
 from i3tasks.models import TaskExecution, TaskExecutionTry
-from i3tasks.store import database, leases
+from i3tasks.store import database, dispatching
 from tests.engine.simulation import broken
 from tests.engine.simulation.checks import check_audit
 from tests.engine.simulation.process import HEARTBEAT, LEASE, Process
@@ -138,9 +138,9 @@ def test_a_seed_decides_everything() -> None:
 @pytest.mark.skipif(SEED is not None, reason="this is the replay")
 def test_a_failure_is_replayed_by_its_command(monkeypatch: pytest.MonkeyPatch) -> None:
     """In another process, which has another order of its sets, and has not run the schedules before."""
-    monkeypatch.setattr(leases, "_judge", leases._judge)  # to be there again afterwards
+    monkeypatch.setattr(dispatching, "_unclaimed", dispatching._unclaimed)  # to be there again afterwards
     broken.pytest_collection_finish()
-    with pytest.raises(AssertionError, match="began too early") as failure:
+    with pytest.raises(AssertionError, match="put off by one who had no say") as failure:
         _run_all(itertools.count(1))
     message, command = str(failure.value).split("\nReplay it: ")
     environment = {name: value for name, value in os.environ.items() if not name.startswith(("PYTEST", "I3TASKS"))}

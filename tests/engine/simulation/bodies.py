@@ -29,6 +29,7 @@ class Ledger:
     begun_execution: Counter[int] = field(default_factory=Counter)
     snoozed: dict[int, timedelta] = field(default_factory=dict)  # by try
     chance: random.Random = field(default_factory=random.Random)
+    haste: float = 6  # the higher, the more of the bodies are short
 
     def begin(self, metadata: Any) -> None:
         self.begun[metadata.task_execution_try_id] += 1
@@ -38,9 +39,9 @@ class Ledger:
 ledger = Ledger()
 
 
-async def _take_time(longest: float = 20) -> None:
+async def _take_time() -> None:
     """Mostly short, at times longer than a lease."""
-    seconds = ledger.chance.random() ** 6 * longest
+    seconds = ledger.chance.random() ** ledger.haste * 20
     if seconds > 0.01:
         await asyncio.sleep(seconds)
 

@@ -91,8 +91,8 @@ class Calls:
         asked = self._killer_among_bystanders() if wants_killer else self.chance.choice(WORKFLOWS)(self)
         if asked is not None:
             self._asked.append(asked)
-            if self.chance.random() < 0.3:
-                self._plan_soon(self.meddle, 12)
+            if self.chance.random() < 0.5:
+                self._plan_soon(self.meddle, 8)
 
     def meddle(self) -> None:
         """Do something to what was asked for, in whatever state it is now."""

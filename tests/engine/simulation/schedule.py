@@ -57,7 +57,7 @@ class Schedule:
         self.calls = Calls(self.broker)
         self.handed_back: Counter[int] = Counter()  # by try
         self._numbers = iter(range(10**9))
-        ledger.__init__(chance=self.chance)  # type: ignore[misc]
+        ledger.__init__(chance=self.chance, haste=self.chance.choice([6, 6, 2]))  # type: ignore[misc]
 
     def run(self) -> None:
         size = "large" if self.chance.random() < 0.2 else "small"  # most of what goes wrong does so among few
