@@ -10,9 +10,10 @@ from asgiref.sync import sync_to_async
 from django.db import transaction
 
 from i3tasks import task
-from i3tasks.engine.executor import Verdict
+from i3tasks.engine.executor import Executor, Verdict
 from i3tasks.engine.process import make_engine
 from i3tasks.models import TaskExecutionTry
+from i3tasks.store.refs import Renewed
 from tests.shop.models import Order
 from tests.support.rigs import delivery_of
 
@@ -51,6 +52,11 @@ async def cancel_itself() -> str:
     assert current is not None
     current.cancel()
     return "done, and cancelled at the next await, which there is none of"
+
+
+@task(max_retries=0)
+async def last_a_moment() -> None:
+    await asyncio.sleep(0)
 
 
 @task(max_retries=0)
@@ -112,3 +118,22 @@ async def test_a_lane_that_was_left_in_a_transaction_is_out_of_it_for_the_next_b
     calls = [(leave_a_lane_in_a_transaction,), (aorder, "kept")]
     assert [task_try.is_success for task_try in await executed(*calls)] == [True, True]
     assert [row.name async for row in Order.objects.all()] == ["kept"]
+
+
+async def test_a_lease_that_ended_with_its_settlement_is_not_called_lost(
+    events: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The heartbeat may hear of the settlement before the try does: both are answered in one transaction."""
+    engine = make_engine(concurrency=1, threads=1)
+    settle = Executor._settle
+
+    async def settle_and_hear_of_it(self: Executor, claimed: Any, outcome: Any) -> Any:
+        settled = await settle(self, claimed, outcome)
+        engine.running._stop(Renewed(lost=frozenset({claimed.try_id}), cancelled=frozenset()))
+        return settled
+
+    monkeypatch.setattr(Executor, "_settle", settle_and_hear_of_it)
+    task_try = (await last_a_moment.adelay()).task_execution_try
+    assert (await engine.executor.execute(delivery_of(task_try))).verdict is Verdict.ACK
+    engine.pool.close()
+    assert "lease_lost" not in events

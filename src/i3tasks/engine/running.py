@@ -104,8 +104,11 @@ class Running:
 
     def _stop(self, renewed: Renewed) -> None:
         for try_id in renewed.lost & self._runs.keys():
+            run = self._runs[try_id]
+            if run.body is not None and run.body.done():
+                continue  # settled just now, or about to hear from the settlement that it is stale
             emit("lease_lost", try_id=try_id)
-            self._runs[try_id].stop(LeaseLost())
+            run.stop(LeaseLost())
         for try_id in renewed.cancelled & self._runs.keys():
             self._runs[try_id].stop(TaskCancelled())
 
