@@ -242,3 +242,12 @@ def test_an_old_workers_next_try_is_not_written_twice() -> None:
     assert settled(claimed, failure(delay=0)) == Settled()
     assert [item["try_number"] for item in columns("try_number")] == [1, 2]
     assert row(claimed.try_id).is_completed
+
+
+def test_a_released_try_of_a_cancelled_execution_ends_since_nobody_would_claim_it_again() -> None:
+    claimed = one()
+    TaskExecution.objects.update(cancel_requested_at=NOON)
+    assert settled(claimed, Released(), now=at(NOON)) == Settled()
+    task_try = row(claimed.try_id)
+    assert (task_try.is_completed, task_try.dispatch_at) == (True, None)
+    assert (task_try.task_execution.outcome, task_try.task_execution.finished_at) == ("cancelled", NOON)
