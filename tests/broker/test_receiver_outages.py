@@ -87,6 +87,7 @@ async def test_a_session_that_ends_by_itself_is_followed_by_another(broker: Brok
         held = list(await deliveries.count(2))
         first = receiver._session
         assert first is not None
+        await asyncio.to_thread(eventually, lambda: first.is_open, "what it delivers may be quicker than its opening")
         end_with(first, RuntimeError("injected"))
         await asyncio.to_thread(events.wait_for, "broker_unavailable")
         await until_delivered(broker, deliveries)

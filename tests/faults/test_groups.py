@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import random
-
 import pytest
 
 from i3tasks import RESULT, group
@@ -34,7 +32,7 @@ def test_a_group_of_a_thousand_calls_back_once(world: World) -> None:
     for killed in range(3 * ROUNDS):
         world.until_begun(min(killed * MEMBERS // (3 * ROUNDS) + somewhere_in(200), MEMBERS - 50))
         doubled(100)
-        kill_9(workers.pop(random.randrange(2)))
+        kill_9(world.busy_one(workers))
         workers.append(world.worker())
     world.until_finished(MEMBERS + 1, seconds=60)
     doubled(300)

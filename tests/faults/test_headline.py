@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import random
 from collections.abc import Iterator
 from datetime import datetime, timedelta
 from pathlib import Path
@@ -17,7 +16,6 @@ from tests.faults.world import CONCURRENCY, World, kill_9, somewhere_in
 from tests.shop.ledger import slow_at_first, work
 from tests.shop.models import Run
 from tests.support.children import COMMAND, Child
-from tests.support.rigs import until
 
 pytestmark = [pytest.mark.django_db(transaction=True), pytest.mark.postgres, pytest.mark.timeout(180)]
 
@@ -40,9 +38,7 @@ def test_six_hundred_calls_outlive_six_kills(world: World) -> None:
         world.load(CALLS // KILLS, 0.4, task=slow_at_first)
         _rolled_back(ROLLED_BACK * (number + 1) // KILLS - ROLLED_BACK * number // KILLS)
         world.until_begun(before + somewhere_in(CALLS // KILLS))
-        victim = _busy_one(workers)
-        workers.remove(victim)
-        kill_9(victim)
+        kill_9(world.busy_one(workers))
         killed_at = _database_time()
         workers.append(_supervised(world))
     world.until_finished(CALLS, seconds=90)
@@ -61,18 +57,6 @@ def _rolled_back(count: int) -> None:
     with transaction.atomic():
         work.delay_many([("rolled back",)] * count)
         transaction.set_rollback(True)
-
-
-def _busy_one(workers: list[Child]) -> Child:
-    """One that runs something, as soon as another one has started, too."""
-
-    def busy() -> list[Child]:
-        started = [worker for worker in workers if "worker_started" in worker.output]
-        holders = TaskExecutionTry.objects.filter(lease_until__isnull=False).values_list("worker_id", flat=True)
-        ids = {int(holder.split(":")[1]) for holder in holders.distinct()}
-        return [worker for worker in started if worker.process.pid in ids and len(started) > 1]
-
-    return random.choice(until(busy, what=lambda: [worker.output[-500:] for worker in workers]))
 
 
 def _database_time() -> datetime:

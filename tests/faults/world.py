@@ -119,6 +119,19 @@ class World:
             self.children.changes.pop("fault", None)
         return child
 
+    def busy_one(self, workers: list[Child]) -> Child:
+        """Take out one that runs something now, as soon as another one has started, too."""
+
+        def busy() -> list[Child]:
+            started = [worker for worker in workers if "worker_started" in worker.output]
+            holders = TaskExecutionTry.objects.filter(lease_until__isnull=False).values_list("worker_id", flat=True)
+            ids = {int(holder.split(":")[1]) for holder in holders.distinct()}
+            return [worker for worker in started if worker.process.pid in ids and len(started) > 1]
+
+        victim = random.choice(until(busy, what=lambda: [worker.output[-500:] for worker in workers]))
+        workers.remove(victim)
+        return victim
+
     def site(self) -> Child:
         """uvicorn, where the push queue's endpoint is."""
         arguments = ("tests.asgi:application", "--port", str(self.port), "--log-level", "warning")
