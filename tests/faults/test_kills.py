@@ -14,14 +14,9 @@ from tests.faults.world import EITHER, ROUNDS, World, kill_9, somewhere_in
 from tests.shop.ledger import die, work, work_in_thread, work_pushed
 from tests.shop.models import Run
 from tests.support.children import Child
-from tests.support.google_emulator import GoogleEmulator
 from tests.support.rigs import until
 
 pytestmark = [pytest.mark.django_db(transaction=True), pytest.mark.timeout(60 + 60 * ROUNDS)]
-
-GOOGLE_ENDURES = 2
-"""Kills. Google's emulator never ends the streams of the dead: it gives them messages, which come back ever later, and
-after some dozens it answers nobody. So it is begun anew, empty."""
 
 
 def test_workers_killed_at_random_instants(breakable_world: World) -> None:
@@ -34,9 +29,7 @@ def test_workers_killed_at_random_instants(breakable_world: World) -> None:
         world.until_begun(before + somewhere_in(100), 60)
         kill_9(workers.pop(random.randrange(2)))
         workers.append(world.worker())
-        if isinstance(world.emulator, GoogleEmulator) and not number % GOOGLE_ENDURES:
-            world.restart_emulator(None)
-            world.until_finished(seconds=120)
+        world.begin_google_anew(number)
     world.until_finished(seconds=120)
     world.reckon()
 
