@@ -1,6 +1,7 @@
 """The suite's command line option, and what every test may use."""
 
 import os
+import signal
 import uuid
 from collections.abc import Iterator
 from types import SimpleNamespace
@@ -38,6 +39,9 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 
 def pytest_configure(config: pytest.Config) -> None:
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+        # Shells start what runs in the background so, and children would inherit it: some are to end on Ctrl-C.
+        signal.signal(signal.SIGINT, signal.default_int_handler)
     folder = databases.scratch_folder()
     folder.__enter__()
     config.add_cleanup(lambda: folder.__exit__(None, None, None))
