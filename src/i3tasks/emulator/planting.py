@@ -5,6 +5,7 @@ Apart from `seed`, so that a Django command can build a Seed without loading pro
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Mapping
 from typing import Any
 
@@ -14,35 +15,40 @@ from . import configs, wire
 from .broker import Broker
 from .refusals import Refusal
 from .seed import Seed, SeedError
+from .subscription import Committed
 
 
-def plant(seed: Seed, broker: Broker) -> None:
-    """Create what the seed describes; what is there already gets the seed's values for the fields it names."""
+def plant(seed: Seed, broker: Broker) -> list[asyncio.Future[None]]:
+    """Create what the seed describes; what is there already gets the seed's values for the fields it names.
+
+    Futures that are done when all of it is on disk.
+    """
     try:
-        for fields in seed.full_topics():
-            _plant_topic(broker, fields)
-        for fields in seed.full_subscriptions():
-            _plant_subscription(broker, fields)
+        topics = [_plant_topic(broker, fields) for fields in seed.full_topics()]
+        subscriptions = [_plant_subscription(broker, fields) for fields in seed.full_subscriptions()]
     except Refusal as refusal:
         raise SeedError(f"The seed was refused: {refusal.sentence}") from refusal
+    return [committed for committed in topics + subscriptions if committed is not None]
 
 
-def _plant_topic(broker: Broker, fields: Mapping[str, Any]) -> None:
+def _plant_topic(broker: Broker, fields: Mapping[str, Any]) -> Committed:
     topic = _parsed(fields, wire.Topic())
     if topic.name not in broker.topics:
-        broker.create_topic(topic)
-    elif paths := configs.TOPIC_MUTABLE & fields.keys():
-        broker.update_topic(wire.UpdateTopicRequest(topic=topic, update_mask={"paths": sorted(paths)}))
+        return broker.create_topic(topic)[1]
+    if paths := configs.TOPIC_MUTABLE & fields.keys():
+        return broker.update_topic(wire.UpdateTopicRequest(topic=topic, update_mask={"paths": sorted(paths)}))[1]
+    return None
 
 
-def _plant_subscription(broker: Broker, fields: Mapping[str, Any]) -> None:
+def _plant_subscription(broker: Broker, fields: Mapping[str, Any]) -> Committed:
     wanted = _parsed(fields, wire.Subscription())
     if wanted.name not in broker.subscriptions:
-        broker.create_subscription(wanted)
-    elif paths := configs.SUBSCRIPTION_MUTABLE & fields.keys():
+        return broker.create_subscription(wanted)[1]
+    if paths := configs.SUBSCRIPTION_MUTABLE & fields.keys():
         request = wire.UpdateSubscriptionRequest(subscription=wanted, update_mask={"paths": sorted(paths)})
         subscription = broker.subscriptions[wanted.name]
-        broker.reconfigure(subscription, configs.updated_subscription(subscription.config, request))
+        return broker.reconfigure(subscription, configs.updated_subscription(subscription.config, request))
+    return None
 
 
 def _parsed(fields: Mapping[str, Any], message: wire.Message) -> wire.Message:

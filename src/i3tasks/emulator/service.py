@@ -81,7 +81,10 @@ class Emulator:
         host_port = self._bind(server)
         broker.load()
         async with Pushers(broker) as pushers:
-            plant(self._options.seed or Seed(), broker)
+            # Who hears that we are ready may rely on the seed.
+            await asyncio.gather(*plant(self._options.seed or Seed(), broker), return_exceptions=True)
+            if self._failure is not None:
+                return
             await server.start()
             sweeper = asyncio.create_task(_sweep(broker))
             announce(Ready(host_port, pushers.certificates_url))

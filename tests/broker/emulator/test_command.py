@@ -130,12 +130,7 @@ def test_a_broken_file_is_one_sentence(tmp_path: Path) -> None:
 
 
 def test_a_disk_that_takes_no_more_ends_it_with_a_sentence(tmp_path: Path) -> None:
-    code = (
-        "import resource, sys; from i3tasks.emulator import main\n"
-        "resource.setrlimit(resource.RLIMIT_FSIZE, (2_000_000, 2_000_000))\n"
-        f"sys.exit(main(['--host-port', '127.0.0.1:0', '--data-dir', {str(tmp_path)!r}]))"
-    )
-    with _running([sys.executable, "-c", code]) as process:
+    with _running(_on_a_small_disk("--data-dir", str(tmp_path))) as process:
         with grpc.insecure_channel(_ready(process)) as channel, pytest.raises(grpc.RpcError) as refusal:
             _fill_disk(channel)
         _, errors = process.communicate(timeout=SECONDS)
@@ -143,6 +138,26 @@ def test_a_disk_that_takes_no_more_ends_it_with_a_sentence(tmp_path: Path) -> No
     assert process.returncode == 1
     assert "can't write its data" in errors
     assert "Traceback" not in errors
+
+
+def test_a_seed_that_the_disk_does_not_take_is_one_sentence_and_never_ready(tmp_path: Path) -> None:
+    seed = tmp_path / "seed.toml"
+    seed.write_text(f"topics = {[f'projects/demo/topics/t{number:0200}' for number in range(5_000)]}")
+    with _running(_on_a_small_disk("--data-dir", str(tmp_path / "data"), "--seed", str(seed))) as process:
+        output, errors = process.communicate(timeout=SECONDS)
+    assert process.returncode == 1
+    assert output == ""
+    assert "can't write its data" in errors
+    assert "Traceback" not in errors
+
+
+def _on_a_small_disk(*arguments: str) -> list[str]:
+    code = (
+        "import resource, sys; from i3tasks.emulator import main\n"
+        "resource.setrlimit(resource.RLIMIT_FSIZE, (2_000_000, 2_000_000))\n"
+        f"sys.exit(main(['--host-port', '127.0.0.1:0', *{arguments!r}]))"
+    )
+    return [sys.executable, "-c", code]
 
 
 def _fill_disk(channel: grpc.Channel) -> None:
