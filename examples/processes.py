@@ -7,16 +7,39 @@ import os
 import re
 import signal
 import subprocess
+import sys
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 
 GLANCE = 0.05
 STOP_SECONDS = 15
+_STOPPING = [getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name)]
 
 
 class ProcessFailed(Exception):
     """A child ended, or never got ready; the text holds the end of its log."""
+
+
+def exit_on_signals() -> None:
+    """Unwind on SIGTERM as on Ctrl-C, so that what was started is stopped."""
+    for number in _STOPPING[1:]:
+        if signal.getsignal(number) is not signal.SIG_IGN:  # as nohup wants it
+            signal.signal(number, lambda number, frame: sys.exit(128 + number))
+
+
+@contextlib.contextmanager
+def signals_held() -> Iterator[None]:
+    """Ctrl-C and its like wait for the end of the block: in the middle of starting a child, nobody would stop it."""
+    came: list[int] = []
+    before = {number: signal.signal(number, lambda number, frame: came.append(number)) for number in _STOPPING}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler or signal.SIG_DFL)
+        for number in came:
+            signal.raise_signal(number)
 
 
 class Process:
@@ -74,16 +97,18 @@ class Process:
 
     def stop(self) -> None:
         """Ask it to stop, wait a bounded time, then end it and whatever it started."""
-        if self.exit_code is None:
-            self._popen.terminate()
-            with contextlib.suppress(subprocess.TimeoutExpired):
-                self._popen.wait(STOP_SECONDS)
-        if os.name == "posix":
-            with contextlib.suppress(ProcessLookupError, PermissionError):
-                os.killpg(self._popen.pid, signal.SIGKILL)
-        elif self.exit_code is None:
-            self._popen.kill()
-        self._popen.wait()
+        try:
+            if self.exit_code is None:
+                self._popen.terminate()
+                with contextlib.suppress(subprocess.TimeoutExpired):
+                    self._popen.wait(STOP_SECONDS)
+        finally:  # also when somebody presses Ctrl-C again
+            if os.name == "posix":
+                with contextlib.suppress(ProcessLookupError, PermissionError):
+                    os.killpg(self._popen.pid, signal.SIGKILL)
+            elif self.exit_code is None:
+                self._popen.kill()
+            self._popen.wait()
 
     def tail(self, lines: int = 25) -> str:
         return "\n".join(f"    {line}" for line in self._text().splitlines()[-lines:])

@@ -14,7 +14,6 @@ import contextlib
 import json
 import os
 import secrets
-import signal
 import sys
 import tempfile
 import urllib.parse
@@ -26,16 +25,14 @@ HERE = Path(__file__).resolve().parent
 sys.path[:0] = [str(HERE), str(HERE.parent)]
 
 import environment  # noqa: E402
-from processes import Process, ProcessFailed  # noqa: E402
+from processes import Process, ProcessFailed, exit_on_signals, signals_held  # noqa: E402
 
 
 def main() -> int:
     options = arguments()
     extras = ["example", "postgres"] if os.environ.get("CENSUS_DATABASE") else ["example"]
     python = environment.ensure(*extras)
-    for name in ("SIGTERM", "SIGHUP"):
-        if hasattr(signal, name):
-            signal.signal(getattr(signal, name), lambda number, frame: sys.exit(128 + number))
+    exit_on_signals()
     try:
         with data_folder(options.keep) as data:
             return Census(python, data, options).run()
@@ -138,13 +135,17 @@ class Census:
         with direct.open(f"{self.environ['CENSUS_URL']}/census/", data=limit, timeout=60) as answer:
             print(f"  {json.load(answer)['files']} files enqueued\n", flush=True)
 
-    def start(self, running: contextlib.ExitStack, name: str, command: list[str | Path]) -> Process:
-        log = self.data / f"{name.split()[0]}.log"
-        return running.enter_context(Process(name, command, env=self.environ, cwd=HERE, log=log))
+    def start(
+        self, running: contextlib.ExitStack, name: str, command: list[str | Path], *, log: bool = True
+    ) -> Process:
+        path = self.data / f"{name.split()[0]}.log" if log else None
+        with signals_held():
+            return running.enter_context(Process(name, command, env=self.environ, cwd=HERE, log=path))
 
     def manage(self, *command: str, watched: list[Process] | None = None) -> int:
         """Run a management command on our own output; its exit code."""
-        with Process(command[0], [self.python, "manage.py", *command], env=self.environ, cwd=HERE, log=None) as process:
+        with contextlib.ExitStack() as running:
+            process = self.start(running, command[0], [self.python, "manage.py", *command], log=False)
             return process.finish(watched or [])
 
 

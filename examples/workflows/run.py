@@ -14,11 +14,12 @@ HERE = Path(__file__).resolve().parent
 sys.path.insert(0, str(HERE.parent))
 
 import environment  # noqa: E402
-from processes import Process, ProcessFailed  # noqa: E402
+from processes import Process, ProcessFailed, exit_on_signals, signals_held  # noqa: E402
 
 
 def main() -> int:
     python = environment.ensure("example")
+    exit_on_signals()
     try:
         with tempfile.TemporaryDirectory(prefix="workflows-", ignore_cleanup_errors=True) as folder:
             return play(python, Path(folder))
@@ -42,7 +43,8 @@ def play(python: Path, data: Path) -> int:
 
         def start(name: str, *command: str | Path, log: bool = True) -> Process:
             path = data / f"{name}.log" if log else None
-            return running.enter_context(Process(name, command, env=environ, cwd=HERE, log=path))
+            with signals_held():
+                return running.enter_context(Process(name, command, env=environ, cwd=HERE, log=path))
 
         emulator = start("emulator", i3tasks, "emulator", "--host-port", "127.0.0.1:0", "--in-memory")
         environ["PUBSUB_EMULATOR_HOST"] = emulator.wait_for(r"PUBSUB_EMULATOR_HOST=([\w.:\[\]]+:\d+)")[1]

@@ -240,15 +240,14 @@ class SqliteJournal:
         self._connection.close()
 
     def _run(self, loop: asyncio.AbstractEventLoop) -> None:
-        going = True
+        going, error = True, None
         while going:
             requests = self._gather()
             going = requests[-1] is not None
             work = [request for request in requests if request is not None]
-            error = self._commit([batch for batch, _ in work])
+            error = error or self._commit([batch for batch, _ in work])  # after a failure, nothing is written any more
             if not loop.is_closed():
                 loop.call_soon_threadsafe(self._resolve, [future for _, future in work], error)
-            going = going and error is None
 
     def _gather(self) -> list[_Request | None]:
         requests = [self._requests.get()]
