@@ -28,20 +28,6 @@ def exit_on_signals() -> None:
             signal.signal(number, lambda number, frame: sys.exit(128 + number))
 
 
-@contextlib.contextmanager
-def signals_held() -> Iterator[None]:
-    """Ctrl-C and its like wait for the end of the block: in the middle of starting a child, nobody would stop it."""
-    came: list[int] = []
-    before = {number: signal.signal(number, lambda number, frame: came.append(number)) for number in _STOPPING}
-    try:
-        yield
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler or signal.SIG_DFL)
-        for number in came:
-            signal.raise_signal(number)
-
-
 class Process:
     """A command in a process group of its own, its output in a log file. A context manager: stopped at the end."""
 
@@ -115,3 +101,31 @@ class Process:
 
     def _text(self) -> str:
         return self._log.read_text(encoding="utf-8", errors="replace") if self._log else ""
+
+
+def start(
+    running: contextlib.ExitStack,
+    name: str,
+    command: Iterable[str | Path],
+    *,
+    env: Mapping[str, str],
+    cwd: Path,
+    log: Path | None,
+) -> Process:
+    """Start a Process that is stopped at the end of `running`, also when Ctrl-C comes at this very instant."""
+    with _signals_held():
+        return running.enter_context(Process(name, command, env=env, cwd=cwd, log=log))
+
+
+@contextlib.contextmanager
+def _signals_held() -> Iterator[None]:
+    """Ctrl-C and its like wait for the end of the block: in the middle of starting a child, nobody would stop it."""
+    came: list[int] = []
+    before = {number: signal.signal(number, lambda number, frame: came.append(number)) for number in _STOPPING}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler or signal.SIG_DFL)
+        for number in came:
+            signal.raise_signal(number)

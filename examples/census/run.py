@@ -25,7 +25,8 @@ HERE = Path(__file__).resolve().parent
 sys.path[:0] = [str(HERE), str(HERE.parent)]
 
 import environment  # noqa: E402
-from processes import Process, ProcessFailed, exit_on_signals, signals_held  # noqa: E402
+import processes  # noqa: E402
+from processes import Process, ProcessFailed, exit_on_signals  # noqa: E402
 
 
 def main() -> int:
@@ -139,8 +140,7 @@ class Census:
         self, running: contextlib.ExitStack, name: str, command: list[str | Path], *, log: bool = True
     ) -> Process:
         path = self.data / f"{name.split()[0]}.log" if log else None
-        with signals_held():
-            return running.enter_context(Process(name, command, env=self.environ, cwd=HERE, log=path))
+        return processes.start(running, name, command, env=self.environ, cwd=HERE, log=path)
 
     def manage(self, *command: str, watched: list[Process] | None = None) -> int:
         """Run a management command on our own output; its exit code."""

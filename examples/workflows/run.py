@@ -14,7 +14,8 @@ HERE = Path(__file__).resolve().parent
 sys.path.insert(0, str(HERE.parent))
 
 import environment  # noqa: E402
-from processes import Process, ProcessFailed, exit_on_signals, signals_held  # noqa: E402
+import processes  # noqa: E402
+from processes import Process, ProcessFailed, exit_on_signals  # noqa: E402
 
 
 def main() -> int:
@@ -43,8 +44,7 @@ def play(python: Path, data: Path) -> int:
 
         def start(name: str, *command: str | Path, log: bool = True) -> Process:
             path = data / f"{name}.log" if log else None
-            with signals_held():
-                return running.enter_context(Process(name, command, env=environ, cwd=HERE, log=path))
+            return processes.start(running, name, command, env=environ, cwd=HERE, log=path)
 
         emulator = start("emulator", i3tasks, "emulator", "--host-port", "127.0.0.1:0", "--in-memory")
         environ["PUBSUB_EMULATOR_HOST"] = emulator.wait_for(r"PUBSUB_EMULATOR_HOST=([\w.:\[\]]+:\d+)")[1]

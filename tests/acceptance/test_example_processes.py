@@ -38,8 +38,8 @@ def test_ctrl_c_while_a_child_is_being_started_stops_it(processes: ModuleType, m
         return child
 
     monkeypatch.setattr(subprocess, "Popen", interrupted)
-    with pytest.raises(KeyboardInterrupt), contextlib.ExitStack() as running, processes.signals_held():
-        running.enter_context(processes.Process("sleep", SLEEP, env=os.environ, cwd=ROOT, log=None))
+    with pytest.raises(KeyboardInterrupt), contextlib.ExitStack() as running:
+        processes.start(running, "sleep", SLEEP, env=os.environ, cwd=ROOT, log=None)
 
     assert [child.is_running() for child in started] == [False]
     assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
@@ -52,7 +52,6 @@ def test_a_second_ctrl_c_does_not_spare_what_is_slow_to_stop(
     child = psutil.Process(process._popen.pid)
 
     def interrupt() -> None:
-        monkeypatch.undo()
         raise KeyboardInterrupt
 
     monkeypatch.setattr(process._popen, "terminate", interrupt)

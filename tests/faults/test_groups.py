@@ -30,7 +30,7 @@ def test_a_group_of_a_thousand_calls_back_once(world: World) -> None:
     names = [f"n{number}" for number in range(MEMBERS)]
     started = group(work.s(name, 0.2) for name in names).then(collect.s(RESULT)).delay()
     for killed in range(3 * ROUNDS):
-        world.until_begun(min(killed * MEMBERS // (3 * ROUNDS) + somewhere_in(200), MEMBERS - 50))
+        world.until_begun(min(killed * MEMBERS // (3 * ROUNDS + 1) + somewhere_in(200), MEMBERS - 100))
         doubled(100)
         kill_9(world.busy_one(workers))
         workers.append(world.worker())

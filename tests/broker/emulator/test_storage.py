@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import sqlite3
 from pathlib import Path
 
@@ -100,6 +101,19 @@ async def test_a_batch_is_written_as_a_whole_or_not_at_all(tmp_path: Path) -> No
     assert [type(each) for each in failures] == [sqlite3.IntegrityError]
     journal = _open(tmp_path)
     assert journal.load().messages == []
+    journal.close()
+
+
+async def test_after_a_write_that_failed_all_others_are_refused(tmp_path: Path) -> None:
+    """Rather than left waiting: the emulator is about to stop, and whoever asks is to hear of it."""
+    journal, bad, good = _open(tmp_path, []), Batch(), Batch()
+    bad.add_message(_message(1), "topic", 0, [7])
+    bad.add_message(_message(1), "topic", 0, [7])
+    good.save_topic("topic", b"")
+    with pytest.raises(sqlite3.IntegrityError):
+        await journal.write(bad)
+    with pytest.raises(sqlite3.IntegrityError):
+        await asyncio.wait_for(journal.write(good), 10)
     journal.close()
 
 
