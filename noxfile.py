@@ -2,13 +2,16 @@
 
 import os
 import shutil
+import subprocess
 
 import nox
 
 nox.options.default_venv_backend = "venv"
 nox.options.error_on_missing_interpreters = False
-nox.options.sessions = ["tests", "lint", "types", "floors", "wheel", "docs"]
+nox.options.sessions = ["tests", "lint", "types", "floors", "wheel", "spelling", "docs"]
 
+# What people read, and the spelling check with them.
+WRITTEN = ("src", "docs", "README.md", "tests", "examples", "noxfile.py", "pyproject.toml", ".ci")
 PAIRS = [("3.11", "5.2"), ("3.12", "6.0"), ("3.13", "6.1"), ("3.14", "6.1")]
 
 
@@ -18,12 +21,21 @@ def tests(session: nox.Session, django: str) -> None:
     """The suite on SQLite, then what touches the database on PostgreSQL."""
     session.install("-e", ".[test]", f"django~={django}.0")
     session.run("pytest", *session.posargs)
-    suites = ("tests/store", "tests/engine", "tests/http", "tests/faults")
+    suites = (
+        "tests/store",
+        "tests/engine",
+        "tests/backend",
+        "tests/http",
+        "tests/board",
+        "tests/testing",
+        "tests/faults",
+    )
     session.run("pytest", "--db", "postgres", *suites, *session.posargs)
 
 
 @nox.session
 def lint(session: nox.Session) -> None:
+    """Style and likely bugs, by ruff."""
     session.install("ruff~=0.17.0")
     session.run("ruff", "check", ".")
     session.run("ruff", "format", "--check", ".")
@@ -31,9 +43,17 @@ def lint(session: nox.Session) -> None:
 
 @nox.session
 def types(session: nox.Session) -> None:
+    """Types, by mypy --strict and pyright."""
     session.install("-e", ".[dev]")
     session.run("mypy", "--strict")
     session.run("pyright", "--pythonpath", shutil.which("python", path=session.bin) or "python")
+
+
+@nox.session
+def audit(session: nox.Session) -> None:
+    """Known vulnerabilities of what users install. Needs the network; run before a release, not by `.ci/run`."""
+    session.install(".[postgres,web]", "pip-audit~=2.9")
+    session.run("pip-audit", "--local", "--skip-editable", *session.posargs)
 
 
 @nox.session
@@ -56,10 +76,33 @@ def wheel(session: nox.Session) -> None:
 
 
 @nox.session
-def docs(session: nox.Session) -> None:
-    """What README and docs say: their commands, code and links."""
+def spelling(session: nox.Session) -> None:
+    """Spelling of what people read."""
+    session.install("codespell~=2.4.1")
+    session.run("codespell", *WRITTEN)
+
+
+@nox.session
+def pictures(session: nox.Session) -> None:
+    """Take the pictures of the board for the documentation, as the browser's tests go by."""
     session.install("-e", ".[test]")
-    session.run("pytest", "tests/acceptance/test_docs.py", *session.posargs)
+    session.run("pytest", "-n", "0", "tests/browser", *session.posargs, env={"I3TASKS_BOARD_PICTURES": "docs/board"})
+
+
+@nox.session
+def docs(session: nox.Session) -> None:
+    """Build the documentation with warnings as errors, into build/docs; then test what README and docs say."""
+    session.install("-e", ".[docs,test]")
+    session.run("sphinx-build", "-W", "--keep-going", "-q", "-E", "-b", "html", "docs", "build/docs")
+    session.run("pytest", "tests/acceptance/test_docs.py", "tests/unit/test_reference.py", *session.posargs)
+
+
+@nox.session
+@nox.parametrize("python,django", PAIRS, ids=[python for python, _ in PAIRS])
+def explore(session: nox.Session, django: str) -> None:
+    """Look for new examples, with random seeds, for two minutes (I3TASKS_EXPLORE_SECONDS)."""
+    session.install("-e", ".[test]", f"django~={django}.0")
+    session.run("python", "-m", "tests.explore")
 
 
 @nox.session
@@ -69,3 +112,26 @@ def soak(session: nox.Session) -> None:
     environment = {"I3TASKS_SOAK_SECONDS": os.environ.get("I3TASKS_SOAK_SECONDS", "600")}
     for database in ("sqlite", "postgres"):
         session.run("pytest", "--db", database, "-s", "tests/faults/test_soak.py", *session.posargs, env=environment)
+
+
+@nox.session
+def bench(session: nox.Session) -> None:
+    """Measure i3tasks beside its peers: `nox -s bench -- --contestants ours,procrastinate --workloads drain,io`."""
+    session.install("-e", ".[test]")
+    session.run("python", "-m", "tests.benchmarks", *session.posargs)
+
+
+@nox.session
+def release(session: nox.Session) -> None:
+    """Build sdist and wheel into dist/, look into them, and test the wheel in empty environments. Uploads nothing."""
+    session.install("build", "twine")
+    shutil.rmtree("dist", ignore_errors=True)
+    session.run("python", "-m", "build", "--outdir", "dist", ".")
+    session.run("twine", "check", "--strict", "dist/*.whl", "dist/*.tar.gz")
+    session.run("python", "tests/release.py", "dist")
+    for python in dict.fromkeys(python for python, _ in PAIRS):
+        command = shutil.which(f"python{python}")
+        if command and not subprocess.run([command, "-c", ""], capture_output=True, check=False).returncode:
+            session.run("python", "tests/release.py", "dist", "--try-on", command)
+        else:
+            session.warn(f"Python {python} is not here.")

@@ -1,8 +1,8 @@
-"""The environment that the README's two commands run in: made when it is missing, left alone when it is good.
+"""The virtual environment of the README's two commands. It is made if it is missing, and kept if it works.
 
-Standard library only, because it runs before anything is installed, under whatever `python3` is there.
+This module uses the standard library only, because it runs before anything is installed, under any `python3`.
 
-    I3TASKS_VENV   another folder than .venv, so that several Pythons can stand side by side
+    I3TASKS_VENV   another folder than .venv, for environments of several Pythons side by side
 """
 
 from __future__ import annotations
@@ -18,12 +18,12 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parents[1]
 OLDEST = (3, 11)
 
-# What an extra of pyproject.toml brings along.
+# Extra of pyproject.toml -> the extras that it includes.
 INCLUDED = {"test": {"test", "example", "postgres", "web"}, "example": {"example", "web"}}
 
 
 def ensure(*extras: str) -> Path:
-    """The Python of an environment that holds i3tasks, installed from this clone, with these extras."""
+    """Make sure of an environment with i3tasks, installed from this clone, and these extras. Returns its Python."""
     if sys.version_info < OLDEST:
         this = ".".join(map(str, sys.version_info[:3]))
         raise SystemExit(
@@ -50,7 +50,7 @@ def python_of(folder: Path) -> Path:
 
 
 def clean_environ() -> dict[str, str]:
-    """Our environment variables without those that would bend another Python's idea of itself."""
+    """Give this process's environment variables, without those that change where another Python finds its modules."""
     return {
         name: value
         for name, value in os.environ.items()
@@ -64,7 +64,7 @@ def _works(python: Path) -> bool:
 
 
 def _make(folder: Path) -> None:
-    """A virtual environment. Where Debian's python3-venv is missing, this Python's own pip serves it from outside."""
+    """Make a virtual environment, without a pip of its own if Debian's python3-venv is missing (see `_pip`)."""
     without_pip = [] if _has("ensurepip") else ["--without-pip"]
     if without_pip and not _has("pip"):
         raise SystemExit(
@@ -103,7 +103,7 @@ def _installed(folder: Path, extras: set[str]) -> bool:
 
 
 def _digest() -> str:
-    """Changes with what is to be installed, and with the clone that it is installed from."""
+    """Compute a digest that changes with pyproject.toml and with the clone's path."""
     content = (ROOT / "pyproject.toml").read_bytes() + os.fsencode(ROOT)
     return hashlib.sha256(content).hexdigest()
 

@@ -1,4 +1,4 @@
-"""Child processes that are waited for, watched, and never left behind. Standard library only."""
+"""Child processes that are watched, waited for, and always stopped at the end. Uses the standard library only."""
 
 from __future__ import annotations
 
@@ -18,18 +18,18 @@ _STOPPING = [getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") i
 
 
 class ProcessFailed(Exception):
-    """A child ended, or never got ready; the text holds the end of its log."""
+    """A child process ended, or did not get ready in time. The message holds the end of its log."""
 
 
 def exit_on_signals() -> None:
-    """Unwind on SIGTERM as on Ctrl-C, so that what was started is stopped."""
+    """Raise SystemExit on SIGTERM and SIGHUP, so that the child processes are stopped as on Ctrl-C."""
     for number in _STOPPING[1:]:
-        if signal.getsignal(number) is not signal.SIG_IGN:  # as nohup wants it
+        if signal.getsignal(number) is not signal.SIG_IGN:  # nohup ignores SIGHUP
             signal.signal(number, lambda number, frame: sys.exit(128 + number))
 
 
 class Process:
-    """A command in a process group of its own, its output in a log file. A context manager: stopped at the end."""
+    """A command in its own process group, with its output in a log file. As a context manager, stops it at the end."""
 
     def __init__(
         self, name: str, command: Iterable[str | Path], *, env: Mapping[str, str], cwd: Path, log: Path | None
@@ -58,7 +58,7 @@ class Process:
         return self._popen.poll()
 
     def wait_for(self, pattern: str, seconds: float = 60) -> re.Match[str]:
-        """The place in the log that says this process is ready. Raises ProcessFailed when it won't get there."""
+        """Wait until the log matches `pattern`. Raises ProcessFailed if the process ends or `seconds` pass before."""
         deadline = time.monotonic() + seconds
         while not (found := re.search(pattern, self._text())):
             self.check()
@@ -68,12 +68,12 @@ class Process:
         return found
 
     def check(self) -> None:
-        """Raises ProcessFailed when this process has ended."""
+        """Raise ProcessFailed if this process has ended."""
         if self.exit_code is not None:
             raise ProcessFailed(f"The {self.name} ended with exit code {self.exit_code}.\n{self.tail()}")
 
     def finish(self, watched: Iterable[Process]) -> int:
-        """Wait for the end of this process, as long as the `watched` ones live; its exit code."""
+        """Wait for this process to end and return its exit code. Raises ProcessFailed if a `watched` one ends first."""
         watched = list(watched)
         while (code := self.exit_code) is None:
             for other in watched:
@@ -82,13 +82,13 @@ class Process:
         return code
 
     def stop(self) -> None:
-        """Ask it to stop, wait a bounded time, then end it and whatever it started."""
+        """Ask the process to stop, wait a bounded time, then kill it with all processes of its group."""
         try:
             if self.exit_code is None:
                 self._popen.terminate()
                 with contextlib.suppress(subprocess.TimeoutExpired):
                     self._popen.wait(STOP_SECONDS)
-        finally:  # also when somebody presses Ctrl-C again
+        finally:  # also when Ctrl-C is pressed again
             if os.name == "posix":
                 with contextlib.suppress(ProcessLookupError, PermissionError):
                     os.killpg(self._popen.pid, signal.SIGKILL)
@@ -112,14 +112,14 @@ def start(
     cwd: Path,
     log: Path | None,
 ) -> Process:
-    """Start a Process that is stopped at the end of `running`, also when Ctrl-C comes at this very instant."""
+    """Start a Process that is stopped at the end of `running`, even if Ctrl-C comes while it starts."""
     with _signals_held():
         return running.enter_context(Process(name, command, env=env, cwd=cwd, log=log))
 
 
 @contextlib.contextmanager
 def _signals_held() -> Iterator[None]:
-    """Ctrl-C and its like wait for the end of the block: in the middle of starting a child, nobody would stop it."""
+    """Hold back Ctrl-C and other stop signals until the block ends, so that no half-started child is left behind."""
     came: list[int] = []
     before = {number: signal.signal(number, lambda number, frame: came.append(number)) for number in _STOPPING}
     try:

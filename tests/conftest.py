@@ -4,7 +4,7 @@ import os
 import signal
 import uuid
 from collections.abc import Iterator
-from types import SimpleNamespace
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -12,18 +12,21 @@ from hypothesis import HealthCheck
 from hypothesis import settings as hypothesis_settings
 from pytest_django.plugin import DjangoDbBlocker
 
-from tests.support import databases
+from tests.support import databases, exploring
 
 if TYPE_CHECKING:
     from tests.support.google_emulator import GoogleEmulator
     from tests.support.rigs import NotingPublisher
 
 
-# Slowness says something about the machine only. CI looks at the same examples each time; elsewhere the search goes on.
+# Slowness says something about the machine only. The examples are the same each time, unless I3TASKS_EXAMPLES asks for
+# new ones.
 hypothesis_settings.register_profile(
     "i3tasks",
     deadline=None,
-    derandomize=bool(os.environ.get("CI")),
+    derandomize=not exploring.EXPLORES,
+    max_examples=exploring.examples(100),
+    print_blob=exploring.EXPLORES,
     suppress_health_check=[HealthCheck.too_slow, HealthCheck.filter_too_much],
 )
 hypothesis_settings.load_profile("i3tasks")
@@ -55,6 +58,8 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     reason = databases.missing()
     wrong_database = {"postgres": "sqlite", "sqlite": "postgres"}[databases.chosen()]
     for item in items:
+        if exploring.EXPLORES and not item.get_closest_marker("timeout"):
+            item.add_marker(pytest.mark.timeout(600 * exploring.MULTIPLIER))
         if reason:
             item.add_marker(pytest.mark.skip(reason=reason))
         if item.get_closest_marker(wrong_database):
@@ -89,8 +94,8 @@ def sent(monkeypatch: pytest.MonkeyPatch) -> "NotingPublisher":
     from tests.support.rigs import NotingPublisher
 
     publisher = NotingPublisher()
-    monkeypatch.setattr("i3tasks.outbox.get_publisher", lambda: publisher)
-    monkeypatch.setattr("i3tasks.dispatcher.get_publisher", lambda: publisher)
+    monkeypatch.setattr("i3tasks.engine.outbox.get_publisher", lambda: publisher)
+    monkeypatch.setattr("i3tasks.engine.dispatcher.get_publisher", lambda: publisher)
     return publisher
 
 
@@ -105,23 +110,56 @@ def embedded() -> Iterator[str]:
 
 @pytest.fixture
 def on_embedded(embedded: str, settings: Any) -> str:
-    """Settings that use the embedded emulator, under a project that nobody used before. Gives the project's name."""
+    """Settings that use the embedded emulator, under a project that was never used before. Gives the project's name."""
     project = f"test-{uuid.uuid4().hex[:10]}"
     settings.PUBSUB_CONFIG = {"EMULATOR": True, "HOST": embedded, "PROJECT_ID": project}
     return project
 
 
 @pytest.fixture
-def events(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+def pushed_by_default(settings: Any) -> None:
+    """The default queue is pushed, so the endpoint runs its tries."""
+    from i3tasks.types import PushQueue
+
+    queue = PushQueue("default", "web", "http://127.0.0.1:1/i3/tasks-push/")
+    settings.I3TASKS = replace(settings.I3TASKS, default_queue=queue)
+
+
+@pytest.fixture(autouse=True)
+def strict_events(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """An event that is not in the catalogue, or has other fields than are declared, fails the test."""
+    from i3tasks.telemetry import bus
+
+    violations: list[str] = []
+    monkeypatch.setattr(bus, "violations", violations)
+    yield
+    assert not violations
+
+
+@pytest.fixture(autouse=True)
+def grpc_fork_support() -> None:
+    """What a worker's command sets for its process must not reach the processes that later tests start."""
+    os.environ.pop("GRPC_ENABLE_FORK_SUPPORT", None)
+
+
+@pytest.fixture
+def without_django_tasks() -> Iterator[None]:
+    """Nothing listens for the signals of Django's tasks, which the backend sends once any test has imported it."""
+    from i3tasks.backend import signals as bridge
+    from i3tasks.signals import task_finished, task_started
+
+    task_started.disconnect(bridge._send_started)
+    task_finished.disconnect(bridge._send_finished)
+    yield
+    bridge.connect()
+
+
+@pytest.fixture
+def events() -> Iterator[list[str]]:
     """The names of the events of this process, as they happen."""
-    from i3tasks import telemetry
+    from i3tasks.telemetry import subscribe
 
     names: list[str] = []
-    log = telemetry._logger.log
-
-    def note(level: int, event: str, **facts: object) -> None:
-        names.append(event)
-        log(level, event, **facts)
-
-    monkeypatch.setattr(telemetry, "_logger", SimpleNamespace(log=note))
-    return names
+    unsubscribe = subscribe(lambda event, facts: names.append(event.name))
+    yield names
+    unsubscribe()

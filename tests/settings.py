@@ -1,5 +1,7 @@
 """Django settings of the test suite, on SQLite or PostgreSQL (see tests/support/databases.py)."""
 
+from importlib.util import find_spec
+
 from i3tasks.types import I3TasksSettings, PullQueue, PushQueue
 from tests.support.databases import django_databases
 
@@ -24,6 +26,8 @@ INSTALLED_APPS = [
     "i3tasks",
     "tests.shop",
 ]
+if find_spec("tasks_monitor"):  # a dashboard for any backend of Django's tasks, for Django 6
+    INSTALLED_APPS.append("tasks_monitor")
 
 MIDDLEWARE = [
     "django.contrib.sessions.middleware.SessionMiddleware",
@@ -57,3 +61,13 @@ I3TASKS = I3TasksSettings(
     ),
 )
 PUBSUB_CONFIG = {"EMULATOR": True, "HOST": "127.0.0.1:1", "PROJECT_ID": "test"}
+
+# Django's own tasks run here unless one says otherwise.
+TASKS = {
+    "default": {"BACKEND": "i3tasks.backend.PubSubBackend", "QUEUES": []},
+    "strict": {
+        "BACKEND": "i3tasks.backend.PubSubBackend",
+        "QUEUES": ["default", "mail"],
+        "OPTIONS": {"queues": {"mail": "heavy"}, "max_retries": 0},
+    },
+}

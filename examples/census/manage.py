@@ -1,4 +1,4 @@
-"""Django's command line for the census: `python manage.py census_report`, for example."""
+"""Django's command line for the census, for example `python manage.py census_report`."""
 
 import os
 import sys

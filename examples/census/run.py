@@ -69,7 +69,7 @@ def data_folder(keep: Path | None) -> Iterator[Path]:
 
 
 class Census:
-    """One run: the processes, and the steps taken with them."""
+    """One run of the example: its processes and its steps."""
 
     def __init__(self, python: Path, data: Path, options: argparse.Namespace) -> None:
         self.python = python
@@ -99,9 +99,9 @@ class Census:
             return self.manage("census_report")
 
     def emulator(self, running: contextlib.ExitStack) -> Process | None:
-        """The embedded one, or none where the environment names another."""
+        """Start the embedded emulator. Returns None if the environment names another emulator."""
         if os.environ.get("PUBSUB_EMULATOR_HOST"):
-            # A shared emulator may still hold the messages of an earlier run: these names are nobody else's.
+            # A shared emulator may hold messages of an earlier run, so each run names its topics differently.
             self.environ.setdefault("CENSUS_NAMESPACE", f"census-{secrets.token_hex(4)}")
             return None
         command = [self.i3tasks, "emulator", "--host-port", "127.0.0.1:0", "--data-dir", self.data / "pubsub"]
@@ -114,7 +114,7 @@ class Census:
         print(f"  Pub/Sub    {self.environ['PUBSUB_EMULATOR_HOST']}{'' if emulator else ' (yours)'}", flush=True)
 
     def web(self, running: contextlib.ExitStack) -> Process:
-        # Port 0: the system picks a free one, and the log says which.
+        # With port 0 the system chooses a free port, which the log names.
         options = ["--host", "127.0.0.1", "--port", "0", "--no-access-log", "--timeout-graceful-shutdown", "5"]
         web = self.start(running, "web process", [self.python, "-m", "uvicorn", "census.asgi:application", *options])
         url = web.wait_for(r"running on (http://127\.0\.0\.1:\d+)")[1]
@@ -143,7 +143,7 @@ class Census:
         return processes.start(running, name, command, env=self.environ, cwd=HERE, log=path)
 
     def manage(self, *command: str, watched: list[Process] | None = None) -> int:
-        """Run a management command on our own output; its exit code."""
+        """Run a management command that prints to this terminal. Returns its exit code."""
         with contextlib.ExitStack() as running:
             process = self.start(running, command[0], [self.python, "manage.py", *command], log=False)
             return process.finish(watched or [])

@@ -1,4 +1,4 @@
-"""Django's command line for the workflows."""
+"""Django's command line for the workflows example."""
 
 import os
 import sys

@@ -1,7 +1,7 @@
 """i3tasks: background tasks for Django on Google Cloud Pub/Sub, async first.
 
-The names below are loaded when first used (PEP 562), so that `settings.py` may import `i3tasks.types` without
-loading models, the Pub/Sub client, or Django's app registry.
+The names below are loaded at first use (PEP 562), so that `settings.py` may import `i3tasks.types` without loading
+models, the Pub/Sub client, or Django's app registry.
 """
 
 from __future__ import annotations
@@ -10,36 +10,38 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from .canvas import Signature, chain, group
-    from .definition import Task, TaskDecorator, task
-    from .exceptions import I3TasksError, PermanentError, Retry, ScheduleError
-    from .handles import ChainHandle
+    from .calls.base import Task
+    from .calls.canvas import Signature, chain, group
+    from .calls.decorators import TaskDecorator, task
+    from .calls.handles import ChainHandle
+    from .calls.schedules import adelete_schedule, aschedule_task, delete_schedule, schedule_task
+    from .core.retry import RetryPolicy
+    from .core.values import RESULT
+    from .exceptions import I3TasksError, PermanentError, Retry, ScheduleError, Snooze
     from .metadata import TaskMetadata
-    from .retry import RetryPolicy
-    from .schedules import adelete_schedule, aschedule_task, delete_schedule, schedule_task
-    from .values import RESULT
 
-__version__ = "0.1.0"
+__version__ = "1.0.0a1"
 
 _HOMES = {
-    "RESULT": "values",
-    "ChainHandle": "handles",
+    "RESULT": "core.values",
+    "ChainHandle": "calls.handles",
     "I3TasksError": "exceptions",
     "PermanentError": "exceptions",
     "Retry": "exceptions",
-    "RetryPolicy": "retry",
+    "RetryPolicy": "core.retry",
     "ScheduleError": "exceptions",
-    "Signature": "canvas",
-    "Task": "definition",
-    "TaskDecorator": "definition",
+    "Signature": "calls.canvas",
+    "Snooze": "exceptions",
+    "Task": "calls.base",
+    "TaskDecorator": "calls.decorators",
     "TaskMetadata": "metadata",
-    "adelete_schedule": "schedules",
-    "aschedule_task": "schedules",
-    "chain": "canvas",
-    "delete_schedule": "schedules",
-    "group": "canvas",
-    "schedule_task": "schedules",
-    "task": "definition",
+    "adelete_schedule": "calls.schedules",
+    "aschedule_task": "calls.schedules",
+    "chain": "calls.canvas",
+    "delete_schedule": "calls.schedules",
+    "group": "calls.canvas",
+    "schedule_task": "calls.schedules",
+    "task": "calls.decorators",
 }
 
 __all__ = [
@@ -51,6 +53,7 @@ __all__ = [
     "RetryPolicy",
     "ScheduleError",
     "Signature",
+    "Snooze",
     "Task",
     "TaskDecorator",
     "TaskMetadata",

@@ -3,9 +3,14 @@
 from __future__ import annotations
 
 import os
+import sys
 from importlib import import_module
 
 from django.apps import AppConfig
+from django.core.exceptions import ImproperlyConfigured
+
+_CHECKING = ("check", "migrate", "runserver", "test")
+"""Commands that Django is told to run no checks before, because they do so themselves."""
 
 
 class I3TasksConfig(AppConfig):
@@ -17,12 +22,69 @@ class I3TasksConfig(AppConfig):
     default_auto_field = "django.db.models.BigAutoField"
 
     def ready(self) -> None:
-        for module in ("checks", "canvas"):  # which register their checks, and TaskGroup's methods
+        for module in ("checks", "calls.canvas"):  # which register their checks, and TaskGroup's methods
             import_module(f"{self.name}.{module}")
+        from .broker.loading import leave_forks_alone
         from .conf import EMULATOR_HOST_VARIABLE, get_config
         from .registry import discover
 
-        pubsub = get_config().pubsub
-        if pubsub.host is not None:  # for the project's own Pub/Sub clients
-            os.environ[EMULATOR_HOST_VARIABLE] = pubsub.host
+        if _is_worker():
+            leave_forks_alone()
+        try:
+            config = get_config()
+        except ImproperlyConfigured as error:
+            if not _is_command():
+                raise
+            if not _runs_checks():
+                sys.stderr.write(f"i3tasks: {error} {' '.join(getattr(error, '__notes__', ()))}".rstrip() + "\n")
+            return  # its system checks say so, without a traceback
+        if config.pubsub.host is not None:  # for the project's own Pub/Sub clients
+            os.environ[EMULATOR_HOST_VARIABLE] = config.pubsub.host
         discover()
+        if config.settings.metrics:
+            _count_events()
+        if config.settings.sentry or config.settings.sentry_crons:
+            _report_to_sentry(crons=config.settings.sentry_crons)
+
+
+def _report_to_sentry(*, crons: bool) -> None:
+    try:
+        from .contrib.sentry import instrument
+    except ImportError as error:
+        raise ImproperlyConfigured(
+            "I3TASKS has sentry=True or sentry_crons=True, and sentry_sdk is missing: pip install sentry-sdk."
+        ) from error
+    instrument(crons=crons)
+
+
+def _count_events() -> None:
+    try:
+        from .contrib.prometheus.counters import count_events
+    except ImportError as error:
+        raise ImproperlyConfigured(
+            "I3TASKS has metrics=True, and prometheus_client is missing: pip install 'i3tasks[prometheus]'."
+        ) from error
+    count_events()
+
+
+def _is_command() -> bool:
+    """Whether this process runs a management command, rather than a web server or a script."""
+    folder, name = os.path.split(sys.argv[0])
+    if name == "__main__.py":  # of `python -m`
+        name = os.path.basename(folder)
+    return name in ("manage.py", "django-admin", "django", "i3tasks")
+
+
+def _runs_checks() -> bool:
+    """Whether the management command of this process runs the system checks: `dbshell` and `shell` do not."""
+    from django.core.management import get_commands, load_command_class
+
+    name = "".join(sys.argv[1:2])
+    app = get_commands().get(name)
+    command = load_command_class(app, name) if isinstance(app, str) else app
+    return command is None or name in _CHECKING or bool(command.requires_system_checks)
+
+
+def _is_worker() -> bool:
+    """Whether this process is a worker, whose tasks' modules may be the first to import gRPC."""
+    return _is_command() and sys.argv[1:2] in (["i3tasks_worker"], ["run-worker"])

@@ -1,9 +1,10 @@
-"""Django's settings as one `Config`, read when first asked for and again after `override_settings`."""
+"""Django's settings as one `Config`, read at first use and again after `override_settings`."""
 
 from __future__ import annotations
 
 import difflib
 import os
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import lru_cache
@@ -13,19 +14,23 @@ from django.conf import settings as django_settings
 from django.core.exceptions import ImproperlyConfigured
 from django.core.signals import setting_changed
 
+from .core.outcome import ErrorLimits
 from .exceptions import UnknownQueueError
-from .outcome import ErrorLimits
-from .types import I3TasksSettings, PullQueue, PushQueue
+from .types import DatabaseQueue, I3TasksSettings, PullQueue, PushQueue
+from .types.base import Mistake
 
 EMULATOR_HOST_VARIABLE = "PUBSUB_EMULATOR_HOST"
 DEFAULT_EMULATOR_HOST = "127.0.0.1:8085"
 DEFAULT_EMULATOR_PROJECT = "i3tasks"
+PUSH_PATH = "tasks-push/"
+BEAT_PATH = "tasks-beat/"
+_PUSH_END = re.compile(r"tasks-push/?$")
 _PUBSUB_KEYS = ("EMULATOR", "HOST", "PROJECT_ID", "CREDENTIALS")
 
 
 @dataclass(frozen=True, slots=True)
 class PubSubConfig:
-    """`PUBSUB_CONFIG`, checked."""
+    """The checked content of `PUBSUB_CONFIG`."""
 
     emulator: bool
     host: str | None
@@ -36,23 +41,42 @@ class PubSubConfig:
 
 
 @dataclass(frozen=True, slots=True)
-class QueueNames:
-    """A queue and the full names of what carries it in Pub/Sub."""
+class Identity:
+    """The sender that is expected of a request: the claims of the OIDC token that it carries."""
 
-    queue: PushQueue | PullQueue
+    service_account: str
+    """The `email` of the token."""
+    audience: str
+    """Its `aud`."""
+
+
+@dataclass(frozen=True, slots=True)
+class QueueNames:
+    """A queue, and the full names of its topics and subscriptions in Pub/Sub. A DatabaseQueue has none: they are ""."""
+
+    queue: PushQueue | PullQueue | DatabaseQueue
     topic: str
     subscription: str
     dead_letter_topic: str
     dead_letter_subscription: str
+    push_endpoint: str | None = None
+    """The full URL that messages are pushed to; None for a pull queue."""
+    push_identity: Identity | None = None
+    """The sender of its pushes. None: pushes are not signed, or it is a pull queue."""
 
     @property
     def name(self) -> str:
         return self.queue.queue_name
 
+    @property
+    def subscription_name(self) -> str | None:
+        """As I3TASKS names it; None for a DatabaseQueue."""
+        return None if isinstance(self.queue, DatabaseQueue) else self.queue.subscription_name
+
 
 @dataclass(frozen=True, slots=True)
 class Config:
-    """What the rest of i3tasks reads."""
+    """The whole configuration, as the rest of i3tasks reads it."""
 
     settings: I3TasksSettings
     pubsub: PubSubConfig
@@ -60,7 +84,7 @@ class Config:
 
     @property
     def error_limits(self) -> ErrorLimits:
-        """How much of an error is kept."""
+        """How many characters of an error's text and traceback are kept."""
         return ErrorLimits(self.settings.error_message_characters, self.settings.error_traceback_characters)
 
     def queue(self, name: str | None) -> QueueNames:
@@ -75,12 +99,56 @@ class Config:
         return self.queues[name]
 
     @property
+    def pubsub_queues(self) -> list[QueueNames]:
+        """All but the DatabaseQueues. None of them: Pub/Sub is not used."""
+        return [queue for queue in self.queues.values() if not isinstance(queue.queue, DatabaseQueue)]
+
+    @property
+    def database_queues(self) -> list[QueueNames]:
+        return [queue for queue in self.queues.values() if isinstance(queue.queue, DatabaseQueue)]
+
+    @property
+    def worker_queues(self) -> list[QueueNames]:
+        """Those whose tries a worker runs."""
+        return [queue for queue in self.queues.values() if not isinstance(queue.queue, PushQueue)]
+
+    @property
     def pull_queues(self) -> list[QueueNames]:
         return [queue for queue in self.queues.values() if isinstance(queue.queue, PullQueue)]
 
     @property
     def push_queues(self) -> list[QueueNames]:
         return [queue for queue in self.queues.values() if isinstance(queue.queue, PushQueue)]
+
+    def queues_pushed_by(self, sender: Identity | None) -> frozenset[str | None]:
+        """The push queues of this sender, as rows name them: null is the default queue. None: those of all senders."""
+        names: set[str | None] = {
+            queue.name for queue in self.push_queues if sender is None or queue.push_identity == sender
+        }
+        return frozenset(names | {None} if self.settings.default_queue.queue_name in names else names)
+
+    @property
+    def beat_url(self) -> str | None:
+        """The beat endpoint's URL, as far as `endpoint` or a push queue's endpoint tells."""
+        if self.settings.endpoint is not None:
+            return _below(self.settings.endpoint, BEAT_PATH)
+        endpoints = (queue.push_endpoint or "" for queue in self.push_queues)
+        return next((_PUSH_END.sub(BEAT_PATH, url) for url in endpoints if _PUSH_END.search(url)), None)
+
+    @property
+    def push_identities(self) -> frozenset[Identity]:
+        """The senders whose pushes are accepted."""
+        return frozenset(queue.push_identity for queue in self.push_queues if queue.push_identity is not None)
+
+    @property
+    def beat_identities(self) -> frozenset[Identity]:
+        """The senders whose beats are accepted: the account of I3TASKS; without one, those of the push queues."""
+        audience = self.settings.audience or self.beat_url
+        if audience is None:
+            return frozenset()
+        if self.settings.service_account is not None:
+            return frozenset({Identity(self.settings.service_account, audience)})
+        return frozenset(Identity(pusher.service_account, audience) for pusher in self.push_identities)
 
 
 @lru_cache(maxsize=1)
@@ -103,6 +171,8 @@ def _read_settings() -> I3TasksSettings:
     settings = getattr(django_settings, "I3TASKS", None)
     if settings is None:
         return I3TasksSettings()
+    if isinstance(settings, Mistake):
+        settings.reveal()
     if not isinstance(settings, I3TasksSettings):
         raise ImproperlyConfigured(
             "I3TASKS must be an I3TasksSettings: write `from i3tasks.types import I3TasksSettings` and "
@@ -163,7 +233,7 @@ def _read_service(raw: Mapping[str, Any]) -> PubSubConfig:
 
 
 def _shown(credentials: object) -> str:
-    """A path; never a key that stands where its path should."""
+    """The value for an error message: a path, but never a key that was given in place of its path."""
     text = str(credentials)
     is_path = isinstance(credentials, (str, os.PathLike)) and len(text) < 1000 and "PRIVATE KEY" not in text
     return repr(text) if is_path else f"a {type(credentials).__name__} that is no path"
@@ -176,7 +246,9 @@ def _project(raw: Mapping[str, Any]) -> str | None:
     return project
 
 
-def _names(settings: I3TasksSettings, pubsub: PubSubConfig, queue: PushQueue | PullQueue) -> QueueNames:
+def _names(settings: I3TasksSettings, pubsub: PubSubConfig, queue: PushQueue | PullQueue | DatabaseQueue) -> QueueNames:
+    if isinstance(queue, DatabaseQueue):
+        return QueueNames(queue, "", "", "", "")
     topic = f"{settings.namespace}.{queue.queue_name.replace('.', '-')}"
     subscription = f"{topic}.{queue.subscription_name.replace('.', '-')}"
     topics, subscriptions = (
@@ -189,4 +261,24 @@ def _names(settings: I3TasksSettings, pubsub: PubSubConfig, queue: PushQueue | P
         subscription=f"{subscriptions}/{subscription}",
         dead_letter_topic=f"{topics}/{subscription}.dead-letter",
         dead_letter_subscription=f"{subscriptions}/{subscription}.dead-letter",
+        push_endpoint=_push_endpoint(settings, queue),
+        push_identity=_push_identity(settings, queue),
     )
+
+
+def _push_endpoint(settings: I3TasksSettings, queue: PushQueue | PullQueue) -> str | None:
+    if isinstance(queue, PullQueue):
+        return None
+    return queue.push_endpoint or _below(settings.endpoint or "", PUSH_PATH)
+
+
+def _push_identity(settings: I3TasksSettings, queue: PushQueue | PullQueue) -> Identity | None:
+    endpoint = _push_endpoint(settings, queue)
+    if isinstance(queue, PullQueue) or endpoint is None:
+        return None
+    account = queue.service_account or settings.service_account
+    return None if account is None else Identity(account, queue.audience or settings.audience or endpoint)
+
+
+def _below(base: str, path: str) -> str:
+    return f"{base.rstrip('/')}/{path}"

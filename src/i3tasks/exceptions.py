@@ -6,24 +6,30 @@
     ├── UnknownQueueError            a queue name that I3TASKS doesn't have
     ├── UnknownTaskError             a row names a function that isn't a registered task
     ├── ScheduleError (ValueError)   a schedule that can't be run as it is written
+    ├── SearchError (ValueError)     a filter of executions that can't be read
     ├── EnvelopeError                a message that isn't ours, or is broken
     ├── BrokerError                  Pub/Sub refused, or gave no answer
     ├── StoreUnavailable             the database gave no answer
-    ├── TaskFailed                   whose result was asked for failed, or was cancelled
+    ├── ExecutionNotFound (LookupError)  no execution has this id or uuid
+    ├── WouldWaitForever (TimeoutError)  raised by `result()`: the result could never come
+    ├── TaskFailed                   raised by `result()`: the task failed, or was cancelled
     ├── PermanentError               raised by a body: don't try again
-    ├── Retry                        raised by a body: try again, when I say
+    ├── ResultUnavailable            a result that was not kept as a value, where one is asked for
+    ├── Retry                        raised by a body: try again, after this delay
+    ├── Snooze                       raised by a body: run again after this delay, which uses up no try
     ├── TaskTimeout                  the body ran past its `timeout`
-    ├── TaskCancelled                somebody cancelled the execution
+    ├── TaskCancelled                the execution was cancelled
     ├── LeaseLost                    the try was settled or expired while its body ran
     ├── WorkerLost                   the process that ran the try died
     └── MaxRetriesExceededError      the last try failed
 
-A class's docstring is its default message: what happened, and what to do about it.
+A class's docstring is its default message: it says what happened, and what to do.
 """
 
 from __future__ import annotations
 
 from datetime import timedelta
+from typing import Any
 
 
 class I3TasksError(Exception):
@@ -50,7 +56,15 @@ class UnknownTaskError(I3TasksError):
 
 
 class ScheduleError(I3TasksError, ValueError):
-    """The schedule can't be run as it is written. Mend the field that is named."""
+    """The schedule can't be run as it is written. Correct the field that the error names."""
+
+
+class SearchError(I3TasksError, ValueError):
+    """A filter of executions can't be read. Correct the field that the error names."""
+
+    def __init__(self, message: str | None = None, *, field: str = "") -> None:
+        super().__init__(message)
+        self.field = field
 
 
 class EnvelopeError(I3TasksError):
@@ -62,15 +76,27 @@ class BrokerError(I3TasksError):
 
 
 class StoreUnavailable(I3TasksError):
-    """The database gave no answer. Nothing was lost: the work goes on when it is back."""
+    """The database gave no answer. Nothing was lost: work goes on when it answers again."""
+
+
+class ExecutionNotFound(I3TasksError, LookupError):
+    """There is no such execution: its transaction was rolled back, or retention has deleted it. Enqueue it again."""
+
+
+class WouldWaitForever(I3TasksError, TimeoutError):
+    """The result could never come while the caller waits for it. Enqueue the next step instead of waiting."""
 
 
 class TaskFailed(I3TasksError):
-    """The task did not succeed, so there is no result. Its tries say why."""
+    """The task did not succeed, so there is no result. Its tries say why: `i3tasks status ID`."""
 
 
 class PermanentError(I3TasksError):
     """The task failed for good. Raise this (or a subclass) in a body to skip the retries that are left."""
+
+
+class ResultUnavailable(I3TasksError):
+    """The result was not kept as a value, but as text. Return plain data that JSON can hold."""
 
 
 class Retry(I3TasksError):
@@ -79,11 +105,33 @@ class Retry(I3TasksError):
     `delay` is in seconds or a timedelta; None means the task's own backoff.
     """
 
-    delay: timedelta | None = None  # of a subclass that does not call `__init__`, too
+    delay: timedelta | None = None  # also for a subclass that does not call `__init__`
 
     def __init__(self, message: str | None = None, *, delay: float | timedelta | None = None) -> None:
-        super().__init__(message)
         self.delay = delay if isinstance(delay, timedelta) or delay is None else timedelta(seconds=delay)
+        if message is None and type(self) is Retry:
+            message = f"The body asked for another try {_when(self.delay)}."
+        super().__init__(message)
+
+
+class Snooze(I3TasksError):
+    """The task asked to be run again later. Raise `Snooze(seconds)` in a body; it uses up no try.
+
+    `delay` is in seconds or a timedelta.
+    """
+
+    delay = timedelta(0)  # also for a subclass that does not call `__init__`
+
+    def __init__(self, delay: float | timedelta, message: str | None = None) -> None:
+        self.delay = delay if isinstance(delay, timedelta) else timedelta(seconds=delay)
+        super().__init__(f"The body asked to be run again {_when(self.delay)}." if message is None else message)
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return type(self), (self.delay, str(self))
+
+
+def _when(delay: timedelta | None) -> str:
+    return "after the task's own backoff" if delay is None else f"in {delay.total_seconds():g} s"
 
 
 class TaskTimeout(I3TasksError):
@@ -91,11 +139,11 @@ class TaskTimeout(I3TasksError):
 
 
 class TaskCancelled(I3TasksError):
-    """The execution was cancelled."""
+    """The execution was cancelled. `i3tasks retry ID` runs it after all."""
 
 
 class LeaseLost(I3TasksError):
-    """This worker's lease on the try is gone: another one may have it. What the body returned is not recorded."""
+    """This worker's lease on the try has ended, and another worker may have it. The body's result is not recorded."""
 
 
 class WorkerLost(I3TasksError):
@@ -103,4 +151,4 @@ class WorkerLost(I3TasksError):
 
 
 class MaxRetriesExceededError(I3TasksError):
-    """The task failed on its last allowed try. See the try's error for the cause, then retry it by hand if need be."""
+    """The task failed on its last allowed try. The try's error has the cause; `retry()` gives it one more try."""

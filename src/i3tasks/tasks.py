@@ -5,7 +5,7 @@ from __future__ import annotations
 from datetime import timedelta
 from typing import Any
 
-from .definition import TaskDecorator, task
+from .calls.decorators import TaskDecorator, task
 from .store.retention import clean_old_task_executions
 
 

@@ -1,13 +1,16 @@
-"""Include this where you like: `path("i3/", include("i3tasks.urls"))`."""
+"""The endpoints. Include them at any path: `path("i3/", include("i3tasks.urls"))`."""
 
 from django.urls import path
 
-from . import probes, views
+from .views.beat import beat
+from .views.monitoring import health, metrics, status
+from .views.push import push
 
 urlpatterns = [
-    path("tasks-push/", views.push, name="i3tasks-push"),
-    path("tasks-beat/", views.beat, name="i3tasks-beat"),
-    path("tasks-health/", probes.health, name="i3tasks-health"),
-    path("tasks-status/<int:id>/", probes.status, name="i3tasks-status"),
-    path("tasks-status/<uuid:uuid>/", probes.status, name="i3tasks-status-uuid"),
+    path("tasks-push/", push, name="i3tasks-push"),
+    path("tasks-beat/", beat, name="i3tasks-beat"),
+    path("tasks-health/", health, name="i3tasks-health"),
+    path("tasks-metrics/", metrics, name="i3tasks-metrics"),
+    path("tasks-status/<int:id>/", status, name="i3tasks-status"),
+    path("tasks-status/<uuid:uuid>/", status, name="i3tasks-status-uuid"),
 ]

@@ -1,5 +1,5 @@
 """Names that django-i3tasks documents here."""
 
-from .definition import TaskDecorator
+from .calls.decorators import TaskDecorator
 
 __all__ = ["TaskDecorator"]

@@ -65,7 +65,7 @@ class Broker:
         self._settings.PUBSUB_CONFIG = {"EMULATOR": True, "HOST": host, "PROJECT_ID": "test"}
 
     def configure(self, **changes: Any) -> Config:
-        """Settings with a namespace that nobody used before, and these changes."""
+        """Settings with a namespace that was never used before, and these changes."""
         values: dict[str, Any] = {
             "namespace": f"t{os.getpid()}-{next(_numbers)}",
             "ack_deadline_seconds": 10,
@@ -232,18 +232,22 @@ class Events:
         with self._changed:
             return [facts for event, facts in self._events if event == name]
 
-    def wait_for(self, name: str) -> dict[str, Any]:
-        """The first event of this name."""
+    def wait_for(self, name: str, what: str | None = None) -> dict[str, Any]:
+        """The first event of this name, and from this part of the broker if one is given."""
+
+        def found() -> list[dict[str, Any]]:
+            return [facts for event, facts in self._events if event == name and what in (None, facts.get("what"))]
+
         with self._changed:
-            assert self._changed.wait_for(lambda: any(event == name for event, _ in self._events), SECONDS), name
-        return self.named(name)[0]
+            assert self._changed.wait_for(found, SECONDS), name
+            return found()[0]
 
 
 @pytest.fixture
 def events(monkeypatch: pytest.MonkeyPatch) -> Events:
     """Records events instead of logging them."""
     events = Events()
-    for module in ("circuit", "health", "provisioning", "publisher", "receiver"):
+    for module in ("circuit", "stream_health", "provisioning", "publisher", "receiver"):
         monkeypatch.setattr(f"i3tasks.broker.{module}.emit", events.emit)
     return events
 
@@ -251,7 +255,8 @@ def events(monkeypatch: pytest.MonkeyPatch) -> Events:
 @pytest.fixture
 def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
     """Give up on requests at once: outages in tests are not blips."""
-    from i3tasks.broker import admin, clients, sending
+    from i3tasks.broker import clients, sending
+    from i3tasks.broker import topic_admin as admin
 
     monkeypatch.setattr(sending, "_PATIENT", clients.patience(0))
     monkeypatch.setattr(admin, "_PATIENCE", clients.patience(0))

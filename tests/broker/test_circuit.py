@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from i3tasks.broker.circuit import Circuit
-from i3tasks.broker.errors import BrokerUnavailable
-from i3tasks.clock import SYSTEM_CLOCK
+from i3tasks.broker.circuit import REFUSED_SECONDS, Circuit, Refusals
+from i3tasks.broker.errors import BrokerMissing, BrokerUnavailable
+from i3tasks.core.clock import SYSTEM_CLOCK
 
 if TYPE_CHECKING:
     from tests.broker.conftest import Events
@@ -66,3 +66,15 @@ def test_an_outage_is_logged_once_and_so_is_its_end(circuit: Circuit, events: Ev
 
     assert events.named("broker_unavailable") == [{"what": "test", "error": "gone", "topic": "t"}]
     assert events.named("broker_recovered") == [{"what": "test"}]
+
+
+def test_a_topic_refuses_until_it_takes_a_message_or_was_left_alone_for_long(time: Time) -> None:
+    refusals = Refusals(replace(SYSTEM_CLOCK, monotonic=lambda: time.now))
+    refusals.note("mail", BrokerMissing("Pub/Sub has no mail."))
+    assert [refusals.includes(topic) for topic in ("mail", "other")] == [True, False]
+    assert refusals.trouble == "Pub/Sub has no mail."
+    refusals.note("mail", None)
+    assert (refusals.includes("mail"), refusals.trouble) == (False, None)
+    refusals.note("mail", BrokerMissing())
+    time.now += REFUSED_SECONDS + 1
+    assert (refusals.includes("mail"), refusals.trouble) == (False, None)

@@ -1,14 +1,16 @@
 """The commands that are printed for the owner of a Google Cloud project."""
 
 import shlex
+from typing import Any
 
 import pytest
 
-from i3tasks.broker.gcloud import beat_command, push_commands
+from i3tasks.broker.gcloud import beat_command, push_grants
 from i3tasks.conf import Config, get_config
 from i3tasks.types import I3TasksSettings, PullQueue, PushQueue
 
 PUSH = "https://shop.example.com/i3/tasks-push/"
+PUSHER = "push@shop-1.iam.gserviceaccount.com"
 
 
 @pytest.fixture(autouse=True)
@@ -16,9 +18,9 @@ def no_emulator(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("PUBSUB_EMULATOR_HOST", raising=False)
 
 
-def config_with(settings: object, *queues: PushQueue | PullQueue) -> Config:
+def config_with(settings: object, *queues: PushQueue | PullQueue, **changes: Any) -> Config:
     settings.PUBSUB_CONFIG = {"PROJECT_ID": "shop-1"}  # type: ignore[attr-defined]
-    settings.I3TASKS = I3TasksSettings(namespace="shop.eu", other_queues=queues)  # type: ignore[attr-defined]
+    settings.I3TASKS = I3TasksSettings(namespace="shop.eu", other_queues=queues, **changes)  # type: ignore[attr-defined]
     return get_config()
 
 
@@ -49,15 +51,43 @@ def test_without_a_push_queue_the_host_is_to_be_filled_in(settings: object) -> N
     assert options_of(command)["uri"] == "https://YOUR-SITE/i3/tasks-beat/"
 
 
-def test_each_push_subscription_is_signed(settings: object) -> None:
-    config = config_with(settings, PushQueue("mail", "web", PUSH + "?a=1&b=2"), PullQueue("heavy", "worker"))
+def test_a_beat_is_signed_by_the_account_of_the_settings(settings: object) -> None:
+    config = config_with(settings, endpoint="https://shop.example.com/i3", service_account=PUSHER, audience="shop")
+    options = options_of(beat_command(config, "/elsewhere/"))
 
-    (command,) = push_commands(config)
+    assert options["uri"] == "https://shop.example.com/i3/tasks-beat/"
+    assert (options["oidc-service-account-email"], options["oidc-token-audience"]) == (PUSHER, "shop")
 
-    assert command.startswith("gcloud pubsub subscriptions modify-push-config shop.eu.mail.web ")
-    assert options_of(command) == {
-        "project": "shop-1",
-        "push-endpoint": PUSH + "?a=1&b=2",
-        "push-auth-service-account": "$SERVICE_ACCOUNT",
-        "push-auth-token-audience": PUSH + "?a=1&b=2",
-    }
+
+def test_a_beat_brings_the_secret_where_there_is_only_one(settings: object) -> None:
+    command = beat_command(config_with(settings, beat_token="a secret of this test"), "/i3/tasks-beat/")
+
+    assert options_of(command)["headers"] == "Authorization=Bearer $BEAT_TOKEN"
+    assert "a secret" not in command
+    assert "oidc" not in command
+
+
+def test_each_account_that_signs_gets_its_roles_once(settings: object) -> None:
+    queues = (PushQueue("mail", "web"), PushQueue("film", "web", service_account="film@shop-1.iam.gserviceaccount.com"))
+    config = config_with(settings, *queues, endpoint="https://shop.example.com/i3/", service_account=PUSHER)
+
+    commands = push_grants(config)
+
+    roles = [(options_of(command).get("role"), options_of(command).get("member")) for command in commands]
+    film = "film@shop-1.iam.gserviceaccount.com"
+    assert roles == [
+        ("roles/run.invoker", f"serviceAccount:{film}"),
+        ("roles/iam.serviceAccountUser", "$DEPLOYER"),
+        ("roles/run.invoker", f"serviceAccount:{PUSHER}"),
+        ("roles/iam.serviceAccountUser", "$DEPLOYER"),
+        (None, None),
+        (
+            "roles/iam.serviceAccountTokenCreator",
+            "serviceAccount:service-${PROJECT_NUMBER}@gcp-sa-pubsub.iam.gserviceaccount.com",
+        ),
+    ]
+    assert "PROJECT_NUMBER=" in commands[4]
+
+
+def test_without_an_account_nothing_is_granted(settings: object) -> None:
+    assert push_grants(config_with(settings, PushQueue("mail", "web", PUSH))) == []

@@ -10,8 +10,8 @@ def done(error: BrokerError | None) -> None:
     pass
 
 
-def message(topic: str = "a", size: int = 10, key: str = "") -> Outgoing:
-    return Outgoing(topic, b"x" * size, {}, done, key)
+def message(topic: str = "a", size: int = 10) -> Outgoing:
+    return Outgoing(topic, b"x" * size, {}, done)
 
 
 def test_one_request_per_topic_in_the_order_of_the_messages() -> None:
@@ -45,9 +45,7 @@ def test_nothing_makes_no_request() -> None:
 def test_the_size_is_an_upper_bound_of_the_bytes_in_a_request() -> None:
     from google.pubsub_v1 import types
 
-    one = Outgoing("a", b"x" * 300, {"schlüssel": "wert" * 50, "b": ""}, done, "ordnung")
-    request = types.PublishRequest.pb()(
-        messages=[types.PubsubMessage.pb()(data=one.data, attributes=one.attributes, ordering_key=one.ordering_key)]
-    )
+    one = Outgoing("a", b"x" * 300, {"schlüssel": "wert" * 50, "b": ""}, done)
+    request = types.PublishRequest.pb()(messages=[types.PubsubMessage.pb()(data=one.data, attributes=one.attributes)])
 
     assert request.ByteSize() <= one.size <= request.ByteSize() + 200

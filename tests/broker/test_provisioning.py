@@ -10,9 +10,10 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from django.core.management import CommandError, call_command
 
-from i3tasks.broker import provisioning
 from i3tasks.broker.errors import BrokerUnavailable
-from i3tasks.broker.provisioning import Change, FieldChange, dead_letter_grants, ensure, ensure_at_start
+from i3tasks.broker.gcloud import dead_letter_grants
+from i3tasks.broker.provisioning import Change, ensure, ensure_at_start
+from i3tasks.broker.subscriptions import FieldChange, wanted_dead_letter
 from i3tasks.conf import PubSubConfig
 from i3tasks.types import PullQueue, PushQueue
 
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
     from tests.broker.conftest import Broker, Events
     from tests.broker.proxy import Proxy
 
+PUSHER = "push@test.iam.gserviceaccount.com"
 PUSH = PushQueue("mail", "web", "http://127.0.0.1:1/i3/tasks-push/")
 
 
@@ -124,6 +126,37 @@ def test_a_new_endpoint_keeps_the_token_settings(broker: Broker) -> None:
     push_config = found(broker, broker.queue.subscription).push_config
     assert push_config.push_endpoint == "http://127.0.0.1:1/new"
     assert push_config.oidc_token.audience == "us"
+
+
+def test_pushes_are_signed_as_the_settings_say_and_a_change_is_mended(broker: Broker) -> None:
+    queue = PushQueue("default", "web")
+    broker.change(default_queue=queue, endpoint="http://127.0.0.1:1/i3", service_account=PUSHER)
+    broker.ensure()
+
+    token = found(broker, broker.queue.subscription).push_config.oidc_token
+    assert (token.service_account_email, token.audience) == (PUSHER, "http://127.0.0.1:1/i3/tasks-push/")
+    assert broker.ensure() == []
+
+    [change] = ensure(broker.change(default_queue=dataclasses.replace(queue, audience="shop")))
+    assert str(change).endswith(f"push_token: {PUSHER}/http://127.0.0.1:1/i3/tasks-push/ -> {PUSHER}/shop")
+    push_config = found(broker, broker.queue.subscription).push_config
+    assert push_config.oidc_token.audience == "shop"
+    assert push_config.push_endpoint == "http://127.0.0.1:1/i3/tasks-push/"
+    assert broker.ensure() == []
+
+
+def test_pushes_that_were_not_signed_are(broker: Broker) -> None:
+    broker.change(default_queue=PushQueue("default", "web", "http://127.0.0.1:1/a"))
+    broker.ensure()
+
+    [change] = ensure(broker.change(service_account=PUSHER))
+
+    assert str(change).endswith(f"push_token: none -> {PUSHER}/http://127.0.0.1:1/a")
+    assert found(broker, broker.queue.subscription).push_config.oidc_token.service_account_email == PUSHER
+    assert broker.ensure() == []
+    [back] = ensure(broker.change(default_queue=PullQueue("default", "web")))
+    assert [field.name for field in back.fields] == ["push_endpoint"]
+    assert broker.ensure() == []
 
 
 def test_a_subscription_whose_topic_was_deleted_is_made_anew(broker: Broker) -> None:
@@ -270,4 +303,4 @@ def test_grants_are_for_the_real_service_only(broker: Broker) -> None:
 def test_dead_letters_are_kept_as_long_as_pubsub_does(broker: Broker) -> None:
     real = dataclasses.replace(broker.config, pubsub=PubSubConfig(False, None, "shop-1", None))
 
-    assert provisioning.wanted_dead_letter(real, broker.queue).message_retention_seconds == 31 * 86_400
+    assert wanted_dead_letter(real, broker.queue).message_retention_seconds == 31 * 86_400

@@ -82,6 +82,8 @@ def test_a_missing_topic_is_named_with_what_to_do(broker: Broker) -> None:
     [error] = broker.publish(b"lost").wait()
 
     assert isinstance(error, BrokerMissing)
+    assert get_publisher().is_refused_by(broker.queue.topic)
+    assert get_publisher().trouble == get_publisher().fresh_trouble == str(error)
     assert broker.queue.topic in str(error)
     assert "i3tasks ensure-pubsub" in str(error)
 
@@ -94,6 +96,7 @@ def test_a_topic_that_vanished_is_made_again_and_the_message_sent(broker: Broker
 
     assert broker.publish(b"after").wait() == [None]
     assert broker.pull(1) == [b"after"]
+    assert get_publisher().trouble is None
 
 
 def test_provisioning_that_is_refused_is_a_warning(
@@ -136,7 +139,7 @@ def test_a_message_that_is_too_large_fails_alone(broker: Broker) -> None:
     assert sorted(broker.pull(2)) == [b"1", b"2"]
 
 
-def test_a_callback_that_raises_hurts_nobody_else(broker: Broker, events: Events) -> None:
+def test_a_callback_that_raises_hurts_no_other(broker: Broker, events: Events) -> None:
     broker.ensure()
 
     def broken(error: BrokerError | None) -> None:

@@ -26,7 +26,7 @@ async def test_an_outage_is_outlived(broker: Broker, wire: Proxy, events: Events
         broker.publish(b"before")
         await deliveries.count(1)
         wire.cut()
-        facts = await asyncio.to_thread(events.wait_for, "broker_unavailable")
+        facts = await asyncio.to_thread(events.wait_for, "broker_unavailable", "receiver")
         wire.heal()
         await until_published(broker, b"after")
         await until_delivered(broker, deliveries)
@@ -67,7 +67,7 @@ async def test_a_drain_during_an_outage_is_bounded_and_leaves_nothing(
     broker.publish(b"x")
     [incoming] = await deliveries.count(1)
     wire.cut()
-    await asyncio.to_thread(events.wait_for, "broker_unavailable")
+    await asyncio.to_thread(events.wait_for, "broker_unavailable", "receiver")
 
     receiver.stop()
     await asyncio.wait_for(running, SECONDS)
@@ -89,7 +89,7 @@ async def test_a_session_that_ends_by_itself_is_followed_by_another(broker: Brok
         assert first is not None
         await asyncio.to_thread(eventually, lambda: first.is_open, "what it delivers may be quicker than its opening")
         end_with(first, RuntimeError("injected"))
-        await asyncio.to_thread(events.wait_for, "broker_unavailable")
+        await asyncio.to_thread(events.wait_for, "broker_unavailable", "receiver")
         await until_delivered(broker, deliveries)
         assert receiver._session is not first
         for incoming in {*held, *deliveries.all}:
@@ -114,7 +114,7 @@ async def test_a_missing_subscription_that_may_not_be_made_is_named_and_waited_f
     broker.change(run_queue_create_command_on_startup=False)
     deliveries = Deliveries(Incoming.ack)
     async with receiving(broker, deliveries):
-        facts = await asyncio.to_thread(events.wait_for, "broker_unavailable")
+        facts = await asyncio.to_thread(events.wait_for, "broker_unavailable", "receiver")
         broker.ensure()
         broker.publish(b"x")
         await deliveries.count(1)

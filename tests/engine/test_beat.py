@@ -9,12 +9,13 @@ from asgiref.sync import async_to_sync, sync_to_async
 from django.db import OperationalError
 from django.test import override_settings
 from django.utils import timezone
+from psycopg import errors
 
 from i3tasks import adelete_schedule, aschedule_task, schedule_task, task
 from i3tasks.engine import beat as beat_module
 from i3tasks.engine.beat import Beat, scheduled_time
 from i3tasks.models import ScheduleState, ScheduleTick, TaskExecution, TaskExecutionTry, TaskSchedule
-from i3tasks.store.reports import health
+from i3tasks.store.health import health
 from i3tasks.types import I3TasksSettings, Schedule
 from tests.shop.tasks import add
 from tests.support.rigs import NotingPublisher, afinished, auntil, working
@@ -204,7 +205,51 @@ def test_the_time_that_cloud_scheduler_names() -> None:
         2026, 1, 1, 12, microsecond=123456, tzinfo=UTC
     )
     assert scheduled_time("soon") is None
-    assert scheduled_time("9999-01-01T12:00:00Z") is None
+    assert scheduled_time("0001-01-01T00:00:00+10:00") is None
+
+
+@pytest.mark.parametrize("far", [-timedelta(days=1, seconds=1), MINUTE])
+def test_a_time_far_from_now_is_refused(far: timedelta, sent: NotingPublisher, events: list[str]) -> None:
+    schedule_task(add, "* * * * *", name="often", args=[1, 2])
+    for _ in range(2):
+        Beat().pass_once(NOON, scheduled=NOON + far)
+
+    assert events.count("schedule_time_refused") == 2
+    assert list(ScheduleTick.objects.values_list("slot", flat=True)) == [NOON]
+
+
+@pytest.mark.parametrize("first_seen", [datetime(1, 1, 1, tzinfo=UTC), datetime(9999, 12, 31, tzinfo=UTC)])
+def test_whatever_a_state_holds_the_other_schedules_go_on(first_seen: datetime, sent: NotingPublisher) -> None:
+    for name in ("a-poisoned", "b-good"):
+        schedule_task(add, "* * * * *", name=name, args=[1, 2])
+    ScheduleState.objects.create(schedule_key="a-poisoned", first_seen=first_seen)
+    beat = Beat()
+    beat.pass_once(NOON)
+
+    assert beat.problem == ""
+    assert list(ScheduleTick.objects.values_list("schedule_key", "slot")) == [("b-good", NOON)]
+
+
+def test_a_lock_timeout_of_one_schedule_stops_no_other(sent: NotingPublisher, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("a-locked", "b-good"):
+        schedule_task(add, "* * * * *", name=name, args=[1, 2])
+    tick = beat_module.tick
+
+    def locked(schedule: Any, *args: Any) -> Any:
+        if schedule.key == "a-locked":
+            raise OperationalError("canceling statement due to lock timeout")
+        return tick(schedule, *args)
+
+    monkeypatch.setattr(beat_module, "tick", locked)
+    beat = Beat()
+    beat.pass_once(NOON)
+    assert beat.problem == beat_module.NO_ANSWER
+    assert list(ScheduleTick.objects.values_list("schedule_key", flat=True)) == ["b-good"]
+
+    monkeypatch.undo()
+    beat.pass_once(NOON)
+    assert beat.problem == ""
+    assert set(ScheduleTick.objects.values_list("schedule_key", flat=True)) == {"a-locked", "b-good"}
 
 
 @pytest.mark.usefixtures("on_embedded")
@@ -218,3 +263,31 @@ async def test_a_bug_in_a_pass_ends_no_loop(monkeypatch: pytest.MonkeyPatch, eve
     await auntil(lambda: events.count("internal_error") > 2)
     running.cancel()
     await asyncio.wait({running})
+
+
+def _gave_up() -> OperationalError:
+    error = OperationalError("deadlock detected")
+    error.__cause__ = errors.DeadlockDetected()
+    return error
+
+
+@pytest.mark.parametrize("where", ["read_states", "tick", "note_handled"])
+def test_a_lock_that_the_database_gave_up_on_is_no_outage(
+    sent: NotingPublisher, events: list[str], monkeypatch: pytest.MonkeyPatch, where: str
+) -> None:
+    for name in ("first", "second"):
+        schedule_task(add, "* * * * *", name=name, args=[1, 2])
+    beat, function, failures = Beat(), getattr(beat_module, where), [_gave_up(), _gave_up()]
+
+    def contended(*args: Any, **kwargs: Any) -> Any:
+        if failures:
+            raise failures.pop()
+        return function(*args, **kwargs)
+
+    beat.pass_once(NOON)
+    monkeypatch.setattr(beat_module, where, contended)
+    assert beat.pass_once(NOON + MINUTE) > 0.05
+    assert (failures, beat.problem, beat.is_down) == ([], "", False)
+    assert "beat_failed" not in events
+    later = ScheduleTick.objects.filter(slot=NOON + MINUTE)
+    assert set(later.values_list("schedule_key", flat=True)) == {"first", "second"}

@@ -89,9 +89,10 @@ def test_processes_that_catch_up_at_once_enqueue_each_slot_once(tmp_path: Path) 
 
 def test_ensure_pubsub_prints_the_commands(settings: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("PUBSUB_EMULATOR_HOST", raising=False)
-    push = PushQueue("mail", "web", "https://shop.example.com/i3/tasks-push/")
+    push = PushQueue("mail", "web", "https://shop.example.com/i3/tasks-push/", "push@shop-1.iam.gserviceaccount.com")
+    unsigned = PushQueue("film", "web", "https://shop.example.com/i3/tasks-push/")
     settings.PUBSUB_CONFIG = {"PROJECT_ID": "shop-1"}
-    settings.I3TASKS = I3TasksSettings(other_queues=(push,))
+    settings.I3TASKS = I3TasksSettings(other_queues=(push, unsigned))
     monkeypatch.setattr("i3tasks.management.commands.i3tasks_ensure_pubsub.ensure", lambda config, dry_run: [])
 
     out = StringIO()
@@ -100,8 +101,10 @@ def test_ensure_pubsub_prints_the_commands(settings: Any, monkeypatch: pytest.Mo
     lines = [line.split() for line in out.getvalue().splitlines()]
     (beat,) = [line for line in lines if line[:5] == ["gcloud", "scheduler", "jobs", "create", "http"]]
     assert "--uri=https://shop.example.com/i3/tasks-beat/" in beat
-    (signed,) = [line for line in lines if "modify-push-config" in line]
-    assert "i3tasks.mail.web" in signed
+    assert "--oidc-service-account-email=push@shop-1.iam.gserviceaccount.com" in beat
+    assert [line for line in lines if "--role=roles/run.invoker" in line]
+    assert "Pushes of the queue 'film' are not signed: set service_account in I3TASKS" in out.getvalue()
+    assert "'mail' are not signed" not in out.getvalue()
 
 
 def test_ensure_pubsub_on_an_emulator_prints_none(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -51,6 +51,23 @@ class TestLater:
         with pytest.raises(ArgumentError, match="time zone"):
             add.using(run_after=datetime(2030, 1, 1))  # noqa: DTZ001
 
+    def test_no_call_is_put_off_for_millennia(self) -> None:
+        handle = add.delay(1, 2)
+        far_off = datetime(9000, 1, 1, tzinfo=UTC)
+        for when in (far_off, datetime.max.replace(tzinfo=UTC), far_off - timezone.now() + timedelta(days=1)):
+            for refused in (lambda at: add.using(run_after=at), lambda at: add.using(until=at), handle.reschedule):
+                with pytest.raises(ArgumentError, match="beyond the year 8999"):
+                    refused(when)
+        assert add.using(run_after=far_off - timedelta(seconds=1)).delay(1, 2)
+
+    def test_a_period_ends_within_the_calendar(self) -> None:
+        with pytest.raises(ArgumentError, match="idempotency_period must be a timedelta"):
+            add.using(idempotency_key="k", idempotency_period=timedelta.max)
+
+    @override_settings(I3TASKS=I3TasksSettings(maximum_eta=timedelta.max))
+    def test_the_longest_maximum_eta(self) -> None:
+        assert add.using(run_after=timedelta(days=2)).delay(1, 2)
+
     @override_settings(I3TASKS=I3TasksSettings(maximum_eta=timedelta(days=1)))
     def test_maximum_eta(self) -> None:
         with pytest.raises(ArgumentError, match="maximum_eta"):

@@ -5,9 +5,10 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+from django.core.management import load_command_class
 
 import i3tasks
-from i3tasks.cli import main
+from i3tasks.cli import COMMANDS, main
 from tests.support.children import COMMAND, Child, Children
 
 pytestmark = pytest.mark.django_db(transaction=True)
@@ -43,6 +44,49 @@ def test_an_unknown_command_is_named(capsys: pytest.CaptureFixture[str]) -> None
 def test_version(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["--version"]) == 0
     assert capsys.readouterr().out.strip() == i3tasks.__version__
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_usage_names_the_command_that_was_typed(name: str, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as end:
+        main([name, "--help"])
+
+    shown = capsys.readouterr().out
+    assert end.value.code == 0
+    assert shown.startswith(f"usage: i3tasks {name} ")
+    management = load_command_class("i3tasks", COMMANDS[name][0]).create_parser("manage.py", COMMANDS[name][0])
+    assert management.format_usage().startswith(f"usage: manage.py {COMMANDS[name][0]} ")
+
+
+@pytest.mark.parametrize("missing", ["project", "app", "settings", "tables"])
+def test_what_is_missing_is_one_sentence(children: Children, tmp_path: Path, missing: str) -> None:
+    (tmp_path / "bare.py").write_text(BARE.format(apps=["i3tasks"] if missing == "tables" else []))
+    settings = {"project": [], "settings": ["--settings", "no_such_settings"]}.get(missing, ["--settings", "bare"])
+    wanted = {
+        "project": "Which Django project? Run this in the folder of manage.py",
+        "app": "i3tasks is not installed: add 'i3tasks' to INSTALLED_APPS of bare.",
+        "settings": "There is no settings module 'no_such_settings' on the path",
+        "tables": "CommandError: The database lacks tables or columns of i3tasks: run `manage.py migrate` first.",
+    }
+
+    child = Child([COMMAND, "list", *settings], without_settings(children), tmp_path)
+
+    assert child.ends() == (2 if missing == "project" else 1)
+    [line] = child.output.splitlines()
+    assert line.startswith(wanted[missing])
+
+
+def test_help_needs_no_project(children: Children, tmp_path: Path) -> None:
+    child = Child([COMMAND, "discard", "--help"], without_settings(children), tmp_path)
+    assert child.ends() == 0
+    assert child.output.startswith("usage: i3tasks discard ")
+
+
+BARE = """
+SECRET_KEY, USE_TZ, INSTALLED_APPS = "x", True, {apps}
+DATABASES = {{"default": {{"ENGINE": "django.db.backends.sqlite3", "NAME": "bare.sqlite3"}}}}
+SILENCED_SYSTEM_CHECKS = ["i3tasks.W001"]
+"""
 
 
 def without_settings(children: Children) -> dict[str, str]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import threading
+from collections import Counter
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime, timedelta
@@ -14,15 +15,17 @@ from asgiref.sync import sync_to_async
 from django.db import DataError, OperationalError
 from django.utils import timezone
 
-from i3tasks.engine.executor import PUT_OFF, Executor, Report, Verdict
-from i3tasks.engine.process import Engine, make_engine
+from i3tasks.core.envelope import Envelope
+from i3tasks.core.outcome import Failure, Released, Success
+from i3tasks.core.retry import GiveUp
+from i3tasks.engine.assembly import Engine, make_engine
+from i3tasks.engine.executor import PUT_OFF, Executor, NotRun, Report, Verdict
+from i3tasks.engine.gateway import writer
 from i3tasks.engine.running import HandedBack
-from i3tasks.envelope import Envelope
 from i3tasks.exceptions import StoreUnavailable
 from i3tasks.models import TaskExecution, TaskExecutionTry
-from i3tasks.outcome import Failure, Released, Success
-from i3tasks.retry import GiveUp
-from i3tasks.store.writer import CLAIM, writer
+from i3tasks.store.operations import CLAIM
+from i3tasks.store.requests import Refusal
 from tests.shop import hostile
 from tests.shop.tasks import add, fail, nap
 from tests.support.rigs import NotingPublisher, auntil, delivery, delivery_of
@@ -86,18 +89,18 @@ async def test_an_encoding_that_is_none_is_nacked(encoding: str) -> None:
 
 async def test_a_young_unknown_try_is_nacked_quietly(events: list[str]) -> None:
     report = await execute(TaskExecutionTry(pk=10**9, task_execution_id=1))
-    assert (report.verdict, report.reason, events) == (Verdict.NACK, "unknown", [])
+    assert (report.verdict, report.reason, events) == (Verdict.NACK, Refusal.UNKNOWN, [])
 
 
 async def test_an_old_unknown_try_is_acked_with_an_event(events: list[str]) -> None:
     report = await execute(TaskExecutionTry(pk=10**9, task_execution_id=1), published=timezone.now() - LONG_AGO)
-    assert (report.verdict, report.reason, events) == (Verdict.ACK, "unknown", ["try_unknown"])
+    assert (report.verdict, report.reason, events) == (Verdict.ACK, Refusal.UNKNOWN, ["try_unknown"])
 
 
 async def test_a_try_of_another_execution_is_unknown() -> None:
     task_try = await enqueued(add, 1, 2)
     report = await execute(TaskExecutionTry(pk=task_try.pk, task_execution_id=task_try.task_execution_id + 1))
-    assert (report.verdict, report.reason) == (Verdict.NACK, "unknown")
+    assert (report.verdict, report.reason) == (Verdict.NACK, Refusal.UNKNOWN)
     assert (await TaskExecutionTry.objects.aget()).started_at is None
 
 
@@ -106,7 +109,7 @@ async def test_a_duplicate_is_acked_and_runs_nothing() -> None:
     assert (await execute(task_try)).reason is None
     before = await row(task_try)
     report = await execute(task_try)
-    assert (report.verdict, report.reason, report.outcome) == (Verdict.ACK, "completed", None)
+    assert (report.verdict, report.reason, report.outcome) == (Verdict.ACK, Refusal.COMPLETED, None)
     assert (await row(task_try)).updated_at == before.updated_at
 
 
@@ -115,14 +118,15 @@ async def test_deliveries_at_the_same_time_run_the_body_once() -> None:
     async with running_engine() as engine:
         reports = await asyncio.gather(*(engine.executor.execute(delivery_of(task_try)) for _ in range(10)))
     assert {report.verdict for report in reports} == {Verdict.ACK}
-    assert sorted(str(report.reason) for report in reports) == ["None", *["leased"] * 9]
+    assert Counter(report.reason for report in reports) == {None: 1, Refusal.LEASED: 9}
 
 
 async def test_a_try_that_is_not_due_is_acked_and_stays_for_the_dispatcher() -> None:
     task_try = await enqueued(add.using(run_after=3600), 1, 2)
     report = await execute(task_try)
-    assert (report.verdict, report.reason) == (Verdict.ACK, "not_due")
-    assert (await row_of_pending(task_try)).dispatch_at == task_try.run_after
+    assert (report.verdict, report.reason) == (Verdict.ACK, Refusal.NOT_DUE)
+    assert task_try.run_after is not None
+    assert (await row_of_pending(task_try)).dispatch_at == task_try.run_after + timedelta(microseconds=1)
 
 
 async def row_of_pending(task_try: TaskExecutionTry) -> TaskExecutionTry:
@@ -133,7 +137,7 @@ async def test_a_cancelled_execution_is_acked_and_does_not_run() -> None:
     task_try = await enqueued(add, 1, 2)
     await TaskExecution.objects.aupdate(cancel_requested_at=timezone.now())
     report = await execute(task_try)
-    assert (report.verdict, report.reason) == (Verdict.ACK, "cancelled")
+    assert (report.verdict, report.reason) == (Verdict.ACK, Refusal.CANCELLED)
     assert (await TaskExecutionTry.objects.aget()).started_at is None
 
 
@@ -143,7 +147,7 @@ async def test_a_database_that_gives_no_answer_nacks(error: Exception) -> None:
     async with engine_over(Refusing(claim=error)) as executor:
         report = await executor.execute(delivery_of(task_try))
     assert report.verdict is Verdict.NACK
-    assert "database" in str(report.reason)
+    assert report.reason is NotRun.NO_ANSWER
 
 
 async def test_a_closing_pool_nacks_what_waits_for_a_slot() -> None:
@@ -155,7 +159,7 @@ async def test_a_closing_pool_nacks_what_waits_for_a_slot() -> None:
         await asyncio.sleep(0)
         engine.pool.stop_admitting()
         report = await waiting
-        assert (report.verdict, report.reason) == (Verdict.NACK, "stopping")
+        assert (report.verdict, report.reason) == (Verdict.NACK, NotRun.STOPPING)
         assert isinstance((await running).outcome, Success), "what runs may end"
     await row_of_pending(second)
 
@@ -238,10 +242,15 @@ async def test_endless_recursion_is_a_recorded_failure(task: Any) -> None:
         ("nan", "nan"),
     ],
 )
-async def test_a_result_that_json_can_not_hold_is_kept_as_text(name: str, shown: str) -> None:
+async def test_a_result_that_json_can_not_hold_is_kept_as_text(name: str, shown: str, events: list[str]) -> None:
     task_try = await enqueued(hostile.give, name)
-    assert (await execute(task_try)).outcome == Success(shown)
-    assert (await row(task_try)).result.result == shown
+    outcome = (await execute(task_try)).outcome
+    assert isinstance(outcome, Success)
+    assert outcome.value == shown
+    assert outcome.text_of
+    result = (await row(task_try)).result
+    assert (result.result, result.text_of) == (shown, outcome.text_of)
+    assert "result_kept_as_text" in events
 
 
 async def test_a_result_that_raises_when_read_is_a_success_all_the_same() -> None:
@@ -273,7 +282,7 @@ async def test_a_result_that_the_database_refuses_is_a_recorded_failure(events: 
     assert isinstance(report.outcome, Failure), "the report must say what the rows say"
     assert isinstance(report.outcome.then, GiveUp)
     assert report.error is not None
-    assert "try_failed" in events
+    assert "execution_failed" in events
     assert "try_succeeded" not in events
 
 
@@ -379,7 +388,7 @@ async def test_a_settlement_without_its_lease_changes_nothing(events: list[str])
         other = uuid4()
         await change(task_try, claim_token=other)
         report = await running
-    assert (report.verdict, report.reason) == (Verdict.ACK, "stale")
+    assert (report.verdict, report.reason) == (Verdict.ACK, NotRun.STALE)
     assert "settlement_stale" in events
     untouched = await TaskExecutionTry.objects.aget()
     assert (untouched.claim_token, untouched.is_completed) == (other, False)
@@ -414,12 +423,12 @@ class Refusing:
         self._claim = claim
         self._success = success
 
-    async def ask(self, operation: Any, request: Any) -> Any:
+    async def ask(self, operation: Any, request: Any, at_commit: Any = None) -> Any:
         if operation is CLAIM and self._claim:
             raise self._claim
         if isinstance(getattr(request, "outcome", None), Success) and self._success:
             raise self._success
-        return await writer.ask(operation, request)
+        return await writer.ask(operation, request, at_commit)
 
 
 @asynccontextmanager

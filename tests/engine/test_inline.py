@@ -6,7 +6,7 @@ from django.test import override_settings
 
 from i3tasks import TaskDecorator
 from i3tasks.exceptions import I3TasksError
-from i3tasks.models import TaskExecution, TaskExecutionTry
+from i3tasks.models import ExecutionOutcome, TaskExecution, TaskExecutionTry
 from i3tasks.types import I3TasksSettings
 from tests.shop.models import Order
 from tests.shop.tasks import aadd, add, afail, aplace_order, describe, fail, place_order
@@ -18,7 +18,7 @@ def test_sync_run_records_and_returns_the_try() -> None:
     assert (task_try.is_completed, task_try.is_success, task_try.result.result) == (True, True, 3)
     assert task_try.started_at <= task_try.finished_at
     assert (task_try.lease_until, task_try.dispatch_at) == (None, None)
-    assert task_try.task_execution.outcome == TaskExecution.Outcome.SUCCESS
+    assert task_try.task_execution.outcome == ExecutionOutcome.SUCCESS
 
 
 @pytest.mark.django_db
@@ -39,7 +39,7 @@ def test_sync_run_raises_the_bodys_error_and_keeps_it() -> None:
     assert (task_try.is_completed, task_try.is_success, task_try.error_class) == (True, False, "ValueError")
     assert task_try.result.result == "broken"
     assert "raise ValueError(message)" in task_try.error_traceback
-    assert task_try.task_execution.outcome == TaskExecution.Outcome.FAILED
+    assert task_try.task_execution.outcome == ExecutionOutcome.FAILED
 
 
 @pytest.mark.django_db(transaction=True)

@@ -5,15 +5,17 @@ import os
 import pytest
 from django.test import override_settings
 
-from i3tasks.broker.handover import Delivery
-from i3tasks.clock import SYSTEM_CLOCK
-from i3tasks.engine.process import make_engine
-from i3tasks.envelope import Envelope
+from i3tasks.broker.deliveries import Delivery
+from i3tasks.core.clock import SYSTEM_CLOCK
+from i3tasks.core.envelope import Envelope
+from i3tasks.engine.assembly import make_engine
 from i3tasks.models import TaskExecution, TaskExecutionTry
 from i3tasks.types import I3TasksSettings
 from tests.shop.isolated import (
+    Kind,
     decline,
     die,
+    echo,
     give_what_json_lacks,
     refuse,
     set_language,
@@ -57,6 +59,16 @@ async def test_a_body_runs_in_a_warm_process_with_django_and_its_metadata() -> N
     assert await Order.objects.acount() == 2
 
 
+async def test_values_arrive_as_themselves_and_text_is_marked() -> None:
+    engine = make_engine()
+    values = ((1, 2), {3}, b"4", Kind.FIRST, {"__i3tasks__": "result", "value": None})
+    handle = await echo.adelay(*values)
+    await run(engine, handle)
+    assert await handle.aresult() == values  # PostgreSQL sorts the keys of dicts
+    kept = await run(engine, await echo.adelay(1, as_text=True))
+    assert (kept.result.text_of, kept.result.result) == ("dict", "{1: (1,)}")
+
+
 async def test_an_error_keeps_its_class_text_and_traceback() -> None:
     task_try = await run(make_engine(), await decline.adelay())
     assert task_try.error_class == "tests.shop.isolated.CardDeclined"
@@ -93,7 +105,7 @@ async def test_an_error_that_does_not_travel_is_still_of_its_class() -> None:
     assert (task_try.error_class, task_try.result.result) == ("tests.shop.isolated.Homebody", "here")
 
 
-async def test_a_process_does_to_bodies_what_a_thread_does() -> None:
+async def test_a_process_does_to_bodies_what_a_thread_does(capfd: pytest.CaptureFixture[str]) -> None:
     """One test for all, as starting a process takes its time."""
     engine = make_engine()
     handle = await give_what_json_lacks.adelay()
@@ -106,5 +118,8 @@ async def test_a_process_does_to_bodies_what_a_thread_does() -> None:
         assert task_try.result.result == ["", "EOFError: EOF when reading a line"], (
             "the worker's pipe is not the body's"
         )
+        printed = capfd.readouterr()
+        assert printed.out == "hello\n" + "hello" * 100_000 + "hello\n", "what a program of the body's prints, too"
+        assert printed.err == "hello" * 100_000
     task_try = await run(engine, await take_signals.adelay())
     assert task_try.result.result == [1], "whether to end is the worker's business"

@@ -15,10 +15,10 @@ from asgiref.sync import sync_to_async
 from django.db import connection
 
 from i3tasks import task
+from i3tasks.core.outcome import Success
+from i3tasks.engine.assembly import Engine, make_engine
 from i3tasks.engine.executor import Report, Verdict
-from i3tasks.engine.process import Engine, make_engine
 from i3tasks.models import TaskExecutionTry
-from i3tasks.outcome import Success
 from tests.shop.models import Order
 from tests.shop.tasks import nap
 from tests.support.rigs import auntil, delivery
@@ -98,7 +98,7 @@ async def running(**limits: int) -> AsyncIterator[tuple[Engine, Run]]:
     engine = make_engine(**limits)
 
     async def run(called: Any, *args: Any) -> Report:
-        from i3tasks.envelope import Envelope
+        from i3tasks.core.envelope import Envelope
 
         task_try: TaskExecutionTry = (await called.adelay(*args)).task_execution_try
         spec = called.spec

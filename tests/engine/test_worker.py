@@ -10,16 +10,21 @@ from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
+import anyio
 import pytest
 from django.core.management import CommandError, call_command
 from django.utils import timezone
 
-from i3tasks import task
+from i3tasks import RESULT, chain, task
+from i3tasks.broker.errors import StreamBroken
+from i3tasks.broker.receiver import Receiver
 from i3tasks.conf import get_config
 from i3tasks.emulator import EmulatorProcess
-from i3tasks.engine.worker import Worker
+from i3tasks.engine.worker import EXIT_BROKEN, Worker
+from i3tasks.management.commands import i3tasks_worker
 from i3tasks.models import TaskExecution, TaskExecutionTry
-from i3tasks.types import PullQueue, PushQueue
+from i3tasks.types import DatabaseQueue, PullQueue, PushQueue
+from tests.shop.flows import double
 from tests.shop.tasks import aadd, add, aplace_order, crunch, describe, nap, place_order
 from tests.support.children import free_port
 from tests.support.rigs import afinished, working
@@ -36,6 +41,66 @@ async def test_it_runs_both_kinds_of_every_pull_queue() -> None:
         handles += [await aplace_order.adelay("b", "2"), await crunch.adelay([1, 2, 3])]
         await afinished(5)
     assert [row.outcome async for row in TaskExecution.objects.all()] == ["success"] * 5
+
+
+@pytest.mark.usefixtures("on_embedded")
+async def test_several_streams_bring_each_message_once_and_drain() -> None:
+    async with working(concurrency=7, streams=3) as worker:
+        await nap.adelay_many([(0,)] * 40)
+        await afinished(40)
+        streams = worker._receivers[0]._streams
+        assert streams is not None
+        receivers = streams._receivers
+        assert [receiver._max_messages for receiver in receivers] == [3, 2, 2]
+        assert all(receiver._session is not None for receiver in receivers)
+    assert await TaskExecutionTry.objects.filter(is_success=True).acount() == 40
+    assert await TaskExecutionTry.objects.acount() == 40
+
+
+@pytest.mark.parametrize(
+    ("options", "problem"),
+    [
+        (["--until-empty", "--processes", "2"], "--until-empty ends one process"),
+        (["--until-empty", "--reload"], "--until-empty ends one process"),
+        (["--reload", "--worker-id", "pod"], "both can't have the same --worker-id"),
+        (["--reload", "--metrics-port", "0"], "both can't have the same --metrics-port"),
+        (["--exclude-queue", "nope"], "'nope' not found"),
+        (["--exclude-queue", "default", "--exclude-queue", "heavy"], "leaves this worker no queue"),
+        (["--queue", "heavy", "--exclude-queue", "heavy"], "leaves this worker no queue"),
+    ],
+)
+def test_options_that_make_no_sense_together_are_refused(options: list[str], problem: str) -> None:
+    with pytest.raises(CommandError, match=problem):
+        call_command("i3tasks_worker", "--no-emulator", *options)
+
+
+def test_a_queue_is_left_out(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    monkeypatch.setattr(i3tasks_worker, "_run", lambda worker: None)
+
+    call_command("i3tasks_worker", "--no-emulator", "--exclude-queue", "heavy")
+    call_command("i3tasks_worker", "--no-emulator", "--until-empty", verbosity=0)
+
+    assert re.findall("Running tasks of (.*), \\d+ at a time", capsys.readouterr().out) == ["default"]
+
+
+async def test_until_empty_ends_once_all_that_is_due_has_run(settings: Any) -> None:
+    settings.I3TASKS = replace(
+        settings.I3TASKS, default_queue=DatabaseQueue("default", poll_seconds=0.1), other_queues=()
+    )
+    await chain(double.s(1), double.s(RESULT), double.s(RESULT)).adelay()
+    await nap.adelay(0.3)
+    await add.using(run_after=timedelta(hours=1)).adelay(1, 2)
+
+    with anyio.fail_after(30):
+        await Worker(get_config().worker_queues, concurrency=4, threads=2, until_empty=True).run()
+
+    states = [task_try.is_success async for task_try in TaskExecutionTry.objects.order_by("pk")]
+    assert sorted(states) == [False, *[True] * 4], "what is put off stays"
+
+
+def test_more_streams_than_messages_are_refused() -> None:
+    with pytest.raises(CommandError, match="--streams 5 is more than --concurrency 4"):
+        call_command("i3tasks_worker", "--concurrency", "4", "--streams", "5", "--no-emulator")
 
 
 @pytest.mark.usefixtures("on_embedded")
@@ -202,3 +267,35 @@ def test_queues_may_be_pull_queues_only_in_name(settings: Any) -> None:
     settings.I3TASKS = replace(settings.I3TASKS, default_queue=PullQueue("a.b", "w"), other_queues=())
     with pytest.raises(CommandError, match=re.escape("Queue 'a-b' not found")):
         call_command("i3tasks_worker", queues=["a-b"])
+
+
+@pytest.mark.usefixtures("on_embedded")
+async def test_a_worker_whose_client_keeps_breaking_drains_and_ends_for_another(
+    monkeypatch: pytest.MonkeyPatch, events: list[str], tmp_path: Path
+) -> None:
+    """What runs then is ended first, and the liveness file is left to grow old."""
+    broken = asyncio.Event()
+
+    async def run(receiver: Receiver, deliver: Any) -> None:
+        receiver._is_sound = False
+        await broken.wait()
+        raise StreamBroken("a thread has ended")
+
+    monkeypatch.setattr(Receiver, "run", run)
+    monkeypatch.setattr("i3tasks.engine.worker.LIVENESS_SECONDS", 0.05)
+    settings = replace(get_config().settings, fallback_seconds=0.3)
+    monkeypatch.setattr("i3tasks.engine.worker.get_config", lambda: replace(get_config(), settings=settings))
+    alive = tmp_path / "alive"
+    worker = Worker(get_config().worker_queues, concurrency=5, threads=2, liveness_file=alive)
+    running = asyncio.create_task(worker.run())
+    handle = await nap.adelay(0.5)
+    await TaskExecutionTry.objects.aupdate(dispatch_at=timezone.now() - timedelta(minutes=5))
+    async with asyncio.timeout(30):
+        while not await TaskExecutionTry.objects.filter(lease_until__isnull=False).aexists():
+            await asyncio.sleep(0.02)
+        broken.set()
+        await running
+    assert worker.exit_code == EXIT_BROKEN
+    assert events.count("receiver_given_up") == 2, "of both queues"
+    assert await handle.aresult(timeout=5) is not None
+    assert not alive.exists() or (time.time() - alive.stat().st_mtime) > 0.3

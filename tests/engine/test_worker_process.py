@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import signal
 from datetime import timedelta
 from pathlib import Path
@@ -10,8 +11,8 @@ from typing import Any
 import pytest
 
 from i3tasks.emulator import EmulatorProcess
-from i3tasks.models import TaskExecution, TaskExecutionTry
-from tests.shop.gated import Gate, ahold, block, cling, hold
+from i3tasks.models import TaskExecution, TaskExecutionTry, Worker
+from tests.shop.gated import Gate, ahold, block, cling, exit_in, fork, hold
 from tests.shop.tasks import add, fail
 from tests.support.children import Child, Children, free_port, listens
 from tests.support.rigs import until
@@ -49,13 +50,58 @@ def test_sigterm_lets_what_runs_end_and_exits_with_0(children: Children, tmp_pat
     assert "Traceback" not in worker.output
 
 
+def until_it_ends(worker: Child, number: int) -> None:
+    """Signal again and again: signals within a second of the first are one with it."""
+    until(lambda: worker.process.poll() is not None or worker.signal(number))
+
+
+@pytest.mark.parametrize(
+    "numbers", [(signal.SIGTERM, signal.SIGTERM), (signal.SIGTERM, signal.SIGHUP), (signal.SIGHUP,)]
+)
+def test_signals_at_once_are_one_and_drain(children: Children, tmp_path: Path, numbers: tuple[int, ...]) -> None:
+    gate = held(ahold, tmp_path)
+    worker = children.worker()
+    until(lambda: gate.pids, what=lambda: worker.output)
+    for number in numbers:
+        worker.signal(number)
+    worker.says("worker_draining")
+    gate.open()
+    assert worker.ends() == 0
+    assert TaskExecutionTry.objects.get().is_success
+
+
+@pytest.mark.parametrize("way", ["gather", "group", "callback", "reader"])
+def test_an_exit_in_what_a_body_began_is_its_own_failure(children: Children, tmp_path: Path, way: str) -> None:
+    gate = held(ahold, tmp_path)
+    worker = children.worker()
+    until(lambda: gate.pids, what=lambda: worker.output)
+    exiting = exit_in.using(max_retries=1).delay(way)
+    until(lambda: TaskExecution.objects.get(pk=exiting.task_execution_id).outcome, what=lambda: worker.output)
+    gate.open()
+    until(lambda: finished(2), what=lambda: worker.output)
+    assert worker.process.poll() is None
+    of_exiting = TaskExecutionTry.objects.filter(task_execution=exiting.task_execution_id).order_by("try_number")
+    wanted = "i3tasks.exceptions.TaskTimeout" if way == "reader" else "SystemExit"  # a reader belongs to the loop
+    assert [task_try.error_class for task_try in of_exiting] == [wanted] * 2
+    assert TaskExecutionTry.objects.filter(task_execution__task_name="ahold").get().is_success
+    assert "exit_contained" in worker.output
+
+
+@pytest.mark.parametrize("way", ["pool", "terminate"])
+def test_what_a_body_forks_can_be_ended(children: Children, way: str) -> None:
+    worker = children.worker()
+    forking = fork.using(max_retries=0).delay(way)
+    until(finished, what=lambda: worker.output)
+    assert TaskExecution.objects.get(pk=forking.task_execution_id).outcome == "success", worker.output
+
+
 def test_a_second_signal_ends_it_at_once(children: Children, tmp_path: Path) -> None:
     gate = held(hold, tmp_path)
     worker = children.worker()
     until(lambda: gate.pids)
     worker.signal(signal.SIGTERM)
     worker.says("worker_draining")
-    worker.signal(signal.SIGTERM)
+    until_it_ends(worker, signal.SIGTERM)
     assert worker.ends(5) == 128 + signal.SIGTERM
     assert TaskExecutionTry.objects.get().lease_until is not None, "its lease runs out by itself"
 
@@ -65,7 +111,7 @@ def test_a_second_signal_ends_it_though_a_body_blocks_the_loop(children: Childre
     worker = children.worker()
     until(lambda: gate.pids)
     worker.signal(signal.SIGTERM)
-    worker.signal(signal.SIGINT)
+    until_it_ends(worker, signal.SIGINT)
     assert worker.ends(5) in {128 + signal.SIGTERM, 128 + signal.SIGINT}
 
 
@@ -233,3 +279,49 @@ def test_the_next_worker_finds_the_messages_of_the_emulator_that_ended(
     gate.open()
     second = children.worker(folder=tmp_path)
     until(finished, what=lambda: second.output)
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGKILL])
+def test_the_second_worker_takes_the_emulator_over_from_the_first(
+    children: Children, own_port: int, tmp_path: Path, number: signal.Signals
+) -> None:
+    """In development two workers are two terminals, and either may be closed first."""
+    started = f"Started the embedded emulator on 127.0.0.1:{own_port}"
+    first = children.worker(folder=tmp_path)
+    second = children.worker(folder=tmp_path)
+    assert started in first.output
+    assert started not in second.output
+
+    first.signal(number)
+    first.ends()
+    second.says(started)
+    add.delay(1, 2)
+    until(finished, what=lambda: second.output)
+
+    second.signal(signal.SIGTERM)
+    ended_cleanly(second, own_port)
+
+
+def test_processes_share_the_work_are_replaced_and_drain_when_their_supervisor_is_gone(children: Children) -> None:
+    supervisor = children.worker("--processes", "2", "--worker-id", "pod")
+    until(lambda: Worker.objects.filter(pk__in=("pod-1", "pod-2")).count() == 2, what=lambda: supervisor.output)
+    add.delay(1, 2)
+    until(finished)
+    os.kill(Worker.objects.get(pk="pod-1").pid, signal.SIGKILL)
+    supervisor.says("process_died")
+    until(lambda: supervisor.output.count("worker_started") == 3, what=lambda: supervisor.output)
+    supervisor.process.kill()
+    until(lambda: supervisor.output.count("worker_stopped") == 2, what=lambda: supervisor.output)
+
+
+def test_a_changed_file_starts_it_anew(children: Children, tmp_path: Path) -> None:
+    module = tmp_path / "tasks.py"
+    module.write_text("one = 1\n")
+    worker = children.worker("--reload", "--no-emulator", folder=tmp_path)
+
+    module.write_text("one = 11\n")
+
+    worker.says("tasks.py changed: starting anew.")
+    until(lambda: worker.output.count("worker_started") == 2, what=lambda: worker.output)
+    assert worker.stop() == 0
+    assert worker.output.count("worker_stopped") == 2

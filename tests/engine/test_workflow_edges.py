@@ -11,13 +11,13 @@ from django.test import override_settings
 from django.utils import timezone
 
 from i3tasks import RESULT, chain, group, task
-from i3tasks.exceptions import I3TasksError
+from i3tasks.core.outcome import Released, Success
+from i3tasks.exceptions import ArgumentError, I3TasksError
 from i3tasks.models import TaskExecution, TaskExecutionResult, TaskExecutionTry, TaskGroup
-from i3tasks.outcome import Released, Success
-from i3tasks.store import reports
 from i3tasks.store.audit import audit
 from i3tasks.store.cancel import cancel
 from i3tasks.store.groups import expire_groups
+from i3tasks.store.health import health
 from i3tasks.store.settle import settle
 from i3tasks.types import I3TasksSettings
 from tests.shop.flows import break_down, double, mourn, note, total, with_hook
@@ -193,6 +193,134 @@ class TestThen:
         assert called("note")[-1] == ["outer", ["D"]]
 
 
+class TestWhoIsToldOfAFailure:
+    """`otherwise` is given a failed execution, wherever in the group it is, and whichever member ends last."""
+
+    def test_a_member_of_an_inner_group_whose_last_member_succeeds(self) -> None:
+        inner = group(note.s("a"), note.s("b"), wait_for_all=True)
+        group(inner, note.s("c"), wait_for_all=True).otherwise(mourn).delay()
+        fail_for_good("a")
+        finish("b")
+        finish("c")
+        assert called("mourn") == [[execution_of("a").pk]]
+
+    @pytest.mark.parametrize("first_to_end", ["cancelled", "failed"])
+    def test_a_failed_member_rather_than_a_cancelled_one(self, first_to_end: str) -> None:
+        inner = group(note.s("a"), chain(note.s("b"), note.s("x")), note.s("c"), wait_for_all=True)
+        group(inner, note.s("d"), wait_for_all=True).otherwise(mourn).delay()
+        if first_to_end == "failed":
+            fail_for_good("b")
+        cancel([execution_of("a").pk])
+        if first_to_end == "cancelled":
+            fail_for_good("b")
+        finish("c")
+        finish("d")
+        assert called("mourn") == [[execution_of("b").pk]]
+        assert audit() == []
+
+    def test_another_failed_one_when_the_first_was_retried(self) -> None:
+        group(note.s("a"), note.s("b"), note.s("c"), wait_for_all=True).otherwise(mourn).delay()
+        fail_for_good("a")
+        fail_for_good("b")
+        assert handle_of(execution_of("a")).retry()
+        finish("a")
+        finish("c")
+        assert called("mourn") == [[execution_of("b").pk]]
+
+    def test_a_cancelled_one_when_none_has_failed(self) -> None:
+        group(note.s("a"), note.s("b"), wait_for_all=True).otherwise(mourn).delay()
+        cancel([execution_of("a").pk])
+        finish("b")
+        assert called("mourn") == [[execution_of("a").pk]]
+
+    def test_an_unfinished_one_at_the_deadline_also_inside_a_chain(self) -> None:
+        group(chain(note.s("a"), note.s("b")), deadline=60).otherwise(mourn).delay()
+        TaskGroup.objects.update(deadline=timezone.now() - timedelta(seconds=1))
+        expire_groups(10)
+        assert called("mourn") == [[execution_of("a").pk]]
+
+
+class TestStepsThatNeverRun:
+    """A group whose member stands behind a failed step counts it as failed, also when it is added after the failure."""
+
+    @pytest.mark.parametrize("end", ["fail", "cancel"])
+    @pytest.mark.parametrize("wait_for_all", [True, False])
+    def test_a_step_added_behind_a_failure(self, end: str, wait_for_all: bool) -> None:
+        shared = TaskGroup.create(callback=note, total_count=1, args=["all"])
+        TaskGroup.objects.update(wait_for_all=wait_for_all)
+        handle = note.delay("a")
+        fail_for_good("a") if end == "fail" else cancel([execution_of("a").pk])
+        handle.then(note, "b", __i3group__=shared)
+        shared.refresh_from_db()
+        assert (shared.status, shared.completed_count, shared.failed_count) == ("failed", 0, 1)
+        assert audit() == []
+
+    def test_after_a_retry_the_group_waits_for_it_again(self) -> None:
+        shared = TaskGroup.create(callback=note, total_count=2, args=["all"])
+        TaskGroup.objects.update(wait_for_all=True)
+        handle = note.delay("a")
+        fail_for_good("a")
+        handle.then(note, "b", __i3group__=shared)
+        assert handle.retry()
+        shared.refresh_from_db()
+        assert (shared.status, shared.failed_count) == ("pending", 0)
+        finish("a")
+        finish("b")
+        note.delay("c", __i3group__=shared)
+        finish("c")
+        waiting("all")
+        shared.refresh_from_db()
+        assert (shared.status, shared.completed_count, shared.failed_count) == ("success", 2, 0)
+        assert audit() == []
+
+    def test_a_member_of_a_group_behind_a_failure(self) -> None:
+        shared = TaskGroup.create(callback=note, total_count=1, args=["all"])
+        chain(note.s("a"), group(note.s("b", __i3group__=shared), note.s("c"))).delay()  # type: ignore[call-arg]
+        fail_for_good("a")
+        shared.refresh_from_db()
+        assert (shared.status, shared.failed_count) == ("failed", 1)
+
+    def test_a_step_behind_a_group_that_has_failed(self) -> None:
+        shared = TaskGroup.create(callback=note, total_count=1, args=["all"])
+        handle = chain(note.s("start"), group(note.s("a"), note.s("b"))).delay()
+        finish("start")
+        fail_for_good("a")
+        handle.then(note, "c", __i3group__=shared)
+        shared.refresh_from_db()
+        assert (shared.status, shared.failed_count) == ("failed", 1)
+
+
+class TestTheRowsChain:
+    """`then` keeps the step in the `chain` of every row before it, as readers of the documented column expect."""
+
+    def names(self, name: str) -> list[str]:
+        return [step["args"][0] for step in execution_of(name).chain or []]
+
+    def test_of_one_that_has_ended(self) -> None:
+        handle = note.delay("a")
+        finish("a")
+        handle.then(note, "b")
+        finish("b")
+        handle.then(note, "c")
+        finish("c")
+        assert (self.names("a"), self.names("b"), self.names("c")) == (["b", "c"], ["c"], [])
+        assert called("note") == [["a"], ["b"], ["c"]]
+        assert audit() == []
+
+    def test_of_one_whose_next_step_waits(self) -> None:
+        handle = note.delay("a")
+        finish("a")
+        handle.then(note, "b").then(note, "c")
+        assert (self.names("a"), self.names("b")) == (["b", "c"], ["c"])
+        finish("b")
+        finish("c")
+        assert called("note") == [["a"], ["b"], ["c"]]
+
+
+def execution_of(name: str) -> TaskExecution:
+    return TaskExecution.objects.get(task_name="note", task_args=[name])
+
+
 class TestRevival:
     def test_a_group_that_waits_for_all_waits_again(self) -> None:
         started = group(note.s("a"), note.s("b"), wait_for_all=True).then(note.s("all")).otherwise(mourn).delay()
@@ -217,7 +345,7 @@ class TestRevival:
 
 
 def handle_of(execution: TaskExecution) -> Any:
-    from i3tasks.handles import ChainHandle
+    from i3tasks.calls.handles import ChainHandle
 
     return ChainHandle(TaskExecutionTry.objects.select_related("task_execution").get(task_execution=execution))
 
@@ -243,7 +371,7 @@ class TestGroups:
         assert ["never"] not in called("note")
 
     def test_callbacks_of_every_kind(self) -> None:
-        for callback in (note, note.s(), note.build_chain(), chain(note.s(), note.s()), with_hook):
+        for callback in (note, note.s("a"), note.build_chain("b"), chain(note.s("c"), note.s("d")), with_hook):
             given = {"args": ["x"]} if callback in (note, with_hook) else {}
             assert TaskGroup.create(callback, 0, **given).status == "success"
         with_group = TaskGroup.create(group(note.s("g1"), note.s("g2")), total_count=0)
@@ -254,9 +382,11 @@ class TestGroups:
         with pytest.raises(ValueError, match="step"):
             TaskGroup.create(note.delay("begun"), 1)
         with pytest.raises(ValueError, match="args"):
-            TaskGroup.create(chain(note.s()), 1, kwargs={"x": 1})
+            TaskGroup.create(chain(note.s("a")), 1, kwargs={"x": 1})
+        with pytest.raises(ArgumentError, match="missing a required argument"):
+            TaskGroup.create(note, 1)
         with pytest.raises(ValueError, match="total_count"):
-            TaskGroup.create(note, -1)
+            TaskGroup.create(note, -1, ["a"])
 
     def test_an_empty_one_has_succeeded_when_it_is_given_back(self) -> None:
         assert group().delay().status == TaskGroup.STATUS_SUCCESS
@@ -272,21 +402,28 @@ class TestGroups:
         started.refresh_from_db()
         assert (started.status, len(called("mourn"))) == ("failed", 1)
 
-    def test_a_result_that_json_has_no_word_for_leads_on(self, inline: None) -> None:
+    def test_what_json_has_no_word_for_fails_the_step_that_asks_for_it(self, inline: None) -> None:
         group(odd.s(), odd.s()).then(note.s("joined", RESULT)).delay()
-        assert called("note")[0][1] == ["{1}", "{1}"]
-        assert noted() == ["joined"]
+        assert noted() == []
+        failed = TaskExecutionTry.objects.select_related("result").get(task_execution__task_name="note")
+        assert failed.error_class == "i3tasks.exceptions.ResultUnavailable"
+        assert "odd returned a dict, which JSON can't hold" in failed.result.result
+
+    def test_what_json_has_no_word_for_harms_no_step_that_does_not_ask(self, inline: None) -> None:
+        chain(odd.s(), note.s("next")).delay()
+        group(odd.s(), odd.s()).then(note.s("joined")).delay()
+        assert noted() == ["next", "joined"]
 
 
 @task
-def odd() -> set[int]:
-    return {1}
+def odd() -> dict[int, str]:
+    return {1: "a"}
 
 
 class TestInline:
     """`force_sync` and `sync_run` leave the rows that a worker leaves."""
 
-    def test_a_step_that_nobody_knows_fails_by_itself(self, inline: None) -> None:
+    def test_an_unregistered_step_fails_by_itself(self, inline: None) -> None:
         handle = chain(note.s("a"), note.s("b"), note.s("c"))
         handle._steps[1] = {**handle._steps[1], "func_name": "gone"}
         handle.otherwise(mourn).delay()
@@ -450,5 +587,5 @@ async def test_a_group_with_a_wrong_total_is_seen_by_audit_and_health_until_it_i
 async def seen() -> tuple[int, int]:
     """By the audit and by the health endpoint."""
     found = [finding for finding in await sync_to_async(audit)() if "no member is under way" in finding.rule]
-    problems = (await reports.health())["problems"]
+    problems = (await health())["problems"]
     return sum(finding.count for finding in found), sum("wait for members" in problem for problem in problems)

@@ -11,10 +11,10 @@ from django.test import override_settings
 from django.utils import timezone
 
 from i3tasks import RESULT, chain, group
-from i3tasks.canvas import Signature
-from i3tasks.definition import Task
+from i3tasks.calls.base import Task
+from i3tasks.calls.canvas import Signature
+from i3tasks.calls.handles import ChainHandle
 from i3tasks.exceptions import ArgumentError, I3TasksError, TaskFailed
-from i3tasks.handles import ChainHandle
 from i3tasks.models import TaskExecution, TaskExecutionTry, TaskGroup
 from i3tasks.types import I3TasksSettings
 from tests.shop.flows import break_down, double, mourn, note
@@ -116,7 +116,7 @@ class TestTwins:
         async with asyncio.timeout(30):
             handle = await chain(double.s(2), double.s(RESULT)).adelay()
             assert await handle.athen(note, "end", RESULT) is handle
-            assert await handle.aresult() == 4
+            assert await handle.aresult() == 8
             assert await (double.s(1) | double.s(RESULT)).adelay()
             assert await (await double.s(4).adelay()).aresult() == 8
             started = await group(double.s(1), double.s(2)).then(note.s("joined", RESULT)).adelay()
@@ -139,6 +139,6 @@ class TestTwins:
         shared = await TaskGroup.acreate(callback=note, total_count=3, args=["closed"])
         await shared.aclose()
         assert shared.status == "success"
-        other = await TaskGroup.acreate(callback=note, total_count=3)
+        other = await TaskGroup.acreate(callback=note, total_count=3, args=["never"])
         await other.acancel()
         assert other.status == "failed"

@@ -64,10 +64,11 @@ def _in_writer(operation_name: str, *, is_fatal: Callable[[], bool], where: str)
     """Around the writer's transactions that hold such a request: before, inside, after, or at COMMIT's reply."""
     from django.db import OperationalError
 
-    from i3tasks.store import writer as module
+    from i3tasks.store import operations
+    from i3tasks.store.writer import Writer
 
-    operation = getattr(module, operation_name)
-    run_all = module.Writer._run_all
+    operation = getattr(operations, operation_name)
+    run_all = Writer._run_all
     execute = operation.run
 
     def wrapped(self: Any, items: Sequence[Any]) -> Any:
@@ -91,7 +92,7 @@ def _in_writer(operation_name: str, *, is_fatal: Callable[[], bool], where: str)
     if where == "inside":
         object.__setattr__(operation, "run", inside)
     else:
-        module.Writer._run_all = wrapped  # type: ignore[method-assign]
+        Writer._run_all = wrapped  # type: ignore[method-assign]
 
 
 def _follow_up(is_fatal: Callable[[], bool], *, after: bool) -> None:
@@ -108,7 +109,7 @@ def _follow_up(is_fatal: Callable[[], bool], *, after: bool) -> None:
 
 def _dispatcher(name: str, is_fatal: Callable[[], bool]) -> None:
     """After the dispatcher's transaction, before it publishes what that gave; when it gave something."""
-    from i3tasks import dispatcher
+    from i3tasks.engine import dispatcher
 
     function = getattr(dispatcher, name)
 
@@ -122,9 +123,9 @@ def _dispatcher(name: str, is_fatal: Callable[[], bool]) -> None:
 
 
 def install(point: str, fatal: int) -> None:
-    from i3tasks import outbox
     from i3tasks.broker import publisher
-    from i3tasks.broker.handover import Incoming
+    from i3tasks.broker.deliveries import Incoming
+    from i3tasks.engine import outbox
     from i3tasks.engine.executor import Executor
 
     now = _counter(fatal)
@@ -132,7 +133,7 @@ def install(point: str, fatal: int) -> None:
         "enqueued": lambda: _before(outbox, "send", now),
         "published": lambda: _after(publisher.Publisher, "_send_or_provision", now),
         "confirmed": lambda: _after(outbox, "_published", now),
-        "received": lambda: _before(Executor, "execute", now),
+        "received": lambda: _before(Executor, "read", now),
         "claiming": lambda: _in_writer("CLAIM", is_fatal=now, where="inside"),
         "claimed": lambda: _in_writer("CLAIM", is_fatal=now, where="after"),
         "before body": lambda: _before(Executor, "_run", now),

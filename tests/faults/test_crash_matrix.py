@@ -12,7 +12,7 @@ from tests.shop.ledger import work
 from tests.shop.models import Run
 from tests.support.rigs import NotingPublisher
 
-pytestmark = [pytest.mark.django_db(transaction=True), pytest.mark.timeout(120)]
+pytestmark = [pytest.mark.django_db(transaction=True), pytest.mark.timeout(300)]
 
 
 @pytest.fixture
@@ -56,7 +56,7 @@ def reckon(world: World) -> None:
         "before ack",
         "after ack",
         "settled:2",
-        "before follow-up:5",
+        "before follow-up:2",
     ],
 )
 def test_a_worker_that_dies(world: World, point: str) -> None:

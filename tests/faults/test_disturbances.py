@@ -1,4 +1,4 @@
-"""What disturbs without killing: signals, doubles, rollbacks, a broker that is away, somebody's open transaction."""
+"""What disturbs without killing: signals, doubles, rollbacks, a broker that is away, open transactions."""
 
 from __future__ import annotations
 
@@ -9,9 +9,9 @@ import psycopg
 import pytest
 from django.db import connection, transaction
 
-from i3tasks import outbox
+from i3tasks.engine import outbox
 from i3tasks.models import TaskExecution, TaskExecutionTry
-from i3tasks.store.enqueue import ref
+from i3tasks.store.requests import TryRef
 from tests.faults.world import ROUNDS, World, somewhere_in
 from tests.shop.models import Run
 
@@ -21,7 +21,7 @@ pytestmark = [pytest.mark.django_db(transaction=True), pytest.mark.timeout(60 + 
 def test_sigterm_under_load_uses_up_no_retry(either_world: World) -> None:
     world = either_world
     world.worker()
-    for number in range(1, ROUNDS + 1):
+    for _ in range(ROUNDS):
         ending = world.worker()
         before = world.begun()
         world.load(150, 0.3)
@@ -30,7 +30,6 @@ def test_sigterm_under_load_uses_up_no_retry(either_world: World) -> None:
         ending.signal(signal.SIGTERM)
         assert ending.ends() == 0, ending.output
         assert "Traceback" not in ending.output
-        world.begin_google_anew(number)
     world.until_finished(seconds=60)
     world.reckon(runs_a_try=1 + ROUNDS)  # a try that was handed back begins again
     assert not TaskExecutionTry.objects.filter(try_number__gt=1).exists()
@@ -42,9 +41,9 @@ def test_twenty_copies_of_one_message(either_world: World) -> None:
     world.worker(), world.worker()
     for _ in range(3 * ROUNDS):
         handle = world.load(1, 0.2)[0]
-        outbox.send([ref(handle.task_execution_try)] * 20)
+        outbox.send([TryRef.of(handle.task_execution_try)] * 20)
         world.until_finished()
-        outbox.send([ref(handle.task_execution_try)] * 20)
+        outbox.send([TryRef.of(handle.task_execution_try)] * 20)
     world.load(5)
     world.until_finished()
     world.reckon()
@@ -69,7 +68,7 @@ def test_what_is_rolled_back_never_runs(world: World) -> None:
 @pytest.mark.postgres
 @pytest.mark.parametrize("table", ["taskexecutiontry", "taskexecution"])
 @pytest.mark.parametrize("moment", ["waiting", "running"])
-def test_somebodys_open_transaction_holds_a_row(world: World, table: str, moment: str) -> None:
+def test_an_open_transaction_of_another_process_holds_a_row(world: World, table: str, moment: str) -> None:
     """Its task waits for it; the neighbours, and their heartbeats, do not."""
     column = {"taskexecutiontry": "task_execution_id", "taskexecution": "id"}[table]
     held = world.load(1, 1.0)[0].task_execution_id

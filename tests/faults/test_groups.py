@@ -5,9 +5,9 @@ from __future__ import annotations
 import pytest
 
 from i3tasks import RESULT, group
+from i3tasks.engine.outbox import send
 from i3tasks.models import TaskExecution, TaskExecutionTry
-from i3tasks.outbox import send
-from i3tasks.store.enqueue import ref
+from i3tasks.store.requests import TryRef
 from i3tasks.tasks import collect
 from tests.faults.world import ROUNDS, World, kill_9, somewhere_in
 from tests.shop.ledger import work
@@ -22,7 +22,7 @@ def doubled(share: int) -> None:
     tries = list(TaskExecutionTry.objects.select_related("task_execution").order_by("?")[:share])
     for task_try in tries:
         task_try.dispatch_at = task_try.dispatch_at or task_try.asked_at  # only the message is wanted
-    send(map(ref, tries))
+    send(map(TryRef.of, tries))
 
 
 def test_a_group_of_a_thousand_calls_back_once(world: World) -> None:
@@ -42,4 +42,4 @@ def test_a_group_of_a_thousand_calls_back_once(world: World) -> None:
     assert (started.status, started.completed_count, started.failed_count) == ("success", MEMBERS, 0)
     assert TaskExecution.objects.get(task_name="collect").task_args == [names]
     world.reckon()
-    assert world.lost_tries(), "somebody was killed in the middle of it"
+    assert world.lost_tries(), "a process was killed in the middle of it"

@@ -12,7 +12,7 @@ from django.db import connection, transaction
 
 from i3tasks.models import TaskExecution, TaskExecutionTry
 from i3tasks.store.suspects import WORKER_LOST
-from tests.faults.world import CONCURRENCY, World, kill_9, somewhere_in
+from tests.faults.world import CONCURRENCY, NO_EMULATOR, World, kill_9, somewhere_in
 from tests.shop.ledger import slow_at_first, work
 from tests.shop.models import Run
 from tests.support.children import COMMAND, Child
@@ -50,7 +50,7 @@ def test_six_hundred_calls_outlive_six_kills(world: World) -> None:
 
 def _supervised(world: World) -> Child:
     """Nobody waits for its start."""
-    return world.starting(COMMAND, "run-worker", *CONCURRENCY)
+    return world.starting(COMMAND, "run-worker", NO_EMULATOR, *CONCURRENCY)
 
 
 def _rolled_back(count: int) -> None:
@@ -72,7 +72,7 @@ def _recovered_in_time(killed_at: datetime) -> None:
     But for what was lost twice in a row: it may be what kills the workers, and each of them runs one such at a time.
     """
     lost = set(TaskExecutionTry.objects.filter(error_class=WORKER_LOST).values_list("task_execution", "try_number"))
-    assert lost, "somebody was killed in the middle of it"
+    assert lost, "a process was killed in the middle of it"
     again = {(execution, number + 1) for execution, number in lost if (execution, number - 1) not in lost}
     tries = TaskExecutionTry.objects.filter(try_number__gt=1).values_list("task_execution", "try_number", "started_at")
     took = {key: began - killed_at for *key_, began in tries if (key := tuple(key_)) in again}

@@ -8,8 +8,8 @@ from typing import Any
 import httpx
 import pytest
 
-from i3tasks.handles import ChainHandle
-from i3tasks.models import TaskExecution, TaskExecutionTry
+from i3tasks.calls.handles import ChainHandle
+from i3tasks.models import ExecutionOutcome, TaskExecution, TaskExecutionTry
 from tests.faults.world import EITHER, ROUNDS, World, kill_9, somewhere_in
 from tests.shop.ledger import die, work, work_in_thread, work_pushed
 from tests.shop.models import Run
@@ -22,14 +22,13 @@ pytestmark = [pytest.mark.django_db(transaction=True), pytest.mark.timeout(60 + 
 def test_workers_killed_at_random_instants(breakable_world: World) -> None:
     world = breakable_world
     workers = [world.worker(), world.worker()]
-    for number in range(1, 2 * ROUNDS + 1):
+    for _ in range(2 * ROUNDS):
         before = world.begun()
         world.load(100)
         world.load(20, task=work_in_thread)
         world.until_begun(before + somewhere_in(100), 60)
         kill_9(workers.pop(random.randrange(2)))
         workers.append(world.worker())
-        world.begin_google_anew(number)
     world.until_finished(seconds=120)
     world.reckon()
 
@@ -118,5 +117,5 @@ def _until_finished(world: World, worker: Child) -> None:
 def _died_three_times(killer: ChainHandle[Any]) -> None:
     """Its first try and its two retries, and only its own are used up."""
     assert Run.objects.filter(name="killer").count() == 3
-    failed = TaskExecution.objects.exclude(outcome=TaskExecution.Outcome.SUCCESS)
-    assert [(row.pk, row.outcome) for row in failed] == [(killer.task_execution_id, TaskExecution.Outcome.FAILED)]
+    failed = TaskExecution.objects.exclude(outcome=ExecutionOutcome.SUCCESS)
+    assert [(row.pk, row.outcome) for row in failed] == [(killer.task_execution_id, ExecutionOutcome.FAILED)]

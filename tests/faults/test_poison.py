@@ -3,20 +3,23 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from datetime import timedelta
+from typing import Any
 
 import pytest
 from django.utils import timezone
 
 from i3tasks.broker.publisher import Outgoing, get_publisher
 from i3tasks.conf import get_config
+from i3tasks.exceptions import ArgumentError
 from i3tasks.models import TaskExecution, TaskExecutionTry
 from tests.faults.world import World
 from tests.shop.ledger import work
 from tests.shop.models import Run
 from tests.support.rigs import until
 
-pytestmark = [pytest.mark.django_db(transaction=True), pytest.mark.timeout(120)]
+pytestmark = [pytest.mark.django_db(transaction=True), pytest.mark.timeout(300)]
 
 FOREIGN = [
     b"",
@@ -28,10 +31,14 @@ FOREIGN = [
 ]
 
 
-def test_ten_megabytes_of_argument_are_a_row_and_a_small_message(world: World) -> None:
+def test_ten_megabytes_of_argument_are_a_row_and_a_small_message(world: World, settings: Any) -> None:
+    large = "x" * 10_000_000
+    with pytest.raises(ArgumentError, match="maximum_payload_bytes"):
+        work.delay(large)
+    assert not TaskExecution.objects.exists()
+    settings.I3TASKS = replace(settings.I3TASKS, maximum_payload_bytes=20_000_000)
     world.worker()
     world.load(20)
-    large = "x" * 10_000_000
     handle = work.delay(large)
     world.load(20)
     world.until_finished()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import random
 import signal
+import time
 import uuid
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -50,15 +51,12 @@ EITHER = (
 )
 """Both emulators, for tests that take long: of the four pairs with a database, three in every run."""
 
-GOOGLE_ENDURES = 2
-"""Workers that end. Google's emulator never ends their streams: it gives them messages, which come back ever later, and
-after some dozens it answers nobody."""
-
 SHORT: dict[str, Any] = {
     "lease_seconds": 3,
     "heartbeat_seconds": 1,
     "publish_grace_seconds": 2,
     "lost_after_seconds": 5,
+    "fallback_seconds": 2,
     "task_retry_backoff_base_seconds": 0,
     "retry_minimum_backoff_seconds": 1,
     "retry_maximum_backoff_seconds": 5,
@@ -66,6 +64,8 @@ SHORT: dict[str, Any] = {
     "drain_seconds": 2,
 }
 CONCURRENCY = ("--concurrency", "100")
+NO_EMULATOR = "--no-emulator"
+"""Brokers are the tests' own to start and to kill."""
 
 
 class World:
@@ -76,6 +76,8 @@ class World:
         self._data = data
         self._settings = settings
         self.names: list[str] = []
+        self.slowest_start = 0.0
+        """Seconds that the slowest worker took to start, which no broker is needed for: how fast the machine is."""
         self.emulator: EmulatorProcess | GoogleEmulator = google or EmulatorProcess(data, f"127.0.0.1:{free_port()}")
         self.port = free_port()
         self.children: Children
@@ -108,7 +110,10 @@ class World:
 
     def worker(self, *options: str, fault: str | None = None, **changes: Any) -> Child:
         """A worker that has started, a hundred at a time unless told otherwise."""
-        return self._with_fault(fault, lambda: self.children.worker(*(options or CONCURRENCY), **changes))
+        began = time.monotonic()
+        child = self._with_fault(fault, lambda: self.children.worker(NO_EMULATOR, *(options or CONCURRENCY), **changes))
+        self.slowest_start = max(self.slowest_start, time.monotonic() - began)
+        return child
 
     def starting(self, *arguments: str, fault: str | None = None, **changes: Any) -> Child:
         """Any process, not waited for."""
@@ -149,12 +154,6 @@ class World:
         if isinstance(self.emulator, EmulatorProcess):
             self.emulator = EmulatorProcess(data, self.emulator.host_port)
         self.emulator.start()
-
-    def begin_google_anew(self, ended: int) -> None:
-        """Empty, if it is Google's emulator and can't endure one more of `ended` workers; wait until all is done."""
-        if isinstance(self.emulator, GoogleEmulator) and not ended % GOOGLE_ENDURES:
-            self.restart_emulator(None)
-            self.until_finished(seconds=120)
 
     @property
     def data(self) -> Path | None:

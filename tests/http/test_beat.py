@@ -1,6 +1,6 @@
 """POST tasks-beat: the slot that Cloud Scheduler names is the one that is run."""
 
-from datetime import UTC, datetime, timedelta
+from datetime import datetime, timedelta
 from typing import Any
 
 import pytest
@@ -17,7 +17,8 @@ from tests.support.rigs import NotingPublisher
 pytestmark = [pytest.mark.django_db(transaction=True)]
 
 BEAT = reverse("i3tasks-beat")
-NOON = datetime(2026, 6, 1, 12, 0, tzinfo=UTC)
+AN_HOUR = timedelta(hours=1)
+HOUR = timezone.now().replace(minute=0, second=0, microsecond=0) - 3 * AN_HOUR
 
 
 @pytest.fixture(autouse=True)
@@ -34,27 +35,50 @@ def slots() -> list[datetime]:
     return list(ScheduleTick.objects.order_by("slot").values_list("slot", flat=True))
 
 
-def test_the_header_names_the_slot(sent: NotingPublisher) -> None:
-    assert post("2026-06-01T12:00:00Z").json() == {"status": "ok"}
+def seen_long_ago() -> None:
+    """The schedule was first seen three hours before the slot that the tests name."""
+    post()
+    ScheduleTick.objects.all().delete()
+    TaskExecution.objects.all().delete()
+    earlier = {"first_seen": HOUR - 3 * AN_HOUR, "handled_until": HOUR - 3 * AN_HOUR + timedelta(minutes=1)}
+    ScheduleState.objects.update(**earlier)
 
-    assert slots() == [NOON]
-    assert sent.try_ids == [TaskExecutionTry.objects.get().pk]
+
+def test_the_header_names_the_slot(sent: NotingPublisher) -> None:
+    seen_long_ago()
+    assert post(HOUR.isoformat()).json() == {"status": "ok"}
+
+    assert slots() == [HOUR]
+    assert TaskExecutionTry.objects.get().pk in sent.try_ids
 
 
 def test_sent_twice_it_is_run_once() -> None:
+    seen_long_ago()
     for _ in range(2):
-        post("2026-06-01T12:00:00Z")
-    post("2026-06-01T11:00:00Z")
+        post(HOUR.isoformat())
+    post((HOUR - AN_HOUR).isoformat())
 
-    assert slots() == [NOON]
+    assert slots() == [HOUR]
     assert TaskExecution.objects.count() == 1
 
 
 def test_late_it_is_run_all_the_same() -> None:
-    post("2026-06-01T12:59:00Z")
-    post("2026-06-01T13:01:10Z")
+    seen_long_ago()
+    post((HOUR - timedelta(minutes=1)).isoformat())
+    post((HOUR + timedelta(seconds=70)).isoformat())
 
-    assert slots() == [NOON + timedelta(hours=1)]
+    assert slots() == [HOUR - AN_HOUR, HOUR]
+
+
+@pytest.mark.parametrize("header", ["0001-01-01T00:00:00Z", "1970-01-01T00:00:00Z", "2000-01-01T00:00:00Z"])
+def test_first_seen_is_the_databases_time_whatever_the_header_says(header: str) -> None:
+    """Else the first beat of a new schedule would poison it, or run all its slots since then."""
+    schedule_task(add, "* * * * *", name="often", args=[1, 2], catch_up="all")
+    for _ in range(2):
+        assert post(header).status_code == 200
+
+    assert all(timezone.now() - state.first_seen < timedelta(minutes=2) for state in ScheduleState.objects.all())
+    assert 1 <= TaskExecution.objects.filter(schedule_ticks__schedule_key="often").count() <= 2
 
 
 @pytest.mark.parametrize("header", [None, "nonsense", "9999-01-01T00:00:00Z"])
@@ -74,3 +98,22 @@ def test_without_the_database_cloud_scheduler_is_to_try_again(monkeypatch: pytes
     monkeypatch.setattr("i3tasks.engine.beat.known_schedules", away)
     response = post()
     assert (response.status_code, response.json()["status"]) == (503, "bad")
+
+
+def test_an_error_of_ours_is_a_503_too(monkeypatch: pytest.MonkeyPatch, events: list[str]) -> None:
+    def bug() -> Any:
+        raise RuntimeError("bug")
+
+    monkeypatch.setattr("i3tasks.engine.beat.known_schedules", bug)
+    response = post()
+    assert (response.status_code, response.json()["status"]) == (503, "bad")
+    assert "internal_error" in events
+
+
+def test_so_is_one_of_the_dispatcher(monkeypatch: pytest.MonkeyPatch, events: list[str]) -> None:
+    def bug(*_: Any) -> Any:
+        raise RuntimeError("bug")
+
+    monkeypatch.setattr("i3tasks.engine.dispatcher.take_due", bug)
+    assert post().status_code == 503
+    assert "internal_error" in events

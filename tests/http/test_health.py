@@ -8,15 +8,24 @@ from django.db import OperationalError, connection
 from django.test import AsyncClient, Client, override_settings
 from django.urls import reverse
 
-from i3tasks.store import reports
+from i3tasks.broker import publisher
+from i3tasks.broker.publisher import get_publisher
 from i3tasks.types import I3TasksSettings
+from i3tasks.views import monitoring
 from tests.shop.tasks import add
+from tests.support.children import free_port
 from tests.support.history import a_try, ago
-from tests.support.rigs import NotingPublisher
+from tests.support.rigs import NotingPublisher, until
 
 URL = "/i3/tasks-health/"
 OPEN = override_settings(I3TASKS=I3TasksSettings())
 CLOSED = override_settings(I3TASKS=I3TasksSettings(health_token="a-long-random-string"))
+
+
+@pytest.fixture(autouse=True)
+def _untroubled_publisher(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The process's publisher may have met a broker that another test took away."""
+    monkeypatch.setattr(publisher, "_current", None)
 
 
 @pytest.mark.django_db(transaction=True)
@@ -26,6 +35,7 @@ async def test_it_answers_as_documented(async_client: AsyncClient) -> None:
     assert (response.status_code, response["Content-Type"]) == (200, "application/json")
     body = response.json()
     assert body.pop("now").endswith("+00:00")
+    assert body.pop("counted_since").endswith("+00:00")
     assert body == {
         "status": "ok",
         "window_minutes": 60,
@@ -105,7 +115,7 @@ def test_the_token_is_asked_for(client: Client, header: str | None, query: str, 
 @CLOSED
 def test_without_the_token_nothing_is_looked_up(client: Client, monkeypatch: pytest.MonkeyPatch) -> None:
     """Nor could it: this test may not use the database."""
-    monkeypatch.setattr(reports, "health", None)
+    monkeypatch.setattr(monitoring, "health_of_tasks", None)
 
     assert client.get(URL).status_code == 401
 
@@ -117,10 +127,10 @@ def test_without_a_token_in_the_settings_it_is_open(client: Client) -> None:
 
 
 def test_a_database_that_is_away_is_critical(client: Client, monkeypatch: pytest.MonkeyPatch) -> None:
-    async def away() -> Any:
+    async def away(**_: Any) -> Any:
         raise OperationalError("password authentication failed for user secret")
 
-    monkeypatch.setattr(reports, "health", away)
+    monkeypatch.setattr(monitoring, "health_of_tasks", away)
 
     response = client.get(URL)
 
@@ -146,3 +156,15 @@ def test_a_real_task_is_counted(client: Client, sent: NotingPublisher) -> None:
 
     assert body["totals"] == {"pending": 0, "running": 0, "success": 1, "failed": 0}
     assert [facts["task_path"] for facts in body["by_task"]] == ["tests.shop.tasks.add"]
+
+
+@pytest.mark.django_db(transaction=True)
+def test_a_broker_that_is_away_is_a_warning(client: Client, settings: Any) -> None:
+    """Workers go on from the database. The process that answers has met the outage itself."""
+    settings.PUBSUB_CONFIG = {"EMULATOR": True, "HOST": f"127.0.0.1:{free_port()}", "PROJECT_ID": "away"}
+    add.delay(1, 2)
+    until(lambda: get_publisher().trouble)
+    response = client.get(URL)
+    assert (response.status_code, response.json()["status"]) == (200, "warning")
+    assert response.json()["problems"][0].startswith("broker unavailable: Pub/Sub gave no answer")
+    get_publisher().retire()

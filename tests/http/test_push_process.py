@@ -13,9 +13,10 @@ from typing import Any
 import httpx
 import pytest
 
-from i3tasks.envelope import Envelope
+from i3tasks.core.envelope import Envelope
 from i3tasks.models import TaskExecution, TaskExecutionTry
-from i3tasks.types import PullQueue, PushQueue
+from i3tasks.types import PushQueue
+from tests.shop.forking import CODES, in_lane, in_loop, in_thread
 from tests.shop.gated import Gate, ahold, hold
 from tests.shop.tasks import add, fail, pushed
 from tests.support.children import Child, Children, free_port, listens
@@ -41,7 +42,7 @@ def site(on_embedded: str, settings: Any) -> Iterator[Site]:
     """uvicorn with two databases that both have ATOMIC_REQUESTS, on a push queue of the embedded emulator."""
     port = free_port()
     endpoint = f"http://127.0.0.1:{port}/i3/tasks-push/"
-    queues = (PullQueue("heavy", "worker"), PushQueue("push", "push", endpoint))
+    queues = (PushQueue("byhand", "web", "http://127.0.0.1:1/i3/tasks-push/"), PushQueue("push", "push", endpoint))
     settings.I3TASKS = replace(settings.I3TASKS, other_queues=queues, **QUICK)
     children = Children(settings.PUBSUB_CONFIG, **QUICK)
     children.changes["push_endpoint"] = endpoint
@@ -73,7 +74,7 @@ def test_the_emulator_pushes_and_the_site_runs() -> None:
 def test_200_is_said_after_the_commit(site: Site) -> None:
     with httpx.Client() as client:
         for number in range(10):
-            task_try = add.using(queue_name="heavy").delay(number, 1).task_execution_try
+            task_try = add.using(queue_name="byhand").delay(number, 1).task_execution_try
             response = client.post(site.url, content=body_of(task_try))
             assert response.json()["result"]["result"] == number + 1
             assert TaskExecutionTry.objects.get(pk=task_try.pk).is_success, "seen by another connection"
@@ -82,7 +83,7 @@ def test_200_is_said_after_the_commit(site: Site) -> None:
 @pytest.mark.parametrize("task", [hold, ahold], ids=["sync", "coroutine"])
 def test_a_client_that_hangs_up_cancels_nothing(site: Site, tmp_path: Path, task: Any) -> None:
     gate = Gate(tmp_path, "a")
-    body = body_of(task.using(queue_name="heavy").delay(*gate.arguments).task_execution_try)
+    body = body_of(task.using(queue_name="byhand").delay(*gate.arguments).task_execution_try)
     with socket.create_connection(("127.0.0.1", site.port)) as client:
         head = f"POST /i3/tasks-push/ HTTP/1.1\r\nHost: x\r\nContent-Length: {len(body)}\r\n\r\n"
         client.sendall(head.encode() + body)
@@ -111,6 +112,21 @@ def test_a_deferred_retry_is_published_by_a_later_push_or_beat(site: Site) -> No
     until(beaten, what=lambda: site.child.output)
     assert TaskExecution.objects.get().outcome == "failed"
     assert TaskExecutionTry.objects.filter(is_completed=True).count() == 2
+
+
+def test_children_of_pushed_bodies_end_where_their_code_ends(site: Site) -> None:
+    """The web server's signal handlers, loop and connections are not theirs."""
+    wanted: dict[tuple[Any, str], Any] = {(in_thread, way): CODES[way] for way in ("sys.exit", "return", "enqueue")}
+    wanted |= {(task, way): CODES[way] for task in (in_thread, in_lane) for way in ("use", "terminate")}
+    wanted |= {(in_thread, "pool"): [True, True], (in_loop, "exit"): 7, (in_loop, "await"): 1}
+    handles = {task.using(queue_name="push").delay(way).task_execution_id: (task, way) for task, way in wanted}
+    ended = TaskExecutionTry.objects.filter(is_completed=True, task_execution__in=handles)
+    until(lambda: ended.count() == len(handles), 90, lambda: site.child.output)
+    results = {handles[item.task_execution_id]: item.result.result for item in ended.select_related("result")}
+    assert results == wanted, site.child.output
+    until(lambda: TaskExecution.objects.filter(task_name="pushed", outcome="success").exists(), 30)
+    assert httpx.post(site.beat_url).json() == {"status": "ok"}, "the site is well"
+    assert site.child.stop() in {0, -15}, site.child.output
 
 
 def test_malformed_bodies_are_4xx_on_the_wire(site: Site) -> None:

@@ -1,20 +1,28 @@
 """GET tasks-status/<id or uuid>/: what became of one task, as documented."""
 
+import io
+from dataclasses import replace
 from datetime import UTC, date, datetime
 from typing import Any
 from uuid import UUID
 
 import pytest
+from django.core.management import call_command
 from django.test import AsyncClient, Client, override_settings
 from django.urls import reverse
 
-from i3tasks.store import reports
+from i3tasks.models import TaskExecutionResult, TaskExecutionTry
 from i3tasks.types import I3TasksSettings
 from tests.shop.tasks import aadd, add, fail
 from tests.support.history import a_try, execution
 from tests.support.rigs import NotingPublisher
 
 UUID_TEXT = "6f1c2e0a-0000-7000-8000-000000000001"
+
+
+@pytest.fixture(autouse=True)
+def values_are_shown(settings: Any) -> None:
+    settings.I3TASKS = replace(settings.I3TASKS, status_shows_values=True)
 
 
 @pytest.mark.django_db
@@ -88,7 +96,7 @@ async def test_handles_lead_to_it(async_client: AsyncClient, sent: NotingPublish
 def test_a_failure_shows_the_errors_text(client: Client) -> None:
     with pytest.raises(ValueError, match="broken"):
         fail.sync_run("broken")
-    task_try = reports.TaskExecutionTry.objects.get()
+    task_try = TaskExecutionTry.objects.get()
 
     body = client.get(f"/i3/tasks-status/{task_try.task_execution_id}/").json()
 
@@ -103,6 +111,22 @@ def test_values_that_json_lacks_are_shown_as_text(client: Client) -> None:
 
     assert body["task"]["task_args"] == [["2026-07-09"], []]
     assert body["tries"][0]["result"] == ["2026-07-09"]
+
+
+@pytest.mark.django_db
+def test_a_result_that_is_text_only_is_shown_as_such(client: Client, admin_client: Client) -> None:
+    task_try = a_try("success", result="{1: 'a'}")
+    TaskExecutionResult.objects.update(text_of="dict")
+    key = task_try.task_execution_id
+
+    shown = client.get(f"/i3/tasks-status/{key}/").json()["tries"][0]
+    output = io.StringIO()
+    call_command("i3tasks_status", str(key), stdout=output)
+    page = admin_client.get(reverse("admin:i3tasks_taskexecution_change", args=[key])).content.decode()
+
+    assert (shown["result"], shown["result_is_text_of"]) == ("{1: 'a'}", "dict")
+    assert "the text of a dict, which JSON can't hold" in output.getvalue()
+    assert "the text of a dict" in page
 
 
 @pytest.mark.django_db
@@ -148,3 +172,20 @@ def test_without_the_token_nothing_is_looked_up(client: Client) -> None:
 @pytest.mark.django_db
 def test_health_stays_open_without_a_token_of_its_own(client: Client) -> None:
     assert client.get("/i3/tasks-health/").status_code == 200
+
+
+@pytest.mark.django_db
+@pytest.mark.parametrize("tokens", [{"status_token": "s"}, {"health_token": "s"}, {}])
+def test_without_a_token_no_values_are_shown(client: Client, tokens: dict[str, str]) -> None:
+    row = execution(datetime(2026, 7, 9, tzinfo=UTC), task_args=["4242 4242"], task_kwargs={"card": "4242 4242"})
+    a_try("success", row.created_at, of=row, result="4242 4242")
+    with override_settings(I3TASKS=I3TasksSettings(**tokens)):  # type: ignore[arg-type]
+        body = client.get(f"/i3/tasks-status/{row.pk}/", headers={"Authorization": "Bearer s"}).json()
+    task, task_try = body["task"], body["tries"][0]
+    if tokens:
+        assert (task["task_args"], task["task_kwargs"]) == (["4242 4242"], {"card": "4242 4242"})
+        assert (task_try["result"], "values_hidden" in body) == ("4242 4242", False)
+    else:
+        assert (task["task_args"], task["task_kwargs"], task_try["result"]) == (None, None, None)
+        assert (body["status"], body["values_hidden"], task["id"]) == ("success", True, row.pk)
+        assert "4242" not in str(body)

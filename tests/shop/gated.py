@@ -1,7 +1,10 @@
 """Tasks that a test in another process watches and lets go on, through files. Not discovered, like hostile.py."""
 
 import asyncio
+import multiprocessing
 import os
+import socket
+import sys
 import time
 from pathlib import Path
 
@@ -69,3 +72,54 @@ async def cling(folder: str, name: str) -> str:
 async def block(folder: str, name: str) -> str:
     """A coroutine that blocks the event loop."""
     return hold.spec.function(folder, name)
+
+
+@task(timeout=3)
+async def exit_in(way: str) -> None:
+    """Exits in a child task, or in a callback."""
+
+    async def leave() -> None:
+        await asyncio.sleep(0)
+        sys.exit(3)
+
+    if way == "gather":
+        await asyncio.gather(asyncio.sleep(60), leave())
+    elif way == "group":
+        async with asyncio.TaskGroup() as group:
+            group.create_task(leave())
+            await asyncio.sleep(60)
+    elif way == "callback":
+        asyncio.get_running_loop().call_soon(sys.exit, 3)
+        await asyncio.sleep(60)
+    else:
+        await _exit_in_reader()
+
+
+async def _exit_in_reader() -> None:
+    loop, (here, there) = asyncio.get_running_loop(), socket.socketpair()
+
+    def leave() -> None:
+        loop.remove_reader(here)
+        sys.exit(3)
+
+    loop.add_reader(here, leave)
+    there.send(b"x")
+    try:
+        await asyncio.sleep(60)
+    finally:
+        here.close()
+        there.close()
+
+
+@task
+def fork(way: str) -> list[int]:
+    """Starts processes by fork, and ends them."""
+    context = multiprocessing.get_context("fork")
+    if way == "pool":
+        with context.Pool(2) as pool:
+            return pool.map(abs, [-1, -2])
+    process = context.Process(target=time.sleep, args=(600,))
+    process.start()
+    process.terminate()
+    process.join()
+    return [process.exitcode or 0]

@@ -47,7 +47,7 @@ class Mute:
 
 
 class Trap(Mapping[str, Any]):
-    """Looks like a mapping until somebody looks inside."""
+    """Looks like a mapping until its items are read."""
 
     def __getitem__(self, key: str) -> Any:
         raise OSError("a trap")

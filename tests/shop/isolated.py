@@ -1,6 +1,7 @@
 """Tasks that run in a process of their own."""
 
 import contextvars
+import logging
 import os
 import signal
 import subprocess
@@ -8,11 +9,15 @@ import sys
 import time
 from datetime import UTC, datetime
 from decimal import Decimal
+from enum import Enum
 from multiprocessing import get_context
 from typing import Any
 
 from i3tasks import PermanentError, task
+from i3tasks.calls.travelling import travels_with
+from i3tasks.telemetry import TRY, TaskFilter
 from tests.shop.models import Order
+from tests.shop.tasks import add
 
 
 class CardDeclined(Exception):
@@ -25,6 +30,18 @@ class CardDeclined(Exception):
 def where(name: str, task_metadata: Any = None) -> dict[str, Any]:
     Order.objects.create(name=name, total="0")
     return {"pid": os.getpid(), "try_number": task_metadata.try_number}
+
+
+@task(isolation="process")
+def logs() -> dict[str, Any]:
+    record = logging.makeLogRecord({})
+    TaskFilter().filter(record)
+    return {name: str(getattr(record, name)) for name in TRY}
+
+
+@task(isolation="process", max_retries=0, sensitive=("card",))
+def charge(order: int, card: str) -> None:
+    raise CardDeclined(7, f"order {order}: no card {card}")
 
 
 @task(isolation="process", max_retries=0)
@@ -61,7 +78,7 @@ def unpickle(pid: int) -> Exception:
 
 
 class Homebody(Exception):
-    """Can be unpickled where it was made, and ends whoever else tries."""
+    """Can be unpickled where it was made, and ends any other process that tries."""
 
     def __reduce__(self) -> Any:
         return unpickle, (os.getpid(),)
@@ -75,6 +92,15 @@ def stay_at_home() -> None:
 @task(isolation="process")
 def give_what_json_lacks() -> Any:
     return {"at": datetime(2026, 1, 2, tzinfo=UTC), "price": Decimal("1.50"), "far": 1e300}
+
+
+class Kind(Enum):
+    FIRST = "first"
+
+
+@task(isolation="process")
+def echo(*values: Any, as_text: bool = False) -> Any:
+    return {1: values} if as_text else values
 
 
 @task(isolation="process", timeout=20, max_retries=0)
@@ -105,3 +131,18 @@ def take_signals() -> list[int]:
         os.kill(os.getpid(), number)
     with get_context("fork").Pool(1) as pool:  # which it ends by SIGTERM
         return pool.map(abs, [-1])
+
+
+@task(isolation="process", max_retries=0)
+def wait_in_process(seconds: float) -> int:
+    return add.delay(1, 2).result(timeout=seconds)
+
+
+@task(isolation="process", bind=True)
+def whence(task_metadata: Any = None) -> dict[str, Any]:
+    """What travelled here, and what a call that is made here would take along."""
+    return {
+        "headers": dict(task_metadata.headers),
+        "traceparent": task_metadata.traceparent,
+        "takes": travels_with("tests.shop.tasks.add", None),
+    }

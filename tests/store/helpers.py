@@ -3,30 +3,30 @@
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from datetime import datetime, timedelta
 from typing import Any, TypeVar
 
 from django.db import connection
-from django.db.models import Value
-from django.db.models.expressions import Combinable
 from django.test.utils import CaptureQueriesContext
 from django.utils import timezone
 
-from i3tasks.clock import SYSTEM_CLOCK
-from i3tasks.models import TaskExecution, TaskExecutionTry
-from i3tasks.outcome import ErrorRecord, Failure, Outcome
-from i3tasks.retry import GiveUp, RetryIn
+from i3tasks.core.clock import SYSTEM_CLOCK
+from i3tasks.core.outcome import ErrorRecord, Failure, Outcome
+from i3tasks.core.retry import GiveUp, RetryIn
+from i3tasks.models import ExecutionOutcome, TaskExecution, TaskExecutionTry
 from i3tasks.store.enqueue import NewExecution, insert
 from i3tasks.store.leases import claim
-from i3tasks.store.refs import Claimed, ClaimRequest, Settlement
+from i3tasks.store.requests import Claimed, ClaimRequest, Settlement
 
 T = TypeVar("T")
 ADD = NewExecution("tests.shop.tasks", "add", [1, 2], {})
+CONTROL = ("BEGIN", "COMMIT", "SAVEPOINT", "RELEASE", "ROLLBACK")
 ERROR = ErrorRecord("shop.CardDeclined", "no money", "Traceback: no money")
 
 
 def enqueue(count: int = 1, call: NewExecution = ADD) -> list[TaskExecutionTry]:
-    return insert([call] * count, now=timezone.now(), grace_seconds=60)
+    return insert([call] * count, now=timezone.now())
 
 
 def request(task_try: TaskExecutionTry, **changes: Any) -> ClaimRequest:
@@ -62,32 +62,38 @@ def row(task_try: TaskExecutionTry | int) -> TaskExecutionTry:
     return TaskExecutionTry.objects.select_related("task_execution").get(pk=pk)
 
 
-def at(moment: datetime) -> Combinable:
+def at(moment: datetime) -> datetime:
     """A `now` that a store function takes instead of the database's clock."""
-    return Value(moment)
+    return moment
 
 
 def columns(*kept: str) -> list[dict[str, Any]]:
     return list(TaskExecutionTry.objects.order_by("pk").values(*kept))
 
 
-def plans(function: Callable[[], Any]) -> list[str]:
-    """How PostgreSQL would carry out each of its statements amid thousands of rows that ended a month ago."""
+def plans(function: Callable[[], Any], *, deferred: int = 0) -> list[str]:
+    """How PostgreSQL would carry out each of its statements amid thousands of rows that ended a month ago.
+
+    `deferred` tries beside them are put off until tomorrow.
+    """
     month_ago = timezone.now() - timedelta(days=30)
     enqueue(5000)
     ended = {"created_at": month_ago, "updated_at": month_ago}
     TaskExecutionTry.objects.update(
         **ended, asked_at=month_ago, started_at=month_ago, dispatch_at=None, is_completed=True, is_success=True
     )
-    TaskExecution.objects.update(**ended, finished_at=month_ago, outcome=TaskExecution.Outcome.SUCCESS)
+    TaskExecution.objects.update(**ended, finished_at=month_ago, outcome=ExecutionOutcome.SUCCESS)
+    if deferred:
+        enqueue(deferred, replace(ADD, run_after=timezone.now() + timedelta(days=1)))
     with connection.cursor() as cursor:
         cursor.execute("ANALYZE")
         with CaptureQueriesContext(connection) as captured:
             function()
         found = []
         for query in captured.captured_queries:
-            cursor.execute("EXPLAIN " + query["sql"])
-            found.append("\n".join(line for (line,) in cursor.fetchall()))
+            if not query["sql"].startswith(CONTROL):
+                cursor.execute("EXPLAIN " + query["sql"])
+                found.append("\n".join(line for (line,) in cursor.fetchall()))
     return found
 
 
@@ -95,8 +101,7 @@ def queries_of(function: Callable[[], Any]) -> int:
     """How many statements it takes, transaction control aside."""
     with CaptureQueriesContext(connection) as captured:
         function()
-    control = ("BEGIN", "COMMIT", "SAVEPOINT", "RELEASE", "ROLLBACK")
-    return sum(not query["sql"].startswith(control) for query in captured.captured_queries)
+    return sum(not query["sql"].startswith(CONTROL) for query in captured.captured_queries)
 
 
 def in_threads(functions: Sequence[Callable[[], T]]) -> list[T]:
@@ -123,7 +128,7 @@ def in_threads(functions: Sequence[Callable[[], T]]) -> list[T]:
 
 @contextmanager
 def open_transaction(*statements: str) -> Iterator[None]:
-    """Somebody else's transaction, open while the block runs."""
+    """A transaction of another connection, open while the block runs."""
     other = connection.copy()
     try:
         with other.cursor() as cursor:

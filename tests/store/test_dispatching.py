@@ -1,5 +1,6 @@
 """The outbox: a due try is taken once, confirmed only if untouched, and a dead worker's try goes on as a failed one."""
 
+import logging
 from dataclasses import replace
 from datetime import timedelta
 from typing import Any
@@ -9,12 +10,14 @@ from django.db import OperationalError
 from django.test import override_settings
 from django.utils import timezone
 
+from i3tasks.core.clock import SYSTEM_CLOCK
+from i3tasks.core.outcome import Released, Success
+from i3tasks.exceptions import WorkerLost
 from i3tasks.models import TaskExecution, TaskExecutionTry
-from i3tasks.outcome import Released, Success
 from i3tasks.store import dispatching
 from i3tasks.store.dispatching import confirm_published, deny_published, expire_leases, next_due, take_due
-from i3tasks.store.enqueue import NewExecution, ref
-from i3tasks.store.refs import STALE
+from i3tasks.store.enqueue import NewExecution
+from i3tasks.store.requests import STALE, TryRef
 from i3tasks.store.settle import settle
 from i3tasks.types import I3TasksSettings
 from tests.store.helpers import at, columns, enqueue, in_threads, lease, open_transaction, queries_of, row, says
@@ -145,7 +148,7 @@ def test_next_due_is_the_earliest_that_was_never_published() -> None:
 def test_a_confirmed_try_is_lost_after_an_hour_doubled_each_time_up_to_a_day(publish_count: int, hours: int) -> None:
     [task_try] = enqueue()
     TaskExecutionTry.objects.update(publish_count=publish_count)
-    confirm_published([ref(task_try)], now=at(NOW))
+    confirm_published([TryRef.of(task_try)], now=at(NOW))
     assert columns("publish_count", "dispatch_at") == [
         {"publish_count": publish_count + 1, "dispatch_at": NOW + timedelta(hours=hours)}
     ]
@@ -164,7 +167,7 @@ def taken_again_meanwhile(task_try: TaskExecutionTry) -> None:
 
 
 def confirmed_meanwhile(task_try: TaskExecutionTry) -> None:
-    confirm_published([ref(task_try)])
+    confirm_published([TryRef.of(task_try)])
 
 
 @pytest.mark.parametrize("news", [confirm_published, deny_published])
@@ -173,7 +176,7 @@ def confirmed_meanwhile(task_try: TaskExecutionTry) -> None:
 )
 def test_late_news_of_a_publish_does_not_undo_what_happened_meanwhile(news: Any, meanwhile: Any) -> None:
     [task_try] = enqueue()
-    published = ref(task_try)
+    published = TryRef.of(task_try)
     meanwhile(task_try)
     before = columns("publish_count", "dispatch_at", "claim_token")
     news([published])
@@ -182,14 +185,14 @@ def test_late_news_of_a_publish_does_not_undo_what_happened_meanwhile(news: Any,
 
 def test_news_of_many_and_of_none_in_few_statements() -> None:
     tries = enqueue(100)
-    assert queries_of(lambda: confirm_published([ref(item) for item in tries])) <= 2
+    assert queries_of(lambda: confirm_published([TryRef.of(item) for item in tries])) <= 2
     assert set(TaskExecutionTry.objects.values_list("publish_count", flat=True)) == {1}
-    assert confirm_published([replace(ref(tries[0]), try_id=10**9)]) == [None]
+    assert confirm_published([replace(TryRef.of(tries[0]), try_id=10**9)]) == [None]
 
 
 def test_a_refused_publish_is_due_again_in_seconds() -> None:
     [task_try] = enqueue()
-    deny_published([ref(task_try)], now=at(NOW))
+    deny_published([TryRef.of(task_try)], now=at(NOW))
     assert dispatch_at(task_try) - NOW < timedelta(seconds=30)
     assert row(task_try).publish_count == 0
 
@@ -208,14 +211,14 @@ def call(**options: Any) -> NewExecution:
 
 def test_a_lease_is_good_until_its_very_end() -> None:
     [claimed] = lease(*enqueue())
-    assert expire_leases(10) == []
-    assert expire_leases(10, now=at(row(claimed.try_id).lease_until)) == []  # type: ignore[arg-type]
+    assert expire_leases(10, clock=SYSTEM_CLOCK) == []
+    assert expire_leases(10, clock=SYSTEM_CLOCK, now=at(row(claimed.try_id).lease_until)) == []  # type: ignore[arg-type]
     assert not row(claimed.try_id).is_completed
 
 
 def test_a_dead_workers_try_is_a_failed_one_and_the_next_follows_after_the_backoff() -> None:
     [claimed] = lease(*enqueue(), worker_id="host-7")
-    assert expire_leases(10, now=over(claimed)) == []
+    assert expire_leases(10, clock=SYSTEM_CLOCK, now=over(claimed)) == []
     lost, again = TaskExecutionTry.objects.order_by("pk")
     assert (lost.is_completed, lost.is_success, lost.lease_until) == (True, False, None)
     assert lost.error_class == "i3tasks.exceptions.WorkerLost"
@@ -223,12 +226,12 @@ def test_a_dead_workers_try_is_a_failed_one_and_the_next_follows_after_the_backo
     assert (again.try_number, again.claim_token) == (2, None)
     assert again.run_after - lost.finished_at == timedelta(seconds=2)  # type: ignore[operator]
     assert row(claimed.try_id).task_execution.finished_at is None
-    assert expire_leases(10, now=at(timezone.now() + timedelta(days=1))) == []
+    assert expire_leases(10, clock=SYSTEM_CLOCK, now=at(timezone.now() + timedelta(days=1))) == []
 
 
 def test_it_stops_after_max_retries_like_any_other() -> None:
     [claimed] = lease(*enqueue(call=call(max_retries=0)))
-    expire_leases(10, now=over(claimed))
+    expire_leases(10, clock=SYSTEM_CLOCK, now=over(claimed))
     task_try = row(claimed.try_id)
     assert task_try.task_execution.outcome == "failed"
     assert "MaxRetriesExceededError" in str(task_try.error_traceback)
@@ -238,27 +241,52 @@ def test_it_stops_after_max_retries_like_any_other() -> None:
 @override_settings(I3TASKS=I3TasksSettings(task_retry_backoff_base_seconds=None))
 def test_without_a_backoff_the_next_try_is_to_be_published_now() -> None:
     [claimed] = lease(*enqueue())
-    [due] = expire_leases(10, now=over(claimed))
+    [due] = expire_leases(10, clock=SYSTEM_CLOCK, now=over(claimed))
     assert row(due.try_id).try_number == 2
 
 
-def test_a_task_that_nobody_has_registered_is_lost_and_retried_too() -> None:
+def test_an_unregistered_task_is_lost_and_retried_too() -> None:
     [claimed] = lease(*enqueue(call=NewExecution("gone.tasks", "work", [], {})))
-    expire_leases(10, now=over(claimed))
+    expire_leases(10, clock=SYSTEM_CLOCK, now=over(claimed))
     assert [item["try_number"] for item in columns("try_number")] == [1, 2]
 
 
 def test_a_cancelled_one_is_cancelled() -> None:
     [claimed] = lease(*enqueue())
     TaskExecution.objects.update(cancel_requested_at=timezone.now())
-    expire_leases(10, now=over(claimed))
+    expire_leases(10, clock=SYSTEM_CLOCK, now=over(claimed))
     assert row(claimed.try_id).task_execution.outcome == "cancelled"
     assert TaskExecutionTry.objects.count() == 1
 
 
+def test_a_last_try_that_is_lost_is_one_error_and_those_before_it_are_warnings(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    caplog.set_level(logging.INFO, "i3tasks")
+    last, earlier, cancelled = lease(
+        *enqueue(call=call(max_retries=0)), *enqueue(call=call(max_retries=3)), *enqueue(call=call(max_retries=0))
+    )
+    TaskExecution.objects.filter(pk=cancelled.execution_id).update(cancel_requested_at=timezone.now())
+    expire_leases(10, clock=SYSTEM_CLOCK, now=over(cancelled))
+
+    def of(claimed: Any) -> logging.LogRecord:
+        names = f"execution_id={claimed.execution_id} execution_uuid='{claimed.execution_uuid}' try_id={claimed.try_id}"
+        [record] = [record for record in caplog.records if names in record.getMessage()]
+        return record
+
+    assert [record for record in caplog.records if record.levelno >= logging.ERROR] == [of(last)]
+    assert "event='execution_failed'" in of(last).getMessage()
+    assert isinstance(of(last).exc_info[1], WorkerLost)  # type: ignore[index]
+    assert of(earlier).levelname == "WARNING"
+    assert "event='try_failed'" in of(earlier).getMessage()
+    assert "try_number=1" in of(earlier).getMessage()
+    assert "next_try=2 next_try_at='2" in of(earlier).getMessage()
+    assert "event='execution_cancelled'" in of(cancelled).getMessage()
+
+
 def test_the_worker_that_was_only_slow_finds_its_settlement_stale() -> None:
     [claimed] = lease(*enqueue())
-    expire_leases(10, now=over(claimed))
+    expire_leases(10, clock=SYSTEM_CLOCK, now=over(claimed))
     assert settle([says(claimed, Success("late"))]) == [STALE]
     assert not row(claimed.try_id).is_success
     assert row(claimed.try_id).result.result != "late"
@@ -266,12 +294,14 @@ def test_the_worker_that_was_only_slow_finds_its_settlement_stale() -> None:
 
 def test_it_takes_no_more_than_the_limit() -> None:
     claimed = lease(*enqueue(5))
-    expire_leases(2, now=over(claimed[-1]))
+    expire_leases(2, clock=SYSTEM_CLOCK, now=over(claimed[-1]))
     assert TaskExecutionTry.objects.filter(is_completed=True).count() == 2
 
 
 @pytest.mark.django_db(transaction=True)
-def test_a_try_that_cannot_be_ended_holds_up_no_other(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_try_that_cannot_be_ended_holds_up_no_other(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
     claimed = lease(*enqueue(3))
     lost = dispatching._lost
 
@@ -281,8 +311,11 @@ def test_a_try_that_cannot_be_ended_holds_up_no_other(monkeypatch: pytest.Monkey
         return lost(task_try, *rest)
 
     monkeypatch.setattr(dispatching, "_lost", broken)
-    expire_leases(10, now=over(claimed[-1]))
+    expire_leases(10, clock=SYSTEM_CLOCK, now=over(claimed[-1]))
     assert [row(item.try_id).is_completed for item in claimed] == [False, True, True]
+    [error] = [record.getMessage() for record in caplog.records if "internal_error" in record.getMessage()]
+    names = f"execution_id={claimed[0].execution_id} execution_uuid='{claimed[0].execution_uuid}' try_id="
+    assert error.startswith(f"event='internal_error' {names}")
 
 
 def test_an_outage_is_an_outage_and_not_a_poisoned_row(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -294,7 +327,7 @@ def test_an_outage_is_an_outage_and_not_a_poisoned_row(monkeypatch: pytest.Monke
 
     monkeypatch.setattr(dispatching, "_lost", away)
     with pytest.raises(OperationalError):
-        expire_leases(10, now=moment)
+        expire_leases(10, clock=SYSTEM_CLOCK, now=moment)
 
 
 @pytest.mark.postgres
@@ -304,9 +337,9 @@ def test_a_locked_one_is_left_for_the_next_pass(table: str) -> None:
     held, free = lease(*enqueue(2))
     pk = held.try_id if table.endswith("try") else held.execution_id
     with open_transaction(f"SELECT 1 FROM {table} WHERE id = {pk} FOR UPDATE"):
-        expire_leases(10, now=over(free))
+        expire_leases(10, clock=SYSTEM_CLOCK, now=over(free))
     assert [row(item.try_id).is_completed for item in (held, free)] == [False, True]
-    expire_leases(10, now=over(held))
+    expire_leases(10, clock=SYSTEM_CLOCK, now=over(held))
     assert row(held.try_id).is_completed
 
 
@@ -314,6 +347,6 @@ def test_a_locked_one_is_left_for_the_next_pass(table: str) -> None:
 def test_four_dispatchers_write_each_next_try_once() -> None:
     claimed = lease(*enqueue(60))
     moment = over(claimed[-1])
-    in_threads([lambda: [expire_leases(7, now=moment) for _ in range(12)]] * 4)
+    in_threads([lambda: [expire_leases(7, clock=SYSTEM_CLOCK, now=moment) for _ in range(12)]] * 4)
     assert TaskExecutionTry.objects.filter(try_number=1, is_completed=True).count() == 60
     assert TaskExecutionTry.objects.filter(try_number=2).count() == 60

@@ -1,4 +1,4 @@
-"""Leases: each try goes to one claimant, every refusal has its name, and nobody's open transaction stops others."""
+"""Leases: each try goes to one claimant, every refusal has its name, and no open transaction stops others."""
 
 import random
 from datetime import timedelta
@@ -8,12 +8,13 @@ import pytest
 from django.db import connection
 from django.utils import timezone
 
-from i3tasks.clock import SYSTEM_CLOCK
+from i3tasks.core.clock import SYSTEM_CLOCK
+from i3tasks.core.outcome import Success
 from i3tasks.models import TaskExecution, TaskExecutionResult, TaskExecutionTry
-from i3tasks.outcome import Success
+from i3tasks.store.dispatching import confirm_published, take_due
 from i3tasks.store.enqueue import NewExecution
 from i3tasks.store.leases import claim, renew
-from i3tasks.store.refs import LOCKED, Claimed, Refusal, Renewed
+from i3tasks.store.requests import LOCKED, Claimed, Refusal, Renewed, TryRef
 from i3tasks.store.settle import settle
 from tests.store.helpers import (
     at,
@@ -65,7 +66,7 @@ def test_there_is_no_such_try() -> None:
     assert row(task_try).claim_token is None
 
 
-def test_it_is_leased_to_somebody_else_even_when_the_lease_is_over() -> None:
+def test_a_leased_try_is_refused_even_when_the_lease_is_over() -> None:
     [task_try] = enqueue()
     [claimed] = lease(task_try)
     assert only(claim([request(task_try)])) is Refusal.LEASED
@@ -93,7 +94,8 @@ def test_it_is_not_due_until_its_time() -> None:
     [task_try] = enqueue(call=NewExecution("m", "f", [], {}, run_after=later))
     assert only(claim([request(task_try)])) is Refusal.NOT_DUE
     assert only(claim([request(task_try)], now=at(later - timedelta(microseconds=1)))) is Refusal.NOT_DUE
-    assert columns("claim_token", "dispatch_at") == [{"claim_token": None, "dispatch_at": later}]
+    [after] = columns("claim_token", "dispatch_at", "publish_count")
+    assert after == {"claim_token": None, "dispatch_at": later + timedelta(microseconds=1), "publish_count": 0}
     claimed = only(claim([request(task_try)], now=at(later)))
     assert (claimed.started_at, claimed.due_since) == (later, later)
 
@@ -114,6 +116,43 @@ def test_a_try_asked_for_twice_in_a_batch_goes_to_the_first() -> None:
     assert [answer if isinstance(answer, Refusal) else answer.try_id for answer in answers] == [  # type: ignore[union-attr]
         first.pk, Refusal.LEASED, second.pk, Refusal.LEASED,
     ]  # fmt: skip
+
+
+def test_two_loops_over_one_writer_each_get_leases_of_their_own() -> None:
+    """Their requests come in one batch, and each row names the worker that runs it, for as long as that one asked."""
+    tries = enqueue(4)
+    loops = [{"worker_id": "one", "lease_seconds": 30.0}, {"worker_id": "two", "lease_seconds": 90.0}]
+    answers = claim([request(task_try, **loops[index % 2]) for index, task_try in enumerate(tries)])
+    assert all(isinstance(answer, Claimed) for answer in answers)
+    for index, (task_try, answer) in enumerate(zip(tries, answers, strict=True)):
+        stored, loop = row(task_try), loops[index % 2]
+        assert (stored.worker_id, stored.claim_token) == (loop["worker_id"], answer.token)  # type: ignore[union-attr]
+        assert stored.started_at is not None
+        assert stored.lease_until == stored.started_at + timedelta(seconds=loop["lease_seconds"])  # type: ignore[arg-type]
+    assert len({answer.token for answer in answers}) == 2  # type: ignore[union-attr]
+
+
+def test_a_try_that_two_workers_ask_for_in_one_batch_goes_to_the_first() -> None:
+    [task_try] = enqueue()
+    first, second = claim([request(task_try, worker_id="one"), request(task_try, worker_id="two")])
+    assert isinstance(first, Claimed)
+    assert second is Refusal.LEASED
+    assert row(task_try).worker_id == "one"
+
+
+@pytest.mark.parametrize("is_confirmed_first", [True, False])
+def test_a_message_that_came_too_early_is_published_again_at_its_time(is_confirmed_first: bool) -> None:
+    """The caller's clock is ahead of the database's, so that it publishes before the database lets the try run."""
+    due = timezone.now() + timedelta(seconds=0.3)
+    [task_try] = enqueue(call=NewExecution("m", "f", [], {}, run_after=due))
+    published = TryRef.of(task_try)
+    if is_confirmed_first:
+        confirm_published([published], now=due - timedelta(seconds=0.2))
+    assert only(claim([request(task_try)], now=due - timedelta(seconds=0.1))) is Refusal.NOT_DUE
+    confirm_published([published], now=due + timedelta(seconds=0.1))
+    [taken] = take_due(10, now=due + timedelta(seconds=0.2))
+    assert taken.try_id == task_try.pk
+    assert isinstance(only(claim([request(task_try)], now=due + timedelta(seconds=0.2))), Claimed)
 
 
 def test_each_of_a_mixed_batch_gets_its_own_answer_and_its_own_row() -> None:

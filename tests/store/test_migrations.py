@@ -11,17 +11,18 @@ import pytest
 from asgiref.sync import async_to_sync
 from django.core.checks import run_checks
 from django.core.management import call_command
-from django.core.management.base import SystemCheckError
+from django.core.management.base import CommandError, SystemCheckError
 from django.db import connection, connections
 from django.db.migrations.executor import MigrationExecutor
 from django.test import override_settings
 from pytest_django.plugin import DjangoDbBlocker
 
 from i3tasks.checks import check_upgrade
-from i3tasks.engine.inline import run_once
+from i3tasks.engine.inline import run_try
+from i3tasks.migrations import _operations
 from i3tasks.models import TaskExecution, TaskExecutionResult, TaskExecutionTry, TaskGroup
 from i3tasks.store.leases import claim
-from i3tasks.store.refs import Claimed, Refusal
+from i3tasks.store.requests import Claimed, Refusal
 from tests.store.helpers import request
 
 OLD = "old"
@@ -238,7 +239,7 @@ def rows_are_kept() -> None:
 def what_was_in_flight_runs() -> None:
     for pk in (2, 4):
         task_try = TaskExecutionTry.objects.select_related("task_execution").get(pk=pk)
-        assert async_to_sync(run_once)(task_try, lambda refs: None).outcome is not None
+        assert async_to_sync(run_try)(task_try, lambda refs: None).outcome is not None
         task_try.refresh_from_db()
         assert (task_try.is_completed, task_try.is_success, task_try.result.result) == (True, True, 42)
     assert TaskExecution.objects.get(pk=3).outcome == "success"
@@ -310,6 +311,93 @@ def test_every_new_column_is_nullable_or_has_a_default_in_the_database(old: Any)
         for field in model._meta.concrete_fields:
             is_old = field.column in known[model._meta.db_table] | {"uuid"}
             assert is_old or field.null or field.has_db_default(), f"{model.__name__}.{field.name}"
+
+
+def indexes() -> dict[str, bool]:
+    """Names of the indexes of ours on PostgreSQL, and whether each is valid."""
+    with connections[OLD].cursor() as cursor:
+        cursor.execute(
+            "SELECT c.relname, i.indisvalid FROM pg_index i JOIN pg_class c ON c.oid = i.indexrelid"
+            " JOIN pg_class t ON t.oid = i.indrelid WHERE t.relname LIKE 'i3tasks%'"
+        )
+        return dict(cursor.fetchall())
+
+
+def forget(name: str) -> None:
+    """Have the migration, and what it replaces, not recorded as applied."""
+    replaced = NAMES[6] if name.startswith("0003") else name
+    execute("DELETE FROM django_migrations WHERE name IN (%s, %s)", name, replaced)
+
+
+ONLINE = [("0003_squashed_0007", "0002"), ("0005_partial_indexes", "0004"), ("0007_chain_order", "0006"),
+          ("0008_health_indexes", "0007"), ("0011_workflow_link_indexes", "0010")]  # fmt: skip
+
+
+@pytest.mark.parametrize(("name", "before"), ONLINE)
+def test_a_migration_that_was_interrupted_is_repeated(old: Any, name: str, before: str) -> None:
+    """All its statements were carried out, and it was not recorded."""
+    call_command("migrate", "i3tasks", name, database=OLD, verbosity=0)
+    expected = schema()
+    forget(name)
+    call_command("migrate", "i3tasks", name, database=OLD, verbosity=0)
+    assert schema() == expected
+
+
+@pytest.mark.postgres
+@pytest.mark.parametrize(("name", "before"), ONLINE)
+def test_an_index_that_was_left_half_built_is_built_anew(old: Any, name: str, before: str) -> None:
+    call_command("migrate", "i3tasks", before, database=OLD, verbosity=0)
+    missing = indexes()
+    call_command("migrate", "i3tasks", name, database=OLD, verbosity=0)
+    expected = indexes()
+    forget(name)
+    for number, index in enumerate(sorted(expected.keys() - missing.keys())):
+        if number % 2 == 0:
+            execute("UPDATE pg_index SET indisvalid = false WHERE indexrelid = %s::regclass", index)
+    call_command("migrate", "i3tasks", name, database=OLD, verbosity=0)
+    assert indexes() == expected
+    assert all(expected.values())
+
+
+@pytest.mark.postgres
+@pytest.mark.parametrize("target", ["0004", "0013"])
+def test_a_table_that_stays_locked_ends_the_migration_in_a_sentence(
+    old: Any, target: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(_operations, "LOCK_TIMEOUT", "50ms")
+    number = int(target) - 1
+    call_command("migrate", "i3tasks", f"{number:04}", database=OLD, verbosity=0)
+    table = {"0004": "i3tasks_taskexecution", "0013": "i3tasks_schedulestate"}[target]
+    other = connections[OLD].copy()
+    try:
+        with other.cursor() as cursor:
+            cursor.execute("BEGIN")
+            cursor.execute(f"SELECT count(*) FROM {table}")
+            with pytest.raises(CommandError, match=r"another transaction.*run migrate again"):
+                call_command("migrate", "i3tasks", target, database=OLD, verbosity=0)
+            cursor.execute("ROLLBACK")
+    finally:
+        other.close()
+    call_command("migrate", "i3tasks", target, database=OLD, verbosity=0)
+
+
+@pytest.mark.postgres
+def test_the_connections_own_lock_timeout_counts_for_indexes_too(old: Any) -> None:
+    call_command("migrate", "i3tasks", "0004", database=OLD, verbosity=0)
+    other = connections[OLD].copy()
+    execute("SET lock_timeout = '50ms'")
+    try:
+        with other.cursor() as cursor:
+            cursor.execute("BEGIN")
+            cursor.execute("LOCK TABLE i3tasks_taskexecutiontry IN ROW EXCLUSIVE MODE")
+            with pytest.raises(CommandError, match="0005_partial_indexes could not get its lock"):
+                migrate()
+            cursor.execute("ROLLBACK")
+    finally:
+        other.close()
+    migrate()
+    assert all(indexes().values())
+    execute("SET lock_timeout = 0")
 
 
 def test_the_migrations_can_be_taken_back(old: Any) -> None:

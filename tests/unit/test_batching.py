@@ -9,7 +9,7 @@ from contextlib import contextmanager
 
 import pytest
 
-from i3tasks.batching import BatchThread
+from i3tasks.threads.batching import BatchThread
 
 SOON = 10.0  # a deadline for what should happen at once
 
@@ -171,6 +171,26 @@ def test_a_waiting_item_keeps_it_from_ending(handler: Handler) -> None:
     assert len(handler.threads) == 1
 
 
+def test_an_item_for_later_wakes_it_only_if_it_would_sleep_too_long(handler: Handler) -> None:
+    """Each wake-up of a thread takes the interpreter away from the event loop, and heartbeats come and go."""
+    thread = BatchThread("test", handler, max_batch=10, max_queued=100, idle_seconds=lambda: 60.0)
+    assert thread.put(1)
+    wakes: list[str] = []
+    with thread._changed:
+        assert thread._changed.wait_for(lambda: thread._wakes_at > 0, SOON)  # it sleeps
+        notify_all = thread._changed.notify_all
+        thread._changed.notify_all = lambda: (wakes.append("woken"), notify_all())[1]  # type: ignore[method-assign]
+    assert thread.put(2, delay=100)
+    thread.discard(2)
+    assert not wakes
+    assert thread.put(3, delay=50)
+    assert wakes
+    del thread._changed.notify_all
+    thread.hurry(lambda item: True)
+    assert thread.flush(SOON)
+    assert handler.items == [1, 3]
+
+
 def test_nothing_is_lost_between_ending_and_starting(handler: Handler) -> None:
     """Four threads put while the batching thread, idle at once, ends after each batch."""
     thread = make(handler, idle=0)
@@ -216,6 +236,18 @@ def test_without_a_thread_to_be_had_an_item_is_refused(handler: Handler, monkeyp
     assert thread.put(2)
     assert thread.flush(SOON)
     assert handler.items == [2]
+
+
+def test_delayed_items_that_are_meant_are_hurried_and_the_others_wait(handler: Handler) -> None:
+    thread = make(handler)
+    for item, delay in ((1, 90), (2, 60), (3, 30), (4, 120)):
+        assert thread.put(item, delay=delay)
+    thread.hurry(lambda item: item != 2)
+    assert thread.flush(SOON)
+    assert handler.batches == [[3, 1, 4]]
+    thread.hurry(lambda item: True)
+    assert thread.flush(SOON)
+    assert handler.items == [3, 1, 4, 2]
 
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork here")

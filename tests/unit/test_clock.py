@@ -7,7 +7,7 @@ from uuid import RFC_4122
 from hypothesis import given
 from hypothesis import strategies as st
 
-from i3tasks.clock import SYSTEM_CLOCK, Clock
+from i3tasks.core.clock import SYSTEM_CLOCK, Clock
 
 EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 instants = st.integers(0, 200_000_000_000_000_000).map(lambda number: EPOCH + timedelta(microseconds=number))

@@ -9,7 +9,14 @@ from django.conf import settings as django_settings
 from django.core.exceptions import ImproperlyConfigured
 from django.test import override_settings
 
-from i3tasks.conf import DEFAULT_EMULATOR_HOST, DEFAULT_EMULATOR_PROJECT, EMULATOR_HOST_VARIABLE, Config, get_config
+from i3tasks.conf import (
+    DEFAULT_EMULATOR_HOST,
+    DEFAULT_EMULATOR_PROJECT,
+    EMULATOR_HOST_VARIABLE,
+    Config,
+    Identity,
+    get_config,
+)
 from i3tasks.exceptions import UnknownQueueError
 from i3tasks.types import I3TasksSettings, PullQueue, PushQueue
 
@@ -68,6 +75,39 @@ def test_queues_are_found_by_name_and_kind() -> None:
     assert [item.name for item in found.push_queues] == ["web"]
     with pytest.raises(UnknownQueueError, match=r"no queue 'mail' in I3TASKS\. It has: 'web', 'heavy'"):
         found.queue("mail")
+
+
+PUSHER, OTHER = "push@p.iam.gserviceaccount.com", "other@p.iam.gserviceaccount.com"
+
+
+def test_urls_and_signers_derive_from_endpoint_and_account() -> None:
+    queues = (PushQueue("mail", "w"), PushQueue("film", "w", URL, OTHER, "films"), PullQueue("heavy", "w"))
+    for base in ("https://shop.example.com/i3", "https://shop.example.com/i3/"):
+        found = config(endpoint=base, service_account=PUSHER, other_queues=queues)
+        push = "https://shop.example.com/i3/tasks-push/"
+        assert found.queue("mail").push_endpoint == push
+        assert found.queue("mail").push_identity == Identity(PUSHER, push)
+        assert found.queue("film").push_endpoint == URL
+        assert found.queue("film").push_identity == Identity(OTHER, "films")
+        assert (found.queue("heavy").push_endpoint, found.queue("heavy").push_identity) == (None, None)
+        assert found.push_identities == {Identity(PUSHER, push), Identity(OTHER, "films")}
+        assert found.beat_identities == {Identity(PUSHER, "https://shop.example.com/i3/tasks-beat/")}
+
+
+def test_one_audience_for_all() -> None:
+    found = config(endpoint="https://a/", service_account=PUSHER, audience="shop", other_queues=(PushQueue("m", "w"),))
+    assert found.push_identities == found.beat_identities == {Identity(PUSHER, "shop")}
+
+
+def test_beats_may_come_from_who_pushes_where_the_settings_name_no_account() -> None:
+    found = config(other_queues=(PushQueue("m", "w", "https://a/i3/tasks-push/", PUSHER),))
+    assert found.beat_identities == {Identity(PUSHER, "https://a/i3/tasks-beat/")}
+
+
+def test_without_an_audience_no_identity_is_expected() -> None:
+    """A token for any audience would do otherwise."""
+    assert config(service_account=PUSHER).beat_identities == frozenset()
+    assert config(other_queues=(PushQueue("m", "w", URL),)).push_identities == frozenset()
 
 
 @pytest.mark.parametrize("wrong", [{}, "shop", I3TasksSettings])

@@ -8,7 +8,8 @@ import pytest
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
-from i3tasks.crontab import LATE, MOST_AT_ONCE, Crontab, due, validate, zone_named
+from i3tasks.core.crontab import LATE, MOST_AT_ONCE, Crontab, due, validate, zone_named
+from tests.support.exploring import examples
 
 MINUTE = timedelta(minutes=1)
 CHANGES = {
@@ -80,7 +81,7 @@ def stepped(fits: Matcher, every_hour: bool, zone: ZoneInfo, after: datetime, un
 
 
 @pytest.mark.parametrize("zone_name", CHANGES)
-@settings(max_examples=40)
+@settings(max_examples=examples(40))
 @given(expression=expressions(), data=st.data())
 def test_slots_are_those_of_minute_by_minute(
     zone_name: str, expression: tuple[str, Matcher, bool], data: st.DataObject
@@ -97,7 +98,7 @@ def test_slots_are_those_of_minute_by_minute(
     assert slots == stepped(fits, every_hour, zone, after, until)
 
 
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=examples(50), deadline=None)
 @given(expression=expressions(), hours=st.integers(0, 60), limit=st.integers(1, 30))
 def test_newest_are_the_last_of_all(expression: tuple[str, Matcher, bool], hours: int, limit: int) -> None:
     crontab = Crontab(expression[0], zone_named("Europe/Berlin"))

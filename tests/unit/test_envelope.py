@@ -1,5 +1,7 @@
 """The wire format: byte for byte what django-i3tasks reads and writes, and no message can do more than be refused."""
 
+import codecs
+import encodings
 import json
 from contextlib import suppress
 from datetime import UTC, datetime
@@ -9,7 +11,7 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from i3tasks.envelope import Envelope, attributes
+from i3tasks.core.envelope import Envelope, attributes
 from i3tasks.exceptions import EnvelopeError
 
 META = {
@@ -49,12 +51,33 @@ def test_attributes_are_the_documented_ones() -> None:
     }
 
 
-@pytest.mark.parametrize("encoding", ["utf-16", "latin-1", "UTF8"])
-def test_the_encoding_of_the_attributes_is_honoured(encoding: str) -> None:
-    assert Envelope.from_bytes(DOCUMENTED.decode().encode(encoding), encoding) == ADD
+@pytest.mark.parametrize("encoding", ["utf-8", "UTF8", "utf_8"])
+def test_utf8_may_be_spelt_in_several_ways(encoding: str) -> None:
+    assert Envelope.from_bytes(DOCUMENTED, encoding) == ADD
 
 
-names = st.text(min_size=1)
+@pytest.mark.parametrize("encoding", ["utf-16", "latin-1", "punycode", "idna", "zip", "no-such-" * 100_000])
+def test_a_sender_does_not_choose_the_codec(encoding: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    def looked_up(name: str) -> None:
+        raise AssertionError(f"{name:.20} was looked up, and Python keeps what it does not find")
+
+    monkeypatch.setattr(encodings, "_cache", {})  # whatever was looked up before
+    monkeypatch.setattr(codecs, "lookup", looked_up)
+    with pytest.raises(EnvelopeError, match="must be utf-8") as refused:
+        Envelope.from_bytes(DOCUMENTED.decode().encode("latin-1"), encoding)
+    assert len(str(refused.value)) < 200
+    assert encoding not in encodings._cache  # type: ignore[attr-defined]
+
+
+@pytest.mark.parametrize("field", ["module_name", "func_name"])
+def test_names_are_no_longer_than_a_row_holds(field: str) -> None:
+    Envelope.from_bytes(message(**{field: "x" * 256}))
+    with pytest.raises(EnvelopeError, match="1 to 256 characters") as refused:
+        Envelope.from_bytes(message(**{field: "x" * 257}))
+    assert len(str(refused.value)) < 250
+
+
+names = st.text(min_size=1, max_size=256)
 ids = st.integers(1, 2**63 - 1)
 
 

@@ -2,10 +2,10 @@
 
 from dataclasses import replace
 
-from i3tasks.clock import SYSTEM_CLOCK
+from i3tasks.core.clock import SYSTEM_CLOCK
+from i3tasks.core.outcome import DEFAULT_LIMITS, ErrorRecord, Failure
+from i3tasks.core.retry import GiveUp, RetryIn, RetryPolicy
 from i3tasks.exceptions import MaxRetriesExceededError, PermanentError
-from i3tasks.outcome import DEFAULT_LIMITS, ErrorRecord, Failure
-from i3tasks.retry import GiveUp, RetryIn, RetryPolicy
 
 CLOCK = replace(SYSTEM_CLOCK, random=lambda: 0.5)
 

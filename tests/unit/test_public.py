@@ -19,6 +19,7 @@ PINNED = {
     "RetryPolicy",
     "ScheduleError",
     "Signature",
+    "Snooze",
     "Task",
     "TaskDecorator",
     "TaskMetadata",

@@ -14,9 +14,9 @@ from django.apps import apps
 from django.test import override_settings
 
 from i3tasks import registry, task
+from i3tasks.core.retry import RetryPolicy
 from i3tasks.exceptions import ArgumentError, TaskDefinitionError, UnknownTaskError
 from i3tasks.registry import TaskOptions, find, load, policy_of, register
-from i3tasks.retry import RetryPolicy
 from i3tasks.types import I3TasksSettings
 from tests.shop import tasks as shop
 

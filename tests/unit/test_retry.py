@@ -10,9 +10,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from i3tasks.clock import SYSTEM_CLOCK
+from i3tasks.core.clock import SYSTEM_CLOCK
+from i3tasks.core.outcome import ErrorRecord
+from i3tasks.core.retry import GiveUp, RetryIn, RetryPolicy, decide
 from i3tasks.exceptions import PermanentError, Retry, TaskCancelled, TaskTimeout, UnknownTaskError, WorkerLost
-from i3tasks.retry import GiveUp, RetryIn, RetryPolicy, decide
 
 CLOCK = replace(SYSTEM_CLOCK, random=lambda: 0.5)  # the middle of every spread
 
@@ -141,7 +142,7 @@ def test_delays_never_shrink_without_jitter(try_number: int) -> None:
         ({"multiplier": 0.5}, "multiplier must be 1 or more"),
         ({"jitter": 1.1}, "jitter must be between 0 and 1"),
         ({"retry_on": ValueError}, "retry_on must be a tuple"),
-        ({"retry_on": ("ValueError",)}, "retry_on must be a tuple"),
+        ({"retry_on": ("Nonsense",)}, "retry_on must be a tuple"),
         ({"give_up_on": [ValueError]}, "give_up_on must be a tuple"),
         ({"give_up_on": (int,)}, "give_up_on must be a tuple"),
     ],
@@ -156,3 +157,53 @@ def test_a_policy_without_a_cap_is_kept_in_a_row_as_json_has_it() -> None:
     policy = RetryPolicy(max_seconds=math.inf, multiplier=math.inf, max_retries=50)
     stored = RetryPolicy.from_json(json.loads(json.dumps(policy.as_json(), allow_nan=False)))
     assert [stored.delay(number, CLOCK) for number in (1, 2, 50)] == [policy.delay(n, CLOCK) for n in (1, 2, 50)]
+
+
+class Boom(Exception):
+    pass
+
+
+def _groups(*errors: BaseException) -> list[BaseException]:
+    """The errors in a group, and in a group inside another."""
+    return [BaseExceptionGroup("g", errors), ExceptionGroup("outer", [Boom(), BaseExceptionGroup("g", errors)])]  # type: ignore[list-item]
+
+
+def test_errors_in_groups_count_as_they_do_alone() -> None:
+    policy = RetryPolicy(retry_on=(Boom, "ConnectionError"), give_up_on=(KeyError,))
+    for final in (PermanentError(), KeyError("k"), ValueError("not in retry_on")):
+        for error in _groups(ConnectionError(), Retry(delay=5), final):
+            assert decide(policy, 1, error, CLOCK) == GiveUp(exhausted=False), error
+    for error in _groups(ConnectionError(), Retry(delay=5), Retry(delay=7), Retry()):
+        assert decide(policy, 1, error, CLOCK) == RetryIn(timedelta(seconds=7)), "the longest delay"
+        assert decide(policy, 4, error, CLOCK) == GiveUp(exhausted=True)
+
+
+def test_policies_may_name_groups() -> None:
+    group = _groups(Boom())[0]
+    assert decide(RetryPolicy(retry_on=(ExceptionGroup,)), 1, group, CLOCK) == RetryIn(timedelta(seconds=2))
+    assert decide(RetryPolicy(retry_on=("ExceptionGroup",)), 1, group, CLOCK) == RetryIn(timedelta(seconds=2))
+    assert decide(RetryPolicy(give_up_on=(ExceptionGroup,)), 1, _groups(Boom())[0], CLOCK) == GiveUp(exhausted=False)
+
+
+def test_groups_may_be_nested_deeper_than_python_recurses() -> None:
+    error: Exception = PermanentError()
+    for _ in range(5000):
+        error = ExceptionGroup("g", [error])
+    assert decide(RetryPolicy(), 1, error, CLOCK) == GiveUp(exhausted=False)
+
+
+@pytest.mark.parametrize("error", [ValueError("x"), PermanentError(), Boom()])
+def test_the_name_that_a_row_has_is_accepted_in_a_policy(error: Exception) -> None:
+    name = ErrorRecord.of(error).error_class
+    assert decide(RetryPolicy(give_up_on=(name,)), 1, error, CLOCK) == GiveUp(exhausted=False)
+    assert decide(RetryPolicy(retry_on=(name,)), 1, ValueError(), CLOCK) == (
+        RetryIn(timedelta(seconds=2)) if type(error) is ValueError else GiveUp(exhausted=False)
+    )
+    with pytest.raises(ValueError, match="full names"):
+        RetryPolicy(retry_on=("Nonsense",))
+
+
+def test_asking_for_another_try_says_so() -> None:
+    assert str(Retry(delay=1)) == "The body asked for another try in 1 s."
+    assert str(Retry()) == "The body asked for another try after the task's own backoff."
+    assert str(Retry("because", delay=1)) == "because"

@@ -60,7 +60,7 @@ def test_the_longest_names_make_a_key_that_fits_its_column() -> None:
         ({"time_zone": "Mars/Phobos"}, "time_zone of .*no time zone 'Mars/Phobos'"),
         ({"args": "text"}, "args of .*must be a list"),
         ({"args": [object()]}, r"args of .*args\[0\] is a builtins.object"),
-        ({"kwargs": {"when": {1}}}, r"kwargs of .*kwargs\['when'\]"),
+        ({"kwargs": {"when": 1j}}, r"kwargs of .*kwargs\['when'\]"),
         ({"kwargs": []}, "kwargs of .*must be a dict"),
         ({"catch_up": "some"}, "catch_up of .*'latest', 'all', 'none'"),
         ({"enabled": "yes"}, "enabled of .*True or False"),

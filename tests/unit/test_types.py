@@ -6,13 +6,14 @@ import inspect
 import math
 import pickle
 from datetime import timedelta
+from pprint import pformat
 from typing import Any
 
 import pytest
 from django.core.exceptions import ImproperlyConfigured
 
-from i3tasks import types
 from i3tasks.types import I3TasksSettings, PullQueue, PushQueue, Queue, Schedule
+from i3tasks.types.rules import RANGES
 
 URL = "https://shop.example.com/i3/tasks-push/"
 
@@ -121,6 +122,20 @@ WRONG: list[tuple[dict[str, Any], str]] = [
     ({"lease_seconds": math.nan}, "lease_seconds must be a number"),
     ({"flush_seconds": None}, "flush_seconds must be a number"),
     ({"lost_after_seconds": 2 * 86_400}, "lost_after_seconds must be a number from 1 to 86400"),
+    ({"endpoint": ""}, "endpoint must be a full URL such as 'https://shop.example.com/i3/'"),
+    ({"endpoint": "shop.example.com/i3/"}, "endpoint must be a full URL"),
+    ({"endpoint": URL}, "without tasks-push/ and without a query"),
+    ({"endpoint": "https://shop.example.com/i3/?a=1"}, "without a query"),
+    ({"service_account": ""}, "service_account must be the e-mail of a service account alone"),
+    ({"service_account": "serviceAccount:push@p.iam.gserviceaccount.com"}, "e-mail of a service account alone"),
+    ({"service_account": "push"}, "e-mail of a service account alone"),
+    ({"audience": " "}, "audience must be text, such as the URL that is called, not ' '"),
+    ({"audience": ("a", "b")}, "audience must be text"),
+    ({"beat_token": ""}, "beat_token is empty"),
+    ({"health_token": ""}, "health_token is empty"),
+    ({"status_token": " \n"}, "status_token is empty"),
+    ({"certificates_url": "www.googleapis.com"}, "certificates_url must be a full URL"),
+    ({"other_queues": (PushQueue("mail", "web"),)}, "'mail' has no push_endpoint. Set endpoint='https://"),
     *(
         ({name: 1.5}, f"{name} must be a whole number")
         for name in ("concurrency", "threads", "database_lanes", "default_max_retries", "dead_letter_max_attempts")
@@ -133,12 +148,14 @@ WRONG: list[tuple[dict[str, Any], str]] = [
             "run_queue_create_command_on_startup",
             "register_client_teardown",
             "allow_unverified",
+            "cloud_run_verifies",
+            "status_shows_values",
         )
         for value in ("False", None, 0)
     ),
     *(
         ({name: value}, f"{name} must be text, or None")
-        for name in ("health_token", "status_token")
+        for name in ("health_token", "status_token", "beat_token")
         for value in (7, b"secret", False)
     ),
 ]
@@ -150,9 +167,9 @@ def test_a_wrong_value_is_refused_in_a_sentence(arguments: dict[str, Any], sente
         I3TasksSettings(**arguments)
 
 
-@pytest.mark.parametrize("name", [*types._RANGES])
+@pytest.mark.parametrize("name", [*RANGES])
 def test_every_range_is_kept_and_holds_its_default(name: str) -> None:
-    low, high = types._RANGES[name]
+    low, high = RANGES[name]
     default = inspect.signature(I3TasksSettings).parameters[name].default
     assert default is None or low <= default <= high
     for wrong in (low - 1, high + 1):
@@ -172,7 +189,9 @@ def test_no_redelivery_policy_is_both_none() -> None:
     assert settings.retry_minimum_backoff_seconds is settings.retry_maximum_backoff_seconds is None
 
 
-@pytest.mark.parametrize("endpoint", ["", "/i3/tasks-push/", "shop.example.com/push", "ftp://a/b", None, "https://"])
+@pytest.mark.parametrize(
+    "endpoint", ["", "/i3/tasks-push/", "shop.example.com/push", "ftp://a/b", 7, "https://", "http://["]
+)
 def test_a_push_endpoint_is_a_full_url(endpoint: Any) -> None:
     with pytest.raises(ImproperlyConfigured, match="push_endpoint of queue 'mail' must be a full URL such as"):
         PushQueue("mail", "web", endpoint)
@@ -183,3 +202,16 @@ def test_names_suit_pubsub(name: Any) -> None:
     for make in (lambda: PullQueue(name, "b"), lambda: PullQueue("b", name), lambda: PushQueue("b", name, URL)):
         with pytest.raises(ImproperlyConfigured, match="name must be 1 to 100 letters"):
             make()
+
+
+@pytest.mark.parametrize("fields", [{"service_account": "push"}, {"audience": ""}])
+def test_a_queues_signer_is_checked_too(fields: Any) -> None:
+    with pytest.raises(ImproperlyConfigured, match=f"{next(iter(fields))} of queue 'mail' must be"):
+        PushQueue("mail", "web", URL, **fields)
+
+
+def test_the_secret_for_beats_is_not_shown() -> None:
+    secret = "a secret of this test"
+    settings = I3TasksSettings(beat_token=secret, health_token=secret, status_token=secret)
+    for text in (repr(settings), str(settings), f"{settings}", pformat(settings)):
+        assert secret not in text

@@ -1,4 +1,4 @@
-"""What there is to count in a Python file. Pure: text in, figures out."""
+"""The figures of a Python file, counted from its text. Pure: no files, no database."""
 
 import ast
 from dataclasses import dataclass
@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True, slots=True)
 class Figures:
-    """Counts of one source file. Fields are named like the columns of SourceFile."""
+    """The counts for one source file. The fields have the names of SourceFile's columns."""
 
     lines: int = 0
     functions: int = 0

@@ -1,11 +1,12 @@
-"""The Python standard library on this machine: which files it has, and their text."""
+"""The Python standard library on this machine: its files and their text."""
 
 import io
 import sysconfig
 import tokenize
 from pathlib import Path
 
-# Packages that were installed beside the library, and the library's own tests (some can't be parsed, on purpose).
+# Folders of packages that were installed beside the library, and of its own tests, some of which can't be parsed on
+# purpose.
 LEFT_OUT = {"site-packages", "dist-packages", "test", "tests", "idle_test", "__pycache__"}
 
 
@@ -14,14 +15,14 @@ def folder() -> Path:
 
 
 def paths() -> list[str]:
-    """The library's source files, relative to its folder, in order."""
+    """List the library's source files, relative to its folder, sorted."""
     top = folder()
     found = (path.relative_to(top) for path in top.rglob("*.py"))
     return sorted(path.as_posix() for path in found if not LEFT_OUT.intersection(path.parts))
 
 
 def read(path: str) -> str:
-    """The text of one of `paths()`. Raises FileNotFoundError for anything else, whatever lies there."""
+    """Read a source file of the library, by its relative path. Raises FileNotFoundError for every other path."""
     file = (folder() / path).resolve()
     if not file.is_relative_to(folder()) or file.suffix != ".py":
         raise FileNotFoundError(path)

@@ -14,14 +14,14 @@ class Census(models.Model):
 
 
 class SourceFile(models.Model):
-    """A file of the library: listed by the request, given its text by `collect`, its figures by `measure`."""
+    """A file of the library. The request creates the row, `collect` adds the text, and `measure` adds the figures."""
 
     census = models.ForeignKey(Census, models.CASCADE, related_name="files")
     path = models.CharField(max_length=500)
     text = models.TextField(null=True)
 
     measured_at = models.DateTimeField(null=True)
-    problem = models.CharField(max_length=500, blank=True, default="")  # why it could not be parsed
+    problem = models.CharField(max_length=500, blank=True, default="")  # the parser's error
     seconds = models.FloatField(default=0)
     lines = models.IntegerField(default=0)
     functions = models.IntegerField(default=0)

@@ -1,4 +1,4 @@
-"""Progress: a bar on a terminal, a plain line now and then elsewhere."""
+"""A progress display: a bar on a terminal, plain lines now and then in other output."""
 
 import time
 from typing import TextIO
@@ -8,7 +8,7 @@ SECONDS_BETWEEN_LINES = 2.0
 
 
 class Progress:
-    """Shows how much of `total` is done, and a note. Call `show` as often as you like, `close` at the end."""
+    """Shows the part of `total` that is done, and a note. Call `show` as often as you like, and `close` at the end."""
 
     def __init__(self, total: int, stream: TextIO) -> None:
         self._total = total

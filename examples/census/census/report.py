@@ -1,4 +1,4 @@
-"""The report, taken from the database alone: the example's rows for the library, i3tasks's rows for the work."""
+"""The report, made from the database alone: from the example's rows about files and from i3tasks's rows about work."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ SLOWEST = 8
 
 
 def executions_of(census: Census) -> QuerySet[TaskExecution]:
-    """The census' tasks: those enqueued since it began."""
+    """The executions of the census: those that were enqueued since it began."""
     return TaskExecution.objects.filter(task_path="census.tasks", created_at__gte=census.started_at)
 
 
@@ -24,7 +24,7 @@ def tries_of(census: Census) -> QuerySet[TaskExecutionTry]:
 
 
 def lines(census: Census) -> Iterator[str]:
-    """The report, line by line."""
+    """Write the report, line by line."""
     yield f"Census of the standard library of Python {platform.python_version()}"
     yield from _library(census)
     yield from _slowest(census)

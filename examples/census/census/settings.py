@@ -2,7 +2,7 @@
 
 CENSUS_DATABASE       a postgresql:// URL or other connection string; without it, SQLite in CENSUS_DATA
 CENSUS_DATA           folder of the SQLite database (default: .census in the current folder)
-CENSUS_URL            where the web process answers
+CENSUS_URL            address of the web process
 CENSUS_NAMESPACE      first part of the names of topics and subscriptions
 PUBSUB_EMULATOR_HOST  host:port of the Pub/Sub emulator
 """
@@ -30,7 +30,7 @@ def _sqlite() -> dict[str, Any]:
     return {
         "ENGINE": "django.db.backends.sqlite3",
         "NAME": str(folder / "census.sqlite3"),
-        # Several processes write: let them queue for the lock instead of failing with "database is locked".
+        # Several processes write: they wait for the lock instead of failing with "database is locked".
         "OPTIONS": {
             "transaction_mode": "IMMEDIATE",
             "timeout": 20,

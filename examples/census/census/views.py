@@ -1,4 +1,4 @@
-"""The web process: it starts a census, and hands out the library's files to the tasks that ask for them."""
+"""The views of the web process. They start a census, and serve the library's files to the tasks."""
 
 from asgiref.sync import sync_to_async
 from django.db import transaction
@@ -14,7 +14,7 @@ from census.tasks import collect
 @csrf_exempt
 @require_POST
 async def start(request: HttpRequest) -> JsonResponse:
-    """Enqueue one task per file; `limit` keeps to the first files. Answers at once, the work goes on in a worker."""
+    """Enqueue one task per file, or for the first `limit` files. Answers at once; the work is done in a worker."""
     limit = request.POST.get("limit", "")
     census, files = await sync_to_async(begin)(int(limit) if limit.isdigit() else None)
     return JsonResponse({"census": census, "files": files}, status=202)
@@ -22,7 +22,7 @@ async def start(request: HttpRequest) -> JsonResponse:
 
 @transaction.atomic
 def begin(limit: int | None = None) -> tuple[int, int]:
-    """A new census: its rows and its tasks, all of them or none."""
+    """Create a census: all of its rows and tasks, or none of them."""
     paths = library.paths()[:limit]
     census = Census.objects.create(library=str(library.folder()))
     SourceFile.objects.bulk_create(SourceFile(census=census, path=path) for path in paths)
@@ -32,7 +32,7 @@ def begin(limit: int | None = None) -> tuple[int, int]:
 
 @require_GET
 async def source(request: HttpRequest) -> HttpResponse:
-    """The text of one file of the library."""
+    """Serve the text of one file of the library."""
     try:
         text = await sync_to_async(library.read, thread_sensitive=False)(request.GET.get("path", ""))
     except FileNotFoundError:

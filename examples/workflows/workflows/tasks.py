@@ -1,4 +1,4 @@
-"""Small steps over the text of Python's standard library."""
+"""Small tasks over the text of Python's standard library, as steps for the workflows."""
 
 import re
 import sysconfig

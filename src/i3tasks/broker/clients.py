@@ -1,6 +1,6 @@
 """Making Pub/Sub clients: for an emulator, with a key file, or with application default credentials.
 
-Everything that comes from Google's library is typed as Any beyond this point: it is typed in parts only.
+Objects of Google's library are typed as Any, because the library has types for some of its parts only.
 """
 
 from __future__ import annotations
@@ -27,8 +27,8 @@ _timeout: Any = google.api_core.timeout
 _service_account: Any = google.oauth2.service_account
 
 _SCOPES = ("https://www.googleapis.com/auth/pubsub",)
-# A stream that is opened while the broker is away waits for the connection, rather than fail five times and then be
-# kept by the library from trying again for ten seconds.
+# A stream that is opened while the broker is away waits for the connection. Without this it would fail five times, and
+# the library would then make it wait ten seconds before the next attempt.
 _SERVICE_CONFIG = {
     "methodConfig": [
         {"name": [{"service": "google.pubsub.v1.Subscriber", "method": "StreamingPull"}], "waitForReady": True}
@@ -36,10 +36,10 @@ _SERVICE_CONFIG = {
 }
 _OWN_OPTIONS = (
     ("grpc.service_config", json.dumps(_SERVICE_CONFIG)),
-    # gRPC backs off to two minutes between attempts to connect; that long nobody waits for a broker that is back.
+    # gRPC's own backoff between attempts to connect grows to two minutes, which is too long once the broker is back.
     ("grpc.initial_reconnect_backoff_ms", 200),
     ("grpc.max_reconnect_backoff_ms", 2000),
-    # Channels to one address otherwise share a connection and its backoff: a new one would start with old trouble.
+    # By default, channels to one address share a connection and its backoff, so a new channel would have to wait too.
     ("grpc.use_local_subchannel_pool", 1),
 )
 _EMULATOR_OPTIONS = (
@@ -51,29 +51,34 @@ _EMULATOR_OPTIONS = (
 
 
 def make_publisher(config: PubSubConfig) -> Any:
-    """A GAPIC publisher client. It makes no request yet, but finding default credentials may take a second."""
+    """Make a GAPIC publisher client. It sends no request yet, but finding default credentials may take a second."""
     return PublisherClient(transport=_transport(config, PublisherGrpcTransport))
 
 
 def make_admin(config: PubSubConfig) -> tuple[Any, Any]:
-    """GAPIC publisher and subscriber clients, for topics and subscriptions."""
+    """Make GAPIC publisher and subscriber clients that manage topics and subscriptions."""
     return make_publisher(config), SubscriberClient(transport=_transport(config, SubscriberGrpcTransport))
 
 
 def make_streaming(client_class: Any, config: PubSubConfig) -> Any:
-    """`client_class`, a high-level SubscriberClient, made with a channel of its own."""
+    """Make a client of `client_class`, a high-level SubscriberClient, with a channel of its own."""
     return client_class(transport=_transport(config, SubscriberGrpcTransport))
 
 
+def emulator_channel(config: PubSubConfig) -> Any:
+    """Make a bare channel to an emulator, for methods that Pub/Sub does not have."""
+    return grpc.insecure_channel(config.host or "", options=_EMULATOR_OPTIONS)
+
+
 def close(client: Any) -> None:
-    """Close the client's channel: calls under way are cancelled. Idempotent."""
+    """Close the client's channel and cancel its running calls. Idempotent."""
     client.transport.grpc_channel.close()
 
 
 def patience(seconds: float, *, each: float = 5.0) -> dict[str, Any]:
-    """Arguments of a call that is tried again for `seconds` (0: once), `each` try taking at most so long.
+    """Make the arguments for a call that is repeated for `seconds` (0: sent once), with a timeout of `each` seconds.
 
-    The library's own defaults go on for ten minutes.
+    The library's own defaults repeat a call for ten minutes.
     """
     passing = (api.ServiceUnavailable, api.InternalServerError, api.Aborted, api.Unknown)
     retry = _retry.Retry(
@@ -83,14 +88,14 @@ def patience(seconds: float, *, each: float = 5.0) -> dict[str, Any]:
 
 
 def _transport(config: PubSubConfig, transport_class: Any) -> Any:
-    """Made here and not by the client, which would prefer whatever emulator the environment names."""
-    with importing():  # grpc and google-auth import the rest of themselves when first used
+    """Make a transport for `config`. The client's own transport would prefer an emulator that the environment names."""
+    with importing():  # grpc and google-auth import more modules when first used
         return _make_transport(config, transport_class)
 
 
 def _make_transport(config: PubSubConfig, transport_class: Any) -> Any:
     if config.emulator:
-        return transport_class(channel=grpc.insecure_channel(config.host or "", options=_EMULATOR_OPTIONS))
+        return transport_class(channel=emulator_channel(config))
     credentials = None  # the library looks for application default credentials
     if config.credentials:
         credentials = _service_account.Credentials.from_service_account_file(config.credentials, scopes=_SCOPES)
@@ -100,5 +105,5 @@ def _make_transport(config: PubSubConfig, transport_class: Any) -> Any:
 
 
 def _channel(transport_class: Any, host: str, *, options: Any = (), **kwargs: Any) -> Any:
-    """The channel that the library would make, with our options added."""
+    """Make the library's usual channel with our options added."""
     return transport_class.create_channel(host, options=[*options, *_OWN_OPTIONS], **kwargs)

@@ -1,4 +1,4 @@
-"""What Google's client library raises, translated once into `BrokerError`s whose sentence says what to do."""
+"""Errors of Google's client library, translated in one place into `BrokerError`s that say what to do."""
 
 from __future__ import annotations
 
@@ -28,8 +28,16 @@ class BrokerInvalid(BrokerError):
     """Pub/Sub refused the request as invalid. See what it says, and mend the message or the setting."""
 
 
+class StreamSilent(BrokerError):
+    """The stream brought nothing while tries of its queue waited. It is opened again."""
+
+
+class StreamBroken(BrokerError):
+    """The Pub/Sub client no longer works on a stream. It is opened again; if that does not help, the worker ends."""
+
+
 def translate(error: BaseException, doing: Doing, name: str, config: PubSubConfig) -> BrokerError:
-    """The BrokerError for `error`, met while `doing` something with the topic or subscription `name`."""
+    """Make the BrokerError for `error`, raised while `doing` something with the topic or subscription `name`."""
     from google.api_core import exceptions as api
     from google.auth import exceptions as auth
 
@@ -42,6 +50,11 @@ def translate(error: BaseException, doing: Doing, name: str, config: PubSubConfi
     if isinstance(error, api.NotFound):
         return BrokerMissing(f"Pub/Sub has no {name} (or its topic). Make it with `i3tasks ensure-pubsub`.")
     if isinstance(error, (api.PermissionDenied, api.Forbidden)):
+        if "actas" in _text(error).lower():
+            return BrokerError(
+                f"Pub/Sub refused to {doing} {name}: this process's service account may not have another one sign "
+                f"pushes. Grant it roles/iam.serviceAccountUser on that account. ({_text(error)})"
+            )
         return BrokerError(
             f"Pub/Sub refused to {doing} {name}: permission denied. Grant {_ROLES[doing]} to the service account that "
             f"this process runs as. ({_text(error)})"
@@ -62,7 +75,7 @@ def translate(error: BaseException, doing: Doing, name: str, config: PubSubConfi
 def _is_transient(error: BaseException) -> bool:
     from google.api_core import exceptions as api
 
-    # Closed channels (at shutdown) raise ValueError, and a cancelled call is one whose channel was closed.
+    # A channel that is closed at shutdown raises ValueError and cancels its running calls.
     return isinstance(error, (api.ServerError, api.Aborted, api.Cancelled, api.TooManyRequests, OSError, ValueError))
 
 
@@ -82,5 +95,5 @@ def _credentials(error: BaseException, config: PubSubConfig) -> str:
 
 
 def _text(error: Any) -> str:
-    """The error in one line, cut to a length fit for a log."""
+    """Write the error in one line, cut to a length that suits a log."""
     return " ".join(str(getattr(error, "message", None) or error or type(error).__name__).split())[:500]

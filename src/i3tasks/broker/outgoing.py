@@ -1,4 +1,4 @@
-"""What is handed to the publisher, and how it is cut into requests. Pure."""
+"""Messages for the publisher, and the rules by which they are split into requests. Pure."""
 
 from __future__ import annotations
 
@@ -23,20 +23,20 @@ class Outgoing:
     data: bytes
     attributes: Mapping[str, str]
     on_done: Callable[[BrokerError | None], None]
-    """Called once, in the publisher's thread, with None when Pub/Sub has confirmed the message. Must be quick."""
-    ordering_key: str = ""
+    """Callback, called once in the publisher's thread: with None if Pub/Sub confirmed the message, else with the
+    error. It must be quick."""
 
     @property
     def size(self) -> int:
-        """An upper bound of its bytes in a request."""
+        """An upper bound of the bytes that the message takes in a request."""
         attributes = sum(
             len(key.encode()) + len(value.encode()) + 2 * _FIELD_OVERHEAD for key, value in self.attributes.items()
         )
-        return len(self.data) + len(self.ordering_key.encode()) + attributes + 2 * _FIELD_OVERHEAD
+        return len(self.data) + attributes + 2 * _FIELD_OVERHEAD
 
 
 def requests(messages: Iterable[Outgoing]) -> Iterator[tuple[str, list[Outgoing]]]:
-    """Cut `messages` into (topic, messages) of at most 1000 messages and 9 MB, keeping each topic's order.
+    """Split `messages` into (topic, messages) of at most 1000 messages and 9 MB, keeping each topic's order.
 
     A larger message makes a request of its own.
     """

@@ -1,7 +1,7 @@
-"""Publishing from anywhere, waiting nowhere: `publish` only queues, one thread talks to Pub/Sub.
+"""Publishing without waiting: `publish` only queues, and one thread talks to Pub/Sub.
 
-Nothing is lost when a publish is: the row's `dispatch_at` brings it back. So the publisher gives up early, says so
-through `on_done`, and leaves persistence to the dispatcher.
+A lost publish loses no task, because the dispatcher publishes the row again at its `dispatch_at`. So the publisher
+gives up early, reports the failure through `on_done`, and does not repeat the publish.
 """
 
 from __future__ import annotations
@@ -11,26 +11,27 @@ import os
 import threading
 import time
 import weakref
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
-from ..batching import BatchThread
 from ..conf import Config, get_config
 from ..exceptions import BrokerError
 from ..telemetry import emit
-from .circuit import Circuit
+from ..threads.batching import BatchThread
+from .circuit import Circuit, Refusals
 from .errors import BrokerInvalid, BrokerMissing, BrokerUnavailable
-from .loading import importing
+from .loading import importing, is_cut_off, talking
 from .outgoing import MAXIMUM_MESSAGE_BYTES, Outgoing, requests
 from .provisioning import ensure_at_start
 
 if TYPE_CHECKING:
     from .sending import Sender
 
-__all__ = ["Outgoing", "Publisher", "get_publisher"]
+__all__ = ["Outgoing", "Publisher", "flush_all", "get_publisher"]
 
 _MAXIMUM_BATCH = 1000
-_MAXIMUM_QUEUED = 50_000  # some 20 MB of our messages; what finds no place is sent by the dispatcher
+_MAXIMUM_QUEUED = 50_000  # about 20 MB of our messages; the dispatcher sends those that find no place
 _IDLE_SECONDS = 300.0
 
 
@@ -40,6 +41,7 @@ class Publisher:
     def __init__(self, config: Config) -> None:
         self._config = config
         self._circuit = Circuit("publisher")
+        self._refusals = Refusals()
         self._sender: Sender | None = None
         self._retired = False
         self._batches: BatchThread[Outgoing | None] = BatchThread(
@@ -54,28 +56,42 @@ class Publisher:
 
     @property
     def config(self) -> Config:
-        """What it was made with."""
+        """The configuration that the publisher was made with."""
         return self._config
 
     @property
     def is_available(self) -> bool:
-        """False from a request that got no answer until the next that gets one. Only a publish finds that out."""
+        """Tell whether the last request got an answer. Only a publish makes requests and updates this."""
         return self._circuit.is_closed
 
-    def publish(self, message: Outgoing) -> bool:
-        """Queue `message`. Any thread; never blocks, never raises for the broker's sake.
+    @property
+    def trouble(self) -> str | None:
+        """The reason why Pub/Sub is not available, or a topic refuses its messages; None while all is well."""
+        return self._circuit.trouble or self._refusals.trouble
 
-        False: the queue is full or the interpreter is shutting down, and `on_done` will not be called. The row is
-        safe, the dispatcher sends it.
+    @property
+    def fresh_trouble(self) -> str | None:
+        """The same while it is not long since a publish failed: a minute, and for a refusal three."""
+        return self._circuit.fresh_trouble or self._refusals.trouble
+
+    def is_refused_by(self, topic: str) -> bool:
+        """Tell whether the topic refused what was published last, because it is missing or not permitted."""
+        return self._refusals.includes(topic)
+
+    def publish(self, message: Outgoing) -> bool:
+        """Queue `message`, from any thread. Never blocks, and never raises an error of the broker.
+
+        Returns False if the queue is full or the interpreter is shutting down; `on_done` is not called then, and the
+        dispatcher publishes the row later.
         """
         return self._batches.put(message)
 
     def flush(self, timeout: float) -> bool:
-        """Wait until everything queued so far was sent or has failed. False: not within `timeout` seconds."""
+        """Wait until all queued messages were sent or have failed. Returns False after `timeout` seconds of waiting."""
         return self._batches.flush(timeout)
 
     def retire(self) -> None:
-        """Send what is queued, then end the thread and close the connection. For a publisher that was replaced."""
+        """Send the queued messages, end the thread and close the connection of a publisher that was replaced."""
         self._retired = True
         self._batches.put(None)  # wakes the thread
 
@@ -85,11 +101,12 @@ class Publisher:
         for topic, messages in requests(message for message in batch if message is not None):
             try:
                 self._deliver(topic, messages)
-            except Exception as error:  # a bug; the rows are safe all the same
+            except Exception as error:  # a bug; the dispatcher publishes the rows later
                 emit("internal_error", where="publisher", error=repr(error), exc_info=error)
 
     def _deliver(self, topic: str, messages: list[Outgoing]) -> None:
-        """Send one request and tell its messages how it went. A message that is refused fails alone."""
+        """Send one request and call its messages' `on_done`. A request that is refused as invalid is sent in halves,
+        until only the invalid messages fail."""
         try:
             self._send(topic, messages)
         except BrokerInvalid as error:
@@ -104,23 +121,29 @@ class Publisher:
             _finish(messages, None)
 
     def _send(self, topic: str, messages: list[Outgoing]) -> None:
-        if messages[0].size > MAXIMUM_MESSAGE_BYTES:  # then it is alone; don't carry it over the network to hear that
+        if messages[0].size > MAXIMUM_MESSAGE_BYTES:  # alone in its request; refused before it is sent
             raise BrokerInvalid(f"A message of {messages[0].size:,} bytes is over Pub/Sub's limit of 10 MB: {topic}.")
+        if is_cut_off():
+            raise BrokerUnavailable("A child that a worker forked can't use gRPC: a dispatcher sends what it enqueues.")
         self._circuit.check()
         try:
-            self._send_or_provision(topic, messages)
+            with talking():
+                self._send_or_provision(topic, messages)
         except BrokerUnavailable as error:
             self._circuit.failed(error, topic=topic)
             raise
-        except BrokerError:
+        except BrokerError as error:
             self._circuit.answered()
+            self._refusals.note(topic, None if isinstance(error, BrokerInvalid) else error)
             raise
         self._circuit.answered()
+        self._refusals.note(topic, None)
 
     def _send_or_provision(self, topic: str, messages: list[Outgoing]) -> None:
-        # During an outage a probe is one quick request.
+        # During an outage a probe is one quick request, so that the messages behind it don't wait long.
         patient = self._circuit.is_closed
-        self._provision()
+        if patient:
+            self._provision()
         try:
             self._ready_sender().send(topic, messages, patient=patient)
         except BrokerMissing:
@@ -144,7 +167,7 @@ class Publisher:
             sender.close()
 
     def _abandon(self) -> None:
-        """In a forked child: keep, but never touch again, a client whose threads and sockets are the parent's."""
+        """Put aside the client in a forked child, unclosed: its threads and sockets belong to the parent."""
         if self._sender is not None:
             _abandoned.append(self._sender)
         self._sender = None
@@ -164,13 +187,34 @@ def _finish(messages: Sequence[Outgoing], error: BrokerError | None) -> None:
 _all: weakref.WeakSet[Publisher] = weakref.WeakSet()
 _abandoned: list[Sender] = []
 _current: Publisher | None = None
+_is_withholding = False
 _choosing = threading.Lock()
 
 
+@contextmanager
+def withholding(is_on: bool = True) -> Iterator[None]:
+    """Take every message and send none while the block runs, for tests: its row stays due. Off: send them after all."""
+    global _is_withholding
+    before, _is_withholding = _is_withholding, is_on
+    try:
+        yield
+    finally:
+        _is_withholding = before
+
+
+class _Withholding(Publisher):
+    """Sends nothing."""
+
+    def publish(self, message: Outgoing) -> bool:
+        return False
+
+
 def get_publisher() -> Publisher:
-    """The process's publisher for the settings as they are now; replaced when they change."""
+    """The process's publisher for the current settings. It is replaced when the settings change."""
     global _current
     config = get_config()
+    if _is_withholding:
+        return _Withholding(config)
     publisher = _current
     if publisher is not None and publisher.config is config:
         return publisher
@@ -179,13 +223,13 @@ def get_publisher() -> Publisher:
             if _current is not None:
                 _current.retire()
             else:
-                atexit.register(_flush_at_exit)
+                atexit.register(flush_all)
             _current = Publisher(config)
         return _current
 
 
-def _flush_at_exit() -> None:
-    """Give publishes under way a bounded time: they happen in daemon threads, which die with the interpreter."""
+def flush_all() -> None:
+    """Wait a bounded time for running publishes, at exit: their daemon threads die with the interpreter."""
     start = time.monotonic()
     for publisher in list(_all):
         settings = publisher.config.settings

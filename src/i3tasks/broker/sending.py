@@ -1,4 +1,4 @@
-"""One Publish request, on Google's generated client: the publisher's google side."""
+"""One Publish request, on Google's generated client: the part of the publisher that talks to Google's library."""
 
 from __future__ import annotations
 
@@ -12,17 +12,17 @@ from . import clients
 from .errors import translate
 from .outgoing import Outgoing
 
-# Bridges a blip of some seconds. What lasts longer is the dispatcher's business: the rows are safe.
+# Repeats cover an outage of some seconds. After a longer one the dispatcher publishes the rows.
 _PATIENT = clients.patience(5)
 _QUICK = clients.patience(0)
 
-# proto-plus wrappers cost more than the request itself, so the plain protobuf classes are used.
+# The proto-plus wrappers cost more time than the request itself, so the plain protobuf classes are used.
 _Request: Any = types.PublishRequest.pb()
 _Message: Any = types.PubsubMessage.pb()
 
 
 class Sender:
-    """Holds the client. Made, used and closed by one thread."""
+    """The client that publishes. One thread makes, uses and closes it."""
 
     def __init__(self, config: PubSubConfig) -> None:
         self._config = config
@@ -32,13 +32,10 @@ class Sender:
             raise translate(error, "publish", "messages", config) from error
 
     def send(self, topic: str, messages: Sequence[Outgoing], *, patient: bool) -> None:
-        """Publish `messages`, all of one topic, in one request; if `patient`, try for about 5 s. Raises BrokerError."""
+        """Publish `messages` of one topic in one request; if `patient`, repeat it for about 5 s. Raises BrokerError."""
         request = _Request(
             topic=topic,
-            messages=[
-                _Message(data=message.data, attributes=message.attributes, ordering_key=message.ordering_key)
-                for message in messages
-            ],
+            messages=[_Message(data=message.data, attributes=message.attributes) for message in messages],
         )
         try:
             self._client.publish(request=types.PublishRequest.wrap(request), **(_PATIENT if patient else _QUICK))

@@ -1,7 +1,7 @@
-"""One streaming-pull session on Google's high-level client: the receiver's google side.
+"""One streaming-pull session on Google's high-level client: the part of the receiver that talks to Google's library.
 
-The library brings flow control, leases, batched acks and reconnecting streams, and pays for them with threads. Ours is
-the `Scheduler`, its public extension point: instead of a thread pool it takes each message to the event loop.
+The library does flow control, leases, batched acks and reconnection, in threads of its own. i3tasks adds a `Scheduler`,
+the library's public extension point, which takes each message to the event loop instead of a thread pool.
 """
 
 from __future__ import annotations
@@ -19,20 +19,22 @@ from google.cloud.pubsub_v1.subscriber.scheduler import Scheduler
 from ..conf import PubSubConfig
 from . import clients
 from .clients import api
+from .loading import note_streams
 
 _MAXIMUM_BYTES = 64 * 1024 * 1024
 _MAXIMUM_LEASE_SECONDS = 7 * 86_400.0
-"""Longer than any body runs: a message that is no longer extended frees its place while it is still worked on."""
+"""Longest time for which a message is extended, longer than any body runs: a message that is no longer extended frees
+its place while its body still runs."""
 
 _WATCH_SECONDS = 0.25
-"""A little more than the pause between two looks of the thread in which grpc watches a connection."""
+"""Time, a little longer than the interval at which grpc's thread checks a connection."""
 
 _ACKS = clients.patience(20)
 _EXTENSIONS = clients.patience(5)
 
 
 class LoopScheduler(Scheduler):  # type: ignore[misc]  # the library's classes are untyped
-    """Hands messages over. `arrived(message)` is called in a library thread, and must neither block nor raise."""
+    """Hands messages to `arrived`, which is called in a library thread and must neither block nor raise."""
 
     def __init__(self, answers: Any, arrived: Callable[[Any], None], dismiss: Callable[[], Iterable[Any]]) -> None:
         self._answers = answers
@@ -44,11 +46,11 @@ class LoopScheduler(Scheduler):  # type: ignore[misc]  # the library's classes a
 
     @property
     def queue(self) -> Any:
-        """Where messages put their acks and nacks."""
+        """The queue into which messages put their acks and nacks."""
         return self._answers
 
     def schedule(self, callback: Callable[..., Any], *args: Any, **kwargs: Any) -> None:
-        """The library's wrapper around a callback is left out: nothing of ours can raise into it."""
+        """Take a message to the loop. `callback`, the library's wrapper that catches errors, is not needed."""
         message = args[0]
         if self._over:
             message.nack()
@@ -56,7 +58,7 @@ class LoopScheduler(Scheduler):  # type: ignore[misc]  # the library's classes a
             self._arrived(message)
 
     def hold(self) -> None:
-        """Let `shutdown` wait for `release`. Until it returns, leases are extended and acks are sent."""
+        """Make `shutdown` wait for `release`. Leases are extended and acks are sent until `shutdown` returns."""
         self._may_end.clear()
 
     def release(self) -> None:
@@ -64,23 +66,24 @@ class LoopScheduler(Scheduler):  # type: ignore[misc]  # the library's classes a
         self._may_end.set()
 
     def shutdown(self, await_msg_callbacks: bool = False) -> list[Any]:
-        """The stream has ended: by itself, then there is nothing to wait for, or because it was asked to."""
+        """End the scheduler, after `release` if `hold` was called. The library calls this when the stream has ended."""
         self._over = True
         for message in self._dismiss():
-            message.nack()  # now; what is returned would be nacked by the library, but after the wait
+            message.nack()  # at once: the library would nack returned messages only after the wait
         self._may_end.wait()
         return []
 
 
 class _Subscriber(pubsub_v1.SubscriberClient):  # type: ignore[misc]
-    """Acks and extensions that fail do so soon, and without ending the stream; the stream tells when it is (re)opened.
+    """A client whose acks and extensions fail early, without ending the stream. It calls `on_open` for each new stream.
 
-    In the library an outage of a minute with messages in hand raises RetryError, which ends the subscription for good,
-    and a thread with it. An ack is best effort anyway: what was not acked comes again, and its row refuses it.
+    In the library, an outage of a minute with unanswered messages raises RetryError, which ends the subscription for
+    good. An ack may fail: Pub/Sub delivers the message again, and its row refuses a second run.
     """
 
     on_open: Callable[[], None]
     is_ending = False
+    answers_sent = 0
 
     def streaming_pull(self, *args: Any, **kwargs: Any) -> Any:
         if self.is_ending:
@@ -99,18 +102,20 @@ class _Subscriber(pubsub_v1.SubscriberClient):  # type: ignore[misc]
             return method(*args, **{**patience, **kwargs})
         except api.RetryError as error:
             raise api.ServiceUnavailable(str(error)) from error
-        except ValueError as error:  # the channel was closed under it
+        except ValueError as error:  # the channel was closed during the call
             raise api.Cancelled(str(error)) from error
+        finally:
+            self.answers_sent += 1
 
 
 class _EndedStream:
-    """What a stream that is opened again after the end finds: quieter than an exception in a library thread."""
+    """Stands in for a stream that is opened after the end. An exception would print a library thread's traceback."""
 
     def add_done_callback(self, callback: Callable[[Any], None]) -> None:
-        """It never was active."""
+        """Ignore the callback, because the stream was never active."""
 
     def cancel(self) -> None:
-        """Nothing to cancel."""
+        """Do nothing: there is nothing to cancel."""
 
     def is_active(self) -> bool:
         return False
@@ -119,8 +124,18 @@ class _EndedStream:
         raise api.Cancelled("the receiver was closed")
 
 
+_PARTS = {"_consumer": "receives", "_dispatcher": "acks", "_leaser": "extends leases", "_heartbeater": "heartbeats"}
+"""Part of the library's manager that has a thread -> the work of this thread."""
+
+
+def _thread_of(manager: Any, part: str) -> threading.Thread | None:
+    """Find a part's thread. Returns None before its start, and in versions of the library with other internals."""
+    thread = getattr(getattr(manager, part, None), "_thread", None)
+    return thread if isinstance(thread, threading.Thread) else None
+
+
 class Session:
-    """A subscription that is being streamed from `open` to `close`."""
+    """The streaming of one subscription, from `open` to `close`."""
 
     def __init__(
         self,
@@ -138,6 +153,7 @@ class Session:
     ) -> None:
         self._config = config
         self._subscription = subscription
+        self._answers = answers
         self._scheduler = LoopScheduler(answers, arrived, dismiss)
         self._opened = opened
         self._connected = connected
@@ -155,8 +171,9 @@ class Session:
         self._future: Any = None
 
     def open(self) -> None:
-        """Start streaming. Finding credentials may block: run it in a thread. Raises what Google's library raises."""
+        """Start streaming. Run this in a thread: finding credentials may block. Raises errors of Google's library."""
         client = clients.make_streaming(_Subscriber, self._config)
+        note_streams()
         client.on_open = self._opened
         with self._lock:
             if self._stopping:
@@ -175,11 +192,30 @@ class Session:
 
     @property
     def is_open(self) -> bool:
-        """Whether `open` got as far as to start the stream."""
+        """Tell whether `open` has started the stream."""
         return self._future is not None
 
+    @property
+    def dead_threads(self) -> list[str]:
+        """The work of each library thread that has ended although the stream has not."""
+        manager = getattr(self._future, "_StreamingPullFuture__manager", None)  # there is no public name
+        if manager is None or self._stopping or self._future.done():
+            return []
+        threads = {what: _thread_of(manager, part) for part, what in _PARTS.items()}
+        return [what for what, thread in threads.items() if thread is not None and not thread.is_alive()]
+
+    @property
+    def answers_waiting(self) -> int:
+        """Number of acks, nacks and extensions that the library has not taken from the queue."""
+        return self._answers.qsize()
+
+    @property
+    def answers_sent(self) -> int:
+        """Number of ended requests with acks, nacks and extensions, whether they succeeded or failed."""
+        return self._client.answers_sent if self._client is not None else 0
+
     def stop(self) -> None:
-        """Receive no more. Acks are still sent, and leases extended, until `release`."""
+        """Stop receiving. Acks are still sent and leases extended until `release`."""
         with self._lock:
             if self._stopping:
                 return
@@ -190,13 +226,13 @@ class Session:
                 self._cancel()
 
     def release(self) -> None:
-        """Send the acks that are queued, and end."""
+        """Send the queued acks and end the stream."""
         self._scheduler.release()
 
     def prepare_close(self) -> float:
-        """Get ready to be closed, and give the seconds after which that is quiet.
+        """Get ready for `close`. Returns the seconds to wait before it.
 
-        Closed earlier, the thread in which grpc watches the connection may print a traceback.
+        If the session is closed earlier, grpc's thread that checks the connection may print a traceback.
         """
         self._scheduler.release()
         with self._lock:
@@ -206,7 +242,7 @@ class Session:
         return max(_WATCH_SECONDS - since, 0.0)
 
     def close(self) -> None:
-        """Cut the connection. Calls under way fail, so that every thread of the session ends."""
+        """Cut the connection. Running calls fail, so that every thread of the session ends."""
         self.prepare_close()
         with self._lock:
             if self._client is not None:
@@ -227,9 +263,9 @@ class Session:
     def _cancel(self) -> None:
         try:
             self._future.cancel()
-        except RuntimeError:  # it starts a thread, which the interpreter refuses at its shutdown
+        except RuntimeError:  # `cancel` starts a thread, which the interpreter refuses at its shutdown
             self._scheduler.release()
 
 
 def _never_called(message: Any) -> None:
-    """The scheduler takes the messages themselves."""
+    """The callback that the library demands. The scheduler takes the messages, so it is never called."""

@@ -1,7 +1,8 @@
 """The embedded Pub/Sub: a local broker that speaks google.pubsub.v1 and keeps its messages in SQLite.
 
-For development and tests. `python -m i3tasks.emulator` starts it; `EmulatorProcess` starts it as a child process. It
-needs neither Django nor the rest of i3tasks. Names are loaded when first used, because the gRPC server takes a moment.
+It is meant for development and tests. `python -m i3tasks.emulator` starts it; `EmulatorProcess` starts it as a child
+process. It needs neither Django nor the rest of i3tasks. The names here are loaded when first used, because importing
+the gRPC server takes time.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""`python -m i3tasks.emulator`."""
+"""Entry point of `python -m i3tasks.emulator`."""
 
 from .command import main
 

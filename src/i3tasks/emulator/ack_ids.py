@@ -1,4 +1,4 @@
-"""Ack ids: which subscription delivered which message under which lease, opaque to clients."""
+"""Ack ids, opaque to clients. Each names a subscription, a message, and the lease under which it was delivered."""
 
 from __future__ import annotations
 
@@ -20,6 +20,6 @@ class AckId(NamedTuple):
 
 
 def read(text: str) -> AckId | None:
-    """The parts, or None where `text` was never an ack id."""
+    """Read an ack id. Returns its parts, or None if `text` is no ack id."""
     match = _FORM.fullmatch(text)
     return match and AckId(*(int(part, 16) for part in match.groups()))

@@ -1,8 +1,8 @@
-"""What one subscription still has to deliver: a state machine without a clock, a disk or a network.
+"""The backlog of one subscription: a state machine without a clock, a disk or a network.
 
-A message waits, is leased to a consumer, and is then acked, or fails (a nack, or its deadline passes) and waits again.
-Every method takes the time as `now`, in seconds since the epoch. What must survive a restart is gathered in `Changes`
-until `collect` takes it.
+A message waits and is leased to a consumer. Then it is acked, or it fails (a nack, or its deadline passes) and waits
+again. Every method that needs the time takes it as `now`, in seconds since the epoch. Changes that must survive a
+restart are gathered in `Changes` until `collect` takes them.
 """
 
 from __future__ import annotations
@@ -12,26 +12,26 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from itertools import takewhile
 
-from .messages import Consumer, Delivery, Message, Outcome, Rules
+from .messages import AckOutcome, Consumer, LeasedMessage, Message, Rules
 from .queues import AnyOrder, Entry, KeyOrder
 
 
 @dataclass(slots=True)
 class Changes:
-    """What happened since the last `collect`, in message ids unless it says otherwise."""
+    """The changes since the last `collect`, as message ids unless a comment says otherwise."""
 
-    settled: list[int] = field(default_factory=list)  # done with; never to be delivered again
+    settled: list[int] = field(default_factory=list)  # never to be delivered again
     retained: list[int] = field(default_factory=list)  # acked, kept for a seek
     revived: list[int] = field(default_factory=list)  # to be delivered again after a seek
-    failures: dict[int, int] = field(default_factory=dict)  # how often each failed so far
-    exhausted: list[tuple[Message, int]] = field(default_factory=list)  # for the dead letter topic, with attempts
+    failures: dict[int, int] = field(default_factory=dict)  # message id -> number of its failures so far
+    exhausted: list[tuple[Message, int]] = field(default_factory=list)  # to be dead-lettered, with their attempts
 
     def __bool__(self) -> bool:
         return bool(self.settled or self.retained or self.revived or self.failures or self.exhausted)
 
 
 class Backlog:
-    """The undelivered, the outstanding, and (where retained) the acked messages of one subscription."""
+    """The undelivered and outstanding messages of one subscription, and the acked ones that it retains."""
 
     def __init__(self, rules: Rules, *, first_lease: int = 1) -> None:
         self._lease = first_lease
@@ -54,13 +54,13 @@ class Backlog:
     # -- messages come in
 
     def add(self, message: Message, *, failures: int = 0) -> None:
-        """A message was published, or is restored after a restart."""
+        """Add a message that was published, or that is restored after a restart."""
         entry = Entry(message, failures)
         self._entries[message.id] = entry
         self._offer(entry)
 
     def restore_acked(self, message: Message) -> None:
-        """A message was acked before the restart and is still retained."""
+        """Add a message that was acked before the restart and is still retained."""
         self._retained[message.id] = message
 
     def _offer(self, entry: Entry) -> None:
@@ -74,10 +74,10 @@ class Backlog:
 
     # -- messages go out
 
-    def take(self, now: float, consumer: Consumer, limit: int, max_bytes: int, deadline: float) -> list[Delivery]:
+    def take(self, now: float, consumer: Consumer, limit: int, max_bytes: int, deadline: float) -> list[LeasedMessage]:
         """Lease up to `limit` messages to the consumer, for `deadline` seconds; stop when `max_bytes` are reached."""
         self.advance(now)
-        deliveries: list[Delivery] = []
+        deliveries: list[LeasedMessage] = []
         size = 0
         while len(deliveries) < limit and size < max_bytes and consumer.has_room():
             entry = self._next(consumer)
@@ -88,19 +88,19 @@ class Backlog:
         return deliveries
 
     def _next(self, consumer: Consumer) -> Entry | None:
-        """Messages with and without an ordering key take turns."""
+        """Take the next entry for the consumer. Messages with and without an ordering key take turns."""
         self._keyed_first = not self._keyed_first
         if self._keyed_first:
             return self._keyed.next(consumer) or self._free.next()
         return self._free.next() or self._keyed.next(consumer)
 
-    def _lease_to(self, entry: Entry, consumer: Consumer, deadline: float) -> Delivery:
+    def _lease_to(self, entry: Entry, consumer: Consumer, deadline: float) -> LeasedMessage:
         self._lease += 1
         entry.lease, entry.consumer, entry.deadline = self._lease, consumer, deadline
         consumer.messages += 1
         consumer.bytes += len(entry.message.payload)
         heapq.heappush(self._deadlines, (deadline, entry.lease, entry))
-        return Delivery(entry.message, entry.lease, entry.failures + 1)
+        return LeasedMessage(entry.message, entry.lease, entry.failures + 1)
 
     def _release(self, entry: Entry) -> None:
         if entry.consumer is not None:
@@ -110,53 +110,53 @@ class Backlog:
 
     # -- the consumer answers
 
-    def ack(self, now: float, message_id: int, lease: int) -> Outcome:
+    def ack(self, now: float, message_id: int, lease: int) -> AckOutcome:
         """Settle a delivery.
 
-        A late ack still counts for a message without an ordering key, unless the subscription is exactly-once. For one
-        with a key it does not: order may already have brought it back.
+        A late ack still counts for a message without an ordering key, unless the subscription is exactly-once. It does
+        not count for a message with a key, because a failure of an earlier message may already have brought it back.
         """
         self.advance(now)
         entry = self._entries.get(message_id)
         if entry is None or (entry.lease != lease and (self.rules.exactly_once or self._is_keyed(entry))):
-            return Outcome.VOID
+            return AckOutcome.VOID
         if self._is_keyed(entry):
             return self._ack_keyed(entry)
         self._release(entry)
         self._settle(entry)
-        return Outcome.DONE
+        return AckOutcome.DONE
 
-    def _ack_keyed(self, entry: Entry) -> Outcome:
+    def _ack_keyed(self, entry: Entry) -> AckOutcome:
         if self.rules.exactly_once and not self._keyed.is_first(entry):
-            return Outcome.UNORDERED
+            return AckOutcome.UNORDERED
         self._release(entry)
         for done in self._keyed.ack(entry):
             self._settle(done)
-        return Outcome.DONE
+        return AckOutcome.DONE
 
-    def modify(self, now: float, message_id: int, lease: int, seconds: float) -> Outcome:
+    def modify(self, now: float, message_id: int, lease: int, seconds: float) -> AckOutcome:
         """Move a delivery's deadline to `seconds` from now; 0 is a nack."""
         self.advance(now)
         entry = self._entries.get(message_id)
         if entry is None or entry.lease != lease:
-            return Outcome.VOID
+            return AckOutcome.VOID
         if seconds <= 0:
             self._fail([entry], now)
-            return Outcome.DONE
+            return AckOutcome.DONE
         sooner = now + seconds < entry.deadline
         entry.deadline = now + seconds
         if sooner:
             heapq.heappush(self._deadlines, (entry.deadline, lease, entry))
-        return Outcome.DONE
+        return AckOutcome.DONE
 
     def _leave(self, entry: Entry) -> None:
-        """Take a released entry out of the queues. A free one is dropped when its turn comes."""
+        """Take a released entry out of the queues. An entry without an ordering key is dropped when its turn comes."""
         if self._is_keyed(entry):
             for done in self._keyed.remove(entry):
                 self._settle(done)
 
     def _settle(self, entry: Entry) -> None:
-        """The entry was acked, and no queue holds it."""
+        """Settle an acked entry that no queue holds."""
         entry.settled = True
         del self._entries[entry.message.id]
         if self.rules.retain_acked:
@@ -166,7 +166,7 @@ class Backlog:
             self._changes.settled.append(entry.message.id)
 
     def _fail(self, entries: list[Entry], now: float) -> None:
-        """Deliveries failed, at the same instant. Count all of them before order takes back their neighbours."""
+        """Fail deliveries at the same instant. All are counted before those that followed them are taken back."""
         for entry in entries:
             self._release(entry)
             entry.failures += 1
@@ -195,7 +195,7 @@ class Backlog:
             self._free.add(entry)
 
     def _drop(self, entry: Entry) -> None:
-        """Give up an entry, whatever it is doing."""
+        """Give up an entry in any state."""
         self._release(entry)
         self._leave(entry)
         entry.settled = True
@@ -205,7 +205,7 @@ class Backlog:
     # -- time passes
 
     def advance(self, now: float) -> None:
-        """Let deadlines and back-offs that are over by `now` take effect."""
+        """Apply the deadlines and back-offs that have passed by `now`."""
         expired = list(dict.fromkeys(self._expired(now)))
         if expired:
             self._fail(expired, now)
@@ -227,7 +227,7 @@ class Backlog:
             yield entry
 
     def next_event(self) -> float | None:
-        """When `advance` may have something to do, at the earliest; None when only a request can change anything."""
+        """The earliest time at which `advance` may have something to do; None if only a request can change anything."""
         while self._deadlines and self._deadlines[0][1] != self._deadlines[0][2].lease:
             heapq.heappop(self._deadlines)
         while self._backoffs and self._backoffs[0][2].settled:
@@ -236,10 +236,10 @@ class Backlog:
         return min(heads, default=None)
 
     def prune(self, now: float) -> None:
-        """Drop what was published longer ago than the retention, acked or not."""
+        """Drop messages that were published longer ago than the retention, acked or not."""
         self.advance(now)
         horizon = now - self.rules.retention
-        # Oldest first, so that a long backlog costs nothing while none of it is due.
+        # Entries come oldest first, so a long backlog costs nothing while none of it is due.
         for entry in list(takewhile(lambda entry: entry.message.published_at < horizon, self._entries.values())):
             if not entry.settled:
                 self._drop(entry)
@@ -250,7 +250,7 @@ class Backlog:
     # -- the terms change
 
     def change_rules(self, rules: Rules) -> None:
-        """Go on under other terms. Leases stay, unless messages must be queued in another way."""
+        """Apply new rules. Leases stay, unless the new rules queue messages in another way."""
         if (rules.ordered, rules.one_per_key) == (self.rules.ordered, self.rules.one_per_key):
             self.rules = rules
         else:
@@ -260,9 +260,9 @@ class Backlog:
             self._retained.clear()
 
     def seek(self, now: float, instant: float, replayable: Iterable[Message] = ()) -> None:
-        """Count what was published before `instant` as acked, and everything else that is still there as not.
+        """Mark messages published before `instant` as acked, and all later messages that still exist as not acked.
 
-        `replayable` are messages that the topic retains. Outstanding deliveries are over.
+        `replayable` are messages that the topic retains. Outstanding deliveries end.
         """
         self.advance(now)
         known = {message.id: message for message in replayable} | self._retained
@@ -279,13 +279,13 @@ class Backlog:
         self._rebuild(self.rules, [(left[key], failures.get(key, 0)) for key in sorted(left)])
 
     def _discard(self, entry: Entry) -> None:
-        """Ack without a delivery."""
+        """Ack an entry that was not delivered."""
         self._release(entry)
         self._leave(entry)
         self._settle(entry)
 
     def clear(self) -> None:
-        """Forget everything: the subscription was detached."""
+        """Forget all messages. Called when the subscription is detached."""
         self._changes.settled.extend([*self._entries, *self._retained])
         self._retained.clear()
         self._rebuild(self.rules, [])
@@ -300,10 +300,10 @@ class Backlog:
 
     @property
     def has_changes(self) -> bool:
-        """Whether `collect` would bring anything."""
+        """Tell whether `collect` would return any changes."""
         return bool(self._changes)
 
     def collect(self) -> Changes:
-        """What has to be written down since the last call."""
+        """Return the changes since the last call, to be written to disk."""
         changes, self._changes = self._changes, Changes()
         return changes

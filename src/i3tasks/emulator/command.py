@@ -1,4 +1,4 @@
-"""The command line: `python -m i3tasks.emulator`, and behind it `i3tasks emulator`."""
+"""The command line of `python -m i3tasks.emulator`, which `i3tasks emulator` uses too."""
 
 from __future__ import annotations
 
@@ -34,11 +34,11 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 async def _run(arguments: argparse.Namespace) -> None:
-    from .service import Emulator  # here, so that --help and a wrong option are answered at once
+    from .service import Emulator  # imported late, so that --help and wrong options are answered at once
 
     options = _options(arguments)
-    if not _is_loopback(options.host):
-        print(f"Listening on {options.host}: everybody who reaches this address can read and publish.", file=sys.stderr)
+    if not is_loopback(options.host):
+        print(f"Listening on {options.host}: anyone who reaches this address can read and publish.", file=sys.stderr)
     await Emulator(options).run(_announce)
 
 
@@ -94,7 +94,8 @@ def _host_port(text: str) -> tuple[str, int]:
     return host.strip("[]"), int(port)
 
 
-def _is_loopback(host: str) -> bool:
+def is_loopback(host: str) -> bool:
+    """Tell whether the host is this machine and can be reached from this machine only."""
     try:
         return ipaddress.ip_address(host).is_loopback
     except ValueError:

@@ -1,4 +1,4 @@
-"""Topics and subscriptions as they are configured: defaults filled in, limits checked, masks applied."""
+"""Configurations of topics and subscriptions: fills in defaults, checks limits, applies update masks."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from google.protobuf.field_mask_pb2 import FieldMask
 from . import filters, wire
 from .messages import Rules
 from .names import subscription_name, topic_name
-from .refusals import invalid, unimplemented, wrong_state
+from .status_errors import invalid, unimplemented, wrong_state
 
 _MINUTE, _DAY = 60.0, 86_400.0
 _MIN_RETENTION, _MAX_RETENTION = 10 * _MINUTE, 31 * _DAY
@@ -39,7 +39,7 @@ _OUTPUT_ONLY = ("analytics_hub_subscription_info", "topic_message_retention_dura
 
 
 def new_topic(request: wire.Message) -> wire.Message:
-    """The topic that a CreateTopic request asks for."""
+    """Make the topic that a CreateTopic request asks for."""
     topic = wire.Topic()
     topic.CopyFrom(request)
     topic_name(topic.name)
@@ -52,7 +52,7 @@ def updated_topic(topic: wire.Message, request: wire.Message) -> wire.Message:
 
 
 def topic_retention(topic: wire.Message) -> float:
-    """Seconds that the topic keeps its messages for subscriptions to seek to; 0 when it doesn't."""
+    """Seconds for which the topic keeps its messages for subscriptions to seek to; 0 if it keeps none."""
     return _seconds(topic.message_retention_duration)
 
 
@@ -70,7 +70,7 @@ def _checked_topic(topic: wire.Message) -> wire.Message:
 
 
 def new_subscription(request: wire.Message) -> wire.Message:
-    """The subscription that a CreateSubscription request asks for."""
+    """Make the subscription that a CreateSubscription request asks for."""
     subscription = wire.Subscription()
     subscription.CopyFrom(request)
     subscription_name(subscription.name)
@@ -100,7 +100,7 @@ def expiration(subscription: wire.Message) -> float | None:
 
 
 def rules(subscription: wire.Message, *, dead_letters: bool) -> Rules:
-    """The terms of delivery. `dead_letters` is whether the dead letter topic is there to take any."""
+    """The rules of delivery. `dead_letters` tells whether the dead-letter topic exists."""
     policy = subscription.dead_letter_policy
     return Rules(
         ack_deadline=subscription.ack_deadline_seconds,
@@ -116,7 +116,7 @@ def rules(subscription: wire.Message, *, dead_letters: bool) -> Rules:
 
 
 def is_push(subscription: wire.Message) -> bool:
-    """Whether the emulator brings the messages, rather than waiting to be asked."""
+    """Tell whether this is a push subscription: the emulator sends the messages and does not wait for pull requests."""
     return bool(subscription.push_config.push_endpoint)
 
 
@@ -194,7 +194,7 @@ def _check_push_config(subscription: wire.Message) -> None:
 def _check_token(token: wire.Message) -> None:
     if not token.service_account_email:
         raise invalid("push_config.oidc_token needs a service_account_email.")
-    if find_spec("cryptography") is None:  # an old google-auth does without
+    if find_spec("cryptography") is None:  # old releases of google-auth do without it
         raise wrong_state("The emulator signs tokens with the cryptography package. Install it.")
 
 
@@ -221,7 +221,7 @@ def _refuse_elsewhere(message: wire.Message, fields: Iterable[str]) -> None:
 
 
 def _drop(message: wire.Message, fields: Iterable[str]) -> None:
-    """Clear these fields. Older releases of the client don't have all of them."""
+    """Clear these fields. Older releases of the client library don't have all of them."""
     for descriptor, _ in message.ListFields():
         if descriptor.name in fields:
             message.ClearField(descriptor.name)

@@ -7,7 +7,7 @@ r"""The filter language of subscriptions, as a predicate over a message's attrib
                | "hasPrefix", "(", "attributes", ".", key, ",", string, ")" ;
     key        = bare word of letters, digits, "-" and "_", or string ;
 
-Operators are upper case. AND and OR don't mix without parentheses, because the documentation gives them no order.
+Operators are upper case. AND and OR can't be mixed without parentheses, because Pub/Sub documents no precedence.
 `attributes.k != "v"` also matches messages without `k`. A string is in double quotes, with the escapes \\ \" \n \t
 \xHH \ooo \uHHHH \UHHHHHHHH.
 """
@@ -17,7 +17,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Iterator, Mapping
 
-from .refusals import Refusal, invalid
+from .status_errors import StatusError, invalid
 
 Attributes = Mapping[str, str]
 Predicate = Callable[[Attributes], bool]
@@ -34,12 +34,12 @@ _PLAIN_ESCAPES = {"n": "\n", "t": "\t", "r": "\r", "a": "\a", "b": "\b", "f": "\
 
 
 def everything(_: Attributes) -> bool:
-    """The empty filter."""
+    """The empty filter, which every message passes."""
     return True
 
 
 def parse(text: str) -> Predicate:
-    """The predicate that `text` describes; a Refusal that says where it stops making sense."""
+    """Make the predicate that `text` describes. Raises a StatusError that says where the text is wrong."""
     if len(text.encode()) > MAX_BYTES:
         raise invalid(f"Invalid filter: it has more than {MAX_BYTES} bytes.")
     if not text.strip():
@@ -143,7 +143,7 @@ class _Parser:
         if not self._accept(token):
             raise self._unexpected(repr(token))
 
-    def _unexpected(self, wanted: str) -> Refusal:
+    def _unexpected(self, wanted: str) -> StatusError:
         if self._next == len(self._tokens):
             return invalid(f"Invalid filter: it ends where {wanted} was expected.")
         _, found, position = self._tokens[self._next]

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import re
 
-from .refusals import invalid
+from .status_errors import invalid
 
 DELETED_TOPIC = "_deleted-topic_"
-"""What a subscription's `topic` says once its topic was deleted."""
+"""Value of a subscription's `topic` after its topic was deleted."""
 
 _NAME = re.compile(r"projects/(?P<project>[^/\s]{1,255})/(?P<kind>[a-z]+)/(?P<id>[^/]*)")
 _ID = re.compile(r"[A-Za-z][A-Za-z0-9._~+%-]{2,254}")
@@ -26,17 +26,17 @@ def _check(name: str, kind: str) -> str:
 
 
 def topic_name(name: str) -> str:
-    """The name itself, when a topic may be called so."""
+    """Check the full name of a topic and return it. Raises StatusError."""
     return _check(name, "topics")
 
 
 def subscription_name(name: str) -> str:
-    """The name itself, when a subscription may be called so."""
+    """Check the full name of a subscription and return it. Raises StatusError."""
     return _check(name, "subscriptions")
 
 
 def project_prefix(project: str) -> str:
-    """`projects/P/` for a request's `projects/P`."""
+    """Give the prefix `projects/P/` of names for a request's `projects/P`."""
     if re.fullmatch(r"projects/[^/\s]{1,255}", project) is None:
         raise invalid(f"Invalid project {project[:300]!r}: it must look like projects/PROJECT.")
     return f"{project}/"

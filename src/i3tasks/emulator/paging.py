@@ -6,13 +6,13 @@ import base64
 import binascii
 from collections.abc import Iterable
 
-from .refusals import invalid
+from .status_errors import invalid
 
 _DEFAULT_SIZE, _MAX_SIZE = 100, 1_000
 
 
 def page(names: Iterable[str], size: int, token: str) -> tuple[list[str], str]:
-    """The names after the token's, at most `size` of them, and the token for the rest ('' at the end)."""
+    """Give the names after `token`, at most `size` of them, and the token of the next page ('' if there is none)."""
     if size < 0:
         raise invalid(f"Invalid page_size: {size} is negative.")
     last = _read(token)

@@ -1,6 +1,6 @@
-"""Puts a seed's topics and subscriptions into the broker.
+"""Creates a seed's topics and subscriptions in the emulator.
 
-Apart from `seed`, so that a Django command can build a Seed without loading protobuf.
+This module stands apart from `seed`, so that a Django command can build a Seed without loading protobuf.
 """
 
 from __future__ import annotations
@@ -12,26 +12,26 @@ from typing import Any
 from google.protobuf import json_format
 
 from . import configs, wire
-from .broker import Broker
-from .refusals import Refusal
 from .seed import Seed, SeedError
+from .state import BrokerState
+from .status_errors import StatusError
 from .subscription import Committed
 
 
-def plant(seed: Seed, broker: Broker) -> list[asyncio.Future[None]]:
-    """Create what the seed describes; what is there already gets the seed's values for the fields it names.
+def plant(seed: Seed, broker: BrokerState) -> list[asyncio.Future[None]]:
+    """Create the seed's topics and subscriptions. Existing ones get the seed's values for the fields that it names.
 
-    Futures that are done when all of it is on disk.
+    Returns futures that are done when all changes are on disk.
     """
     try:
         topics = [_plant_topic(broker, fields) for fields in seed.full_topics()]
         subscriptions = [_plant_subscription(broker, fields) for fields in seed.full_subscriptions()]
-    except Refusal as refusal:
+    except StatusError as refusal:
         raise SeedError(f"The seed was refused: {refusal.sentence}") from refusal
     return [committed for committed in topics + subscriptions if committed is not None]
 
 
-def _plant_topic(broker: Broker, fields: Mapping[str, Any]) -> Committed:
+def _plant_topic(broker: BrokerState, fields: Mapping[str, Any]) -> Committed:
     topic = _parsed(fields, wire.Topic())
     if topic.name not in broker.topics:
         return broker.create_topic(topic)[1]
@@ -40,7 +40,7 @@ def _plant_topic(broker: Broker, fields: Mapping[str, Any]) -> Committed:
     return None
 
 
-def _plant_subscription(broker: Broker, fields: Mapping[str, Any]) -> Committed:
+def _plant_subscription(broker: BrokerState, fields: Mapping[str, Any]) -> Committed:
     wanted = _parsed(fields, wire.Subscription())
     if wanted.name not in broker.subscriptions:
         return broker.create_subscription(wanted)[1]

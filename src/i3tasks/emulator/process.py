@@ -26,7 +26,7 @@ class EmulatorError(I3TasksError):
 class EmulatorProcess:
     """Runs `python -m i3tasks.emulator` while the `with` block lasts, or from `start` to `stop`.
 
-    Without `data_dir` it keeps nothing. It never outlives the process that started it.
+    Without `data_dir`, the emulator keeps nothing after it ends. It never outlives the process that started it.
     """
 
     def __init__(
@@ -41,29 +41,34 @@ class EmulatorProcess:
 
     @property
     def host_port(self) -> str:
-        """Where it listens: the value for PUBSUB_EMULATOR_HOST."""
+        """The address on which the emulator listens: the value for PUBSUB_EMULATOR_HOST."""
         return self._host_port
 
     @property
     def certificates_url(self) -> str:
-        """Where the certificates of the tokens on its pushes are."""
+        """The URL of the certificates that check the tokens of its pushes."""
         return self._certificates_url
 
     @property
     def pid(self) -> int:
-        """The process id."""
+        """The id of the emulator's process."""
         return self._running().pid
 
+    @property
+    def is_running(self) -> bool:
+        """Tell whether the emulator was started and has not ended."""
+        return self._process is not None and self._process.poll() is None
+
     def start(self) -> EmulatorProcess:
-        """Start it, and wait until it takes connections."""
+        """Start the emulator and wait until it takes connections."""
         with tempfile.TemporaryDirectory() as folder:
             self._process = subprocess.Popen(
                 self._command(Path(folder)),
-                stdin=subprocess.PIPE,  # never written to: it closes when this process dies
+                stdin=subprocess.PIPE,  # never written to; it closes when this process dies
                 stdout=subprocess.PIPE,
                 stderr=subprocess.STDOUT,
                 text=True,
-                process_group=0,  # Ctrl-C in a terminal is for the parent, which may still need it while it drains
+                process_group=0,  # keeps Ctrl-C in a terminal from it: the parent may need it until it has drained
             )
             output = _Output(self._process)
             ready = output.wait_for_ready(START_SECONDS)
@@ -74,7 +79,7 @@ class EmulatorProcess:
         return self
 
     def stop(self) -> None:
-        """Ask it to stop (SIGTERM), and kill it if it doesn't."""
+        """Ask the emulator to stop (SIGTERM), and kill it if it does not."""
         self._running().terminate()
         try:
             self.wait(STOP_SECONDS)
@@ -82,12 +87,12 @@ class EmulatorProcess:
             self.kill()
 
     def kill(self) -> None:
-        """Kill it (SIGKILL): what was committed is still in its folder."""
+        """Kill the emulator (SIGKILL). Its folder keeps everything that was committed."""
         self._running().kill()
         self.wait()
 
     def wait(self, timeout: float | None = None) -> int:
-        """Wait for its end. Returns the exit code, negative for a signal; raises subprocess.TimeoutExpired."""
+        """Wait for its end. Returns the exit code, negative for a signal. Raises subprocess.TimeoutExpired."""
         process = self._running()
         code = process.wait(timeout)
         if process.stdin is not None:
@@ -123,7 +128,7 @@ class EmulatorProcess:
 
 
 class _Output:
-    """Reads what the child prints: the ready line for the parent, everything else for the parent's stderr."""
+    """Reads the child's output. The ready line is for the parent; all other lines go to the parent's stderr."""
 
     def __init__(self, process: subprocess.Popen[str]) -> None:
         self.before = ""
@@ -132,7 +137,7 @@ class _Output:
         threading.Thread(target=self._read, args=(process,), daemon=True).start()
 
     def wait_for_ready(self, seconds: float) -> re.Match[str] | None:
-        """The parts of the ready line; None when the child ended, or said nothing for so long."""
+        """Wait for the ready line. Returns its match, or None if the child ended or did not print it in time."""
         self._known.wait(seconds)
         return self._ready
 

@@ -1,4 +1,4 @@
-"""google.pubsub.v1.Publisher: each method is the RPC of the same name."""
+"""The service google.pubsub.v1.Publisher. Each method is the RPC of the same name."""
 
 from __future__ import annotations
 
@@ -7,10 +7,10 @@ from collections.abc import Iterable
 from typing import Any
 
 from . import wire
-from .broker import Broker
 from .names import project_prefix, topic_name
 from .paging import page
-from .refusals import invalid
+from .state import BrokerState
+from .status_errors import invalid
 from .subscription import Committed
 
 MAX_REQUEST_BYTES = 10_000_000
@@ -24,9 +24,9 @@ Empty = Any
 
 
 class PublisherService:
-    """Topics, and publishing to them."""
+    """The RPCs that manage topics and publish to them."""
 
-    def __init__(self, broker: Broker, empty: Empty) -> None:
+    def __init__(self, broker: BrokerState, empty: Empty) -> None:
         self._broker = broker
         self._empty = empty
 
@@ -73,7 +73,7 @@ class PublisherService:
 
 
 async def on_disk(committed: Committed) -> None:
-    """Wait for a commit. Whoever goes away while waiting leaves the commit alone."""
+    """Wait for a commit. Cancelling the caller does not cancel the commit."""
     if committed is not None:
         await asyncio.shield(committed)
 

@@ -1,7 +1,7 @@
-"""Which message of a subscription goes next.
+"""The order in which a subscription delivers its messages.
 
-`AnyOrder` holds messages without an ordering key, `KeyOrder` those with one. Both know entries only as waiting or sent;
-leases, deadlines and counts belong to the backlog.
+`AnyOrder` holds messages without an ordering key, `KeyOrder` those with one. For both, an entry is either waiting or
+sent; leases, deadlines and counts belong to the backlog.
 """
 
 from __future__ import annotations
@@ -19,26 +19,26 @@ class Entry:
     def __init__(self, message: Message, failures: int = 0) -> None:
         self.message = message
         self.failures = failures
-        self.lease = 0  # 0: not delivered, or its delivery is over
+        self.lease = 0  # 0 before a delivery, and after its end
         self.deadline = 0.0
         self.consumer: Consumer | None = None
-        self.lane: Lane | None = None
+        self.lane: OrderedKey | None = None
         self.acked = False  # acknowledged before an earlier message of its key
         self.settled = False
 
 
 class AnyOrder:
-    """First come, first served. What comes back goes to the end, so that a bad message doesn't hold up others."""
+    """A first-in, first-out queue. A message that failed goes to the end, so that it doesn't hold up others."""
 
     def __init__(self) -> None:
         self._waiting: deque[Entry] = deque()
 
     def add(self, entry: Entry) -> None:
-        """Offer the entry, for the first time or again."""
+        """Append the entry, for the first time or after a failure."""
         self._waiting.append(entry)
 
     def next(self) -> Entry | None:
-        """Take the next entry. Settled ones are dropped here, which spares a search when they settle."""
+        """Take the next entry. Settled entries are dropped here, so that settling needs no search."""
         while self._waiting:
             entry = self._waiting.popleft()
             if not entry.settled:
@@ -46,8 +46,8 @@ class AnyOrder:
         return None
 
 
-class Lane:
-    """The messages of one ordering key: `sent` were delivered and not settled, `waiting` follow them."""
+class OrderedKey:
+    """The lane of one ordering key: its messages that were `sent` and not settled, and those `waiting` behind them."""
 
     __slots__ = ("blocker", "consumer", "key", "sent", "shelf", "waiting")
 
@@ -55,12 +55,12 @@ class Lane:
         self.key = key
         self.sent: dict[int, Entry] = {}
         self.waiting: deque[Entry] = deque()
-        self.consumer: Consumer | None = None  # holds what is sent, and therefore gets what follows
-        self.blocker: Entry | None = None  # backs off, and the lane with it
+        self.consumer: Consumer | None = None  # holds the sent messages, and therefore gets the next ones
+        self.blocker: Entry | None = None  # an entry that backs off and holds up its lane
         self.shelf: Shelf | None = None
 
     def rewind(self, entry: Entry) -> list[Entry]:
-        """Put a sent entry and all that were sent after it back in front of the waiting ones."""
+        """Move a sent entry, and all entries that were sent after it, back to the front of the waiting ones."""
         back = [other for other in self.sent.values() if other.message.id >= entry.message.id]
         for other in back:
             del self.sent[other.message.id]
@@ -68,7 +68,7 @@ class Lane:
         return back
 
     def pop_acked(self) -> list[Entry]:
-        """Take out the acked entries that no earlier message of the key can bring back any more."""
+        """Remove and return the acked entries that no failure of an earlier message can bring back."""
         done = []
         for entry in self.sent.values():
             if not entry.acked:
@@ -79,29 +79,32 @@ class Lane:
         return done
 
 
-Shelf = dict[str, Lane]
-"""Lanes with something to deliver, by key, the next one first."""
+Shelf = dict[str, OrderedKey]
+"""Lanes with a message to deliver, by key; the next lane comes first."""
 
 
 class KeyOrder:
-    """Lanes side by side. A lane with something to deliver lies on the shelf of the consumer that may have it."""
+    """The lanes of all ordering keys.
+
+    A lane with a message to deliver is on the shelf of the consumer that holds the lane, or else on a common shelf.
+    """
 
     def __init__(self, *, one_per_key: bool) -> None:
         self._one_per_key = one_per_key
-        self._lanes: dict[str, Lane] = {}
-        self._shelves: dict[Consumer | None, Shelf] = {}  # None: lanes that nobody holds
+        self._lanes: dict[str, OrderedKey] = {}
+        self._shelves: dict[Consumer | None, Shelf] = {}  # the common shelf under None
 
     def add(self, entry: Entry) -> None:
         """Append the entry to the lane of its key."""
         key = entry.message.ordering_key
-        lane = self._lanes.get(key) or self._lanes.setdefault(key, Lane(key))
+        lane = self._lanes.get(key) or self._lanes.setdefault(key, OrderedKey(key))
         entry.lane = lane
         lane.waiting.append(entry)
         if lane.shelf is None:
             self._shelve(lane)
 
     def next(self, consumer: Consumer) -> Entry | None:
-        """Take the next entry that this consumer may have. Lanes it holds already come first, and take turns."""
+        """Take the next entry that this consumer may have. Lanes that it already holds come first and take turns."""
         shelf = self._shelves.get(consumer) or self._shelves.get(None)
         if not shelf:
             return None
@@ -113,7 +116,7 @@ class KeyOrder:
         return entry
 
     def fail(self, entry: Entry) -> list[Entry]:
-        """Return the entry and, for the sake of order, all that were sent after it. They are the answer."""
+        """Take back a sent entry and, to keep the order, all entries that were sent after it. Returns them."""
         lane = _lane_of(entry)
         if entry.message.id not in lane.sent:
             return []
@@ -124,24 +127,24 @@ class KeyOrder:
         return back
 
     def block(self, entry: Entry) -> None:
-        """Hold the entry's lane until `unblock` of the same entry."""
+        """Hold up the entry's lane until `unblock` is called for the same entry."""
         lane = _lane_of(entry)
         lane.blocker = entry
         self._shelve(lane)
 
     def unblock(self, entry: Entry) -> None:
-        """Let the lane go on, unless another entry blocks it by now."""
+        """Let the lane continue, unless another entry blocks it."""
         lane = _lane_of(entry)
         if lane.blocker is entry:
             lane.blocker = None
             self._shelve(lane)
 
     def is_first(self, entry: Entry) -> bool:
-        """Whether no earlier message of the entry's key is outstanding."""
+        """Tell whether no earlier message of the entry's key is outstanding."""
         return next(iter(_lane_of(entry).sent.values())) is entry
 
     def ack(self, entry: Entry) -> list[Entry]:
-        """Mark a sent entry acknowledged. The answer: those that are done with, this one perhaps among them."""
+        """Mark a sent entry as acknowledged. Returns the entries that are settled by this, if any."""
         lane = _lane_of(entry)
         entry.acked = True
         done = lane.pop_acked()
@@ -149,7 +152,7 @@ class KeyOrder:
         return done
 
     def remove(self, entry: Entry) -> list[Entry]:
-        """Take the entry out of its lane, wherever it is. The answer: others that are done with thereby."""
+        """Remove the entry, sent or waiting, from its lane. Returns the other entries that are settled by this."""
         lane = _lane_of(entry)
         if lane.sent.pop(entry.message.id, None) is None:
             lane.waiting.remove(entry)
@@ -159,8 +162,8 @@ class KeyOrder:
         self._shelve(lane)
         return done
 
-    def _shelve(self, lane: Lane) -> None:
-        """Move the lane to the end of the shelf where it belongs, if anywhere."""
+    def _shelve(self, lane: OrderedKey) -> None:
+        """Move the lane to the end of its shelf, or off the shelves if it has nothing to deliver now."""
         self._unshelve(lane)
         if not lane.sent:
             lane.consumer = None
@@ -170,13 +173,13 @@ class KeyOrder:
             lane.shelf = self._shelves.setdefault(lane.consumer, {})
             lane.shelf[lane.key] = lane
 
-    def _unshelve(self, lane: Lane) -> None:
+    def _unshelve(self, lane: OrderedKey) -> None:
         if lane.shelf is not None:
             del lane.shelf[lane.key]
             lane.shelf = None
 
 
-def _lane_of(entry: Entry) -> Lane:
+def _lane_of(entry: Entry) -> OrderedKey:
     lane = entry.lane
     assert lane is not None, "only entries with an ordering key come here"
     return lane

@@ -1,4 +1,4 @@
-"""Topics and subscriptions that are there from the start.
+"""Topics and subscriptions that the emulator creates at its start.
 
 A seed file is TOML (or JSON of the same shape):
 
@@ -37,7 +37,7 @@ class SeedError(I3TasksError):
 
 @dataclass(frozen=True, slots=True)
 class Seed:
-    """What to create. Names may be full (`projects/P/topics/T`), or short where `project` is given."""
+    """The topics and subscriptions to create. Names are full (`projects/P/topics/T`), or short with a `project`."""
 
     topics: Iterable[Item] = ()
     subscriptions: Iterable[Mapping[str, Any]] = ()
@@ -45,7 +45,7 @@ class Seed:
 
     @classmethod
     def read(cls, path: Path) -> Seed:
-        """The seed in a TOML or JSON file."""
+        """Read a seed from a TOML or JSON file."""
         try:
             text = path.read_text(encoding="utf-8")
             content = json.loads(text) if path.suffix == ".json" else tomllib.loads(text)
@@ -57,14 +57,14 @@ class Seed:
 
     @classmethod
     def from_content(cls, content: Mapping[str, Any]) -> Seed:
-        """The seed in what a file said."""
+        """Make a seed from the content of a file."""
         unknown = set(content) - {"project", "topics", "subscriptions"}
         if unknown:
             raise SeedError(f"The seed has {sorted(unknown)}; it may have project, topics and subscriptions.")
         return cls(content.get("topics", ()), content.get("subscriptions", ()), content.get("project", ""))
 
     def as_json(self) -> str:
-        """The seed as a JSON file."""
+        """Write the seed as the text of a JSON file."""
         content = {"project": self.project, "topics": list(self.topics), "subscriptions": list(self.subscriptions)}
         return json.dumps(content)
 
@@ -78,7 +78,7 @@ class Seed:
 
     def _full(self, item: Item, **kinds: str) -> dict[str, Any]:
         if not isinstance(item, str | Mapping):
-            raise SeedError(f"The seed has {item!r} where a name or a table with a name belongs.")
+            raise SeedError(f"The seed has {item!r} in the place of a name, or of a table with a name.")
         fields: dict[str, Any] = {"name": item} if isinstance(item, str) else dict(item)
         for key, kind in kinds.items():
             fields[key] = self._full_name(str(fields.get(key, "")), kind)

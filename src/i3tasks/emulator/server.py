@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import logging
 import sqlite3
 from collections.abc import AsyncIterator, Awaitable, Callable
@@ -14,20 +15,20 @@ from google.protobuf.message import DecodeError
 from google.rpc import error_details_pb2, status_pb2
 
 from . import wire
-from .broker import Broker
 from .publisher import MAX_REQUEST_BYTES, PublisherService
-from .refusals import Refusal, invalid, unimplemented
+from .state import BrokerState
+from .status_errors import StatusError, invalid, unimplemented
 from .subscriber import SubscriberService
 
 logger = logging.getLogger("i3tasks.emulator")
 
 _OPTIONS = [
-    # A publish request at its limit, and room to tell a larger one what is wrong with it.
+    # Twice the limit of a publish request, so that a request over the limit gets an error that explains it.
     ("grpc.max_receive_message_length", 2 * MAX_REQUEST_BYTES),
     ("grpc.max_send_message_length", -1),
-    # Without it a second emulator on the same port starts, and each gets some of the connections.
+    # With SO_REUSEPORT a second emulator could start on the same port, and each would get some of the connections.
     ("grpc.so_reuseport", 0),
-    # Clients ping idle streams more often than gRPC's default lets them.
+    # Clients ping idle streams more often than gRPC allows by default.
     ("grpc.http2.min_ping_interval_without_data_ms", 5_000),
     ("grpc.keepalive_permit_without_calls", 1),
 ]
@@ -58,18 +59,21 @@ SERVICES = {
     },
 }
 
+CERTIFICATES = "/i3tasks.Emulator/Certificates"
+"""A method that Pub/Sub does not have: it gives its certificates to a site that knows no URL for them."""
 
-def grpc_server(broker: Broker) -> Any:
-    """A grpc.aio server for the broker, not yet started and without a port."""
+
+def grpc_server(broker: BrokerState) -> Any:
+    """Make a grpc.aio server for the emulator's state, not yet started and without a port."""
     server = grpc.aio.server(options=_OPTIONS)
     server.add_generic_rpc_handlers((_Methods(broker),))
     return server
 
 
 class _Methods(grpc.GenericRpcHandler):  # type: ignore[misc]
-    """Every method of every service, the unimplemented ones included."""
+    """The methods of all services, including the unimplemented ones."""
 
-    def __init__(self, broker: Broker) -> None:
+    def __init__(self, broker: BrokerState) -> None:
         empty = empty_pb2.Empty()
         services = {
             "google.pubsub.v1.Publisher": PublisherService(broker, empty),
@@ -80,10 +84,18 @@ class _Methods(grpc.GenericRpcHandler):  # type: ignore[misc]
             for service, methods in SERVICES.items()
             for method, request_type in methods.items()
         }
+        self._handlers[CERTIFICATES] = _certificates(broker)
 
     def service(self, handler_call_details: Any) -> Any:
         method = handler_call_details.method
         return self._handlers.get(method) or _missing(method)
+
+
+def _certificates(broker: BrokerState) -> Any:
+    async def call(_: bytes, __: Any) -> bytes:
+        return json.dumps(broker.certificates()).encode()
+
+    return grpc.unary_unary_rpc_method_handler(call)
 
 
 def _handler(method: Callable[..., Any], request_type: Any) -> Any:
@@ -93,7 +105,7 @@ def _handler(method: Callable[..., Any], request_type: Any) -> Any:
 
 
 def _missing(method: str) -> Any:
-    """Streams of any kind are answered alike, since the refusal comes before the first request."""
+    """Make a handler that refuses the method. It suits calls of every kind, because it reads no request."""
     name = method.rsplit("/", 1)[-1][:100]
     sentence = f"The emulator does not implement {name}. It has topics, subscriptions and messages."
 
@@ -108,7 +120,7 @@ def _unary(method: Callable[[Any, Any], Awaitable[Any]], request_type: Any) -> C
         answer: bytes = b""
         try:
             answer = (await method(_parsed(request_type, raw), context)).SerializeToString()
-        except Refusal as refusal:
+        except StatusError as refusal:
             await _abort(context, refusal)
         except Exception as error:
             await _abort(context, _explained(error, method.__name__))
@@ -121,7 +133,7 @@ def _streaming(method: Callable[[Any, Any], Awaitable[None]], request_type: Any)
     async def call(raws: AsyncIterator[bytes], context: Any) -> None:
         try:
             await method(_all_parsed(request_type, raws), context)
-        except Refusal as refusal:
+        except StatusError as refusal:
             await _abort(context, refusal)
         except Exception as error:
             await _abort(context, _explained(error, method.__name__))
@@ -141,16 +153,16 @@ def _parsed(request_type: Any, raw: bytes) -> wire.Message:
         raise invalid("The request is not a valid protobuf message of its type.") from error
 
 
-def _explained(error: Exception, method: str) -> Refusal:
-    """The developer's log gets the trace of a bug, the client a sentence."""
+def _explained(error: Exception, method: str) -> StatusError:
+    """Make the status for an error. The traceback of a bug goes to the log, and the client gets a sentence."""
     if isinstance(error, sqlite3.Error):
-        return Refusal(grpc.StatusCode.UNAVAILABLE, "The emulator can't write its data, and is about to stop.")
+        return StatusError(grpc.StatusCode.UNAVAILABLE, "The emulator can't write its data, and is about to stop.")
     logger.exception("The emulator failed in %s. This is a bug in i3tasks.", method)
-    return Refusal(grpc.StatusCode.INTERNAL, f"The emulator failed in {method}; its log says why.")
+    return StatusError(grpc.StatusCode.INTERNAL, f"The emulator failed in {method}; its log says why.")
 
 
-async def _abort(context: Any, refusal: Refusal) -> None:
-    """End the call with the refusal's status. Raises, so that nothing is sent after it."""
+async def _abort(context: Any, refusal: StatusError) -> None:
+    """End the call with the refusal's status. Raises an error, so that nothing is sent afterwards."""
     trailing: tuple[tuple[str, bytes], ...] = ()
     if refusal.reasons:
         info = any_pb2.Any()

@@ -1,4 +1,4 @@
-"""The emulator as a whole: opens the data, serves, sweeps, and stops when told to."""
+"""The whole emulator: opens the data, serves requests, sweeps old data, and stops on request."""
 
 from __future__ import annotations
 
@@ -16,11 +16,12 @@ from pathlib import Path
 from typing import Any
 
 from ..exceptions import I3TasksError
-from .broker import Broker
+from .folder import prepare
 from .planting import plant
-from .push import Pushers
+from .push.pushers import Pushers
 from .seed import Seed
 from .server import grpc_server
+from .state import BrokerState
 from .storage import Journal, NoJournal, SqliteJournal
 
 logger = logging.getLogger("i3tasks.emulator")
@@ -35,18 +36,18 @@ class CannotServe(I3TasksError):
 
 @dataclass(frozen=True, slots=True)
 class Options:
-    """How to run."""
+    """The options of the emulator's command line."""
 
     host: str = "127.0.0.1"
     port: int = 8085
-    data_dir: Path | None = None  # None: in memory
+    data_dir: Path | None = None  # None for in memory
     seed: Seed | None = None
     exit_with_parent: bool = False
 
 
 @dataclass(frozen=True, slots=True)
 class Ready:
-    """What a client needs to know."""
+    """The addresses that a client needs."""
 
     host_port: str
     certificates_url: str
@@ -65,7 +66,7 @@ class Emulator:
         self._stopping.set()
 
     async def run(self, announce: Callable[[Ready], None]) -> None:
-        """Serve until stopped. Calls `announce` once, when clients may connect."""
+        """Serve until `stop` is called. Calls `announce` once, when clients may connect."""
         self._listen_for_signals()
         journal = self._open_journal()
         try:
@@ -76,12 +77,12 @@ class Emulator:
             raise CannotServe(f"The emulator stopped, because it can't write its data: {self._failure}.")
 
     async def _serve(self, journal: Journal, announce: Callable[[Ready], None]) -> None:
-        broker = Broker(journal, time.time)
+        broker = BrokerState(journal, time.time)
         server = grpc_server(broker)
         host_port = self._bind(server)
         broker.load()
         async with Pushers(broker) as pushers:
-            # Who hears that we are ready may rely on the seed.
+            # Clients may rely on the seed as soon as `announce` was called.
             await asyncio.gather(*plant(self._options.seed or Seed(), broker), return_exceptions=True)
             if self._failure is not None:
                 return
@@ -108,9 +109,7 @@ class Emulator:
         if folder is None:
             return NoJournal()
         try:
-            folder.mkdir(parents=True, exist_ok=True)
-            (folder / ".gitignore").write_text("*\n")
-            return SqliteJournal(folder / "emulator.sqlite3", self._fail)
+            return SqliteJournal(prepare(folder), self._fail)
         except OSError as error:
             raise CannotServe(f"Can't write to the data folder {folder}: {error.strerror}.") from error
         except sqlite3.Error as error:
@@ -129,7 +128,7 @@ class Emulator:
 
 
 def _try_to_bind(host: str, port: int) -> None:
-    """gRPC doesn't say why it can't listen, but logs a page about it. The system says it in an OSError."""
+    """Bind the address for a test, to get the system's OSError: gRPC doesn't give the reason why it can't listen."""
     family, kind, protocol, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
     with socket.socket(family, kind, protocol) as probe:
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
@@ -144,13 +143,13 @@ def _about_data(folder: Path, error: sqlite3.Error) -> str:
 
 
 def _await_parent(loop: asyncio.AbstractEventLoop, stop: Callable[[], None]) -> None:
-    """The parent holds the other end of stdin, and the system closes it when the parent dies, however it dies."""
+    """Call `stop` when the parent process ends. It holds the other end of stdin, which closes at every kind of end."""
     while os.read(0, 1_024):
         pass
     loop.call_soon_threadsafe(stop)
 
 
-async def _sweep(broker: Broker) -> None:
+async def _sweep(broker: BrokerState) -> None:
     while True:
         await asyncio.sleep(SWEEP_SECONDS)
         broker.sweep()

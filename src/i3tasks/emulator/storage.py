@@ -1,8 +1,8 @@
-"""Where the emulator keeps its topics, subscriptions, messages and unsettled deliveries: SQLite, or nowhere.
+"""The storage of the emulator's topics, subscriptions, messages and unsettled deliveries, in SQLite or not at all.
 
-Writes are gathered: whoever asks while a transaction is being committed shares the next one, so a thousand publishes in
-flight cost a few commits. A `Batch` is never split over two transactions. The WAL is handed to the operating system
-at each commit, so what was answered survives the death of the process; a power cut may take the last moments.
+Writes are gathered: requests that come while a transaction is being committed share the next one, so a thousand
+concurrent publishes cost a few commits. A `Batch` is never split over two transactions. Each commit hands the WAL to
+the operating system, so confirmed changes survive the death of the process; a power cut may lose the last moments.
 """
 
 from __future__ import annotations
@@ -61,7 +61,7 @@ _SAVE_SECRET = "INSERT OR REPLACE INTO secret VALUES (?, ?)"
 
 @dataclass(slots=True)
 class Batch:
-    """Changes that are written in one transaction, in the order in which they were asked for."""
+    """Changes that are written in one transaction, in the order in which they were added."""
 
     statements: list[tuple[str, list[tuple[Any, ...]]]] = field(default_factory=list)
 
@@ -79,7 +79,7 @@ class Batch:
         self._add(_SAVE_TOPIC, (name, config))
 
     def keep_messages(self, topic: str, seconds: float) -> None:
-        """Keep the topic's messages for so long after they were published, settled or not; 0 for not at all."""
+        """Keep the topic's messages for `seconds` after they were published, settled or not; 0 keeps none."""
         self._add(_KEEP_MESSAGES, (seconds, seconds, topic))
 
     def delete_topic(self, name: str) -> None:
@@ -109,30 +109,30 @@ class Batch:
         self._add(_ADD_DELIVERY, *((message, subscription) for message in messages))
 
     def settle(self, subscription: int, messages: Sequence[int]) -> None:
-        """The subscription is done with these messages; forget those that nobody else needs."""
+        """End the subscription's deliveries of these messages, and delete messages that no other subscription needs."""
         self._add(_DELETE_DELIVERY, *((message, subscription) for message in messages))
         self._add(_FORGET_MESSAGE, *((message,) for message in messages))
 
     def retain(self, subscription: int, messages: Sequence[int]) -> None:
-        """These messages are acked but stay for a seek."""
+        """Mark these messages as acked, and keep them for a seek."""
         self._add(_RETAIN, *((message, subscription) for message in messages))
 
     def count_failures(self, subscription: int, failures: Iterable[tuple[int, int]]) -> None:
-        """Record how often messages failed, as (message, failures)."""
+        """Record the number of failures of messages, as (message id, failures)."""
         self._add(_COUNT_FAILURES, *((count, message, subscription) for message, count in failures))
 
     def sweep(self, now: float) -> None:
-        """Forget messages that nobody needs and that their topic need not keep any longer."""
+        """Delete messages that no subscription needs and that are older than their topic's retention."""
         self._add(_SWEEP_KEPT, (now,))
 
     def save_secret(self, name: str, value: bytes) -> None:
-        """Keep a secret of the emulator's own."""
+        """Keep a secret, such as the key that signs push tokens."""
         self._add(_SAVE_SECRET, (name, value))
 
 
 @dataclass(slots=True)
 class Kept:
-    """Everything that was on disk when the emulator started."""
+    """The data on disk at the emulator's start."""
 
     topics: list[tuple[str, bytes]] = field(default_factory=list)
     subscriptions: list[tuple[int, str, bytes, float]] = field(default_factory=list)  # id, name, config, active_at
@@ -142,10 +142,10 @@ class Kept:
 
 
 class Journal(Protocol):
-    """The seam between the broker and what outlives it."""
+    """A store for the state that must survive a restart."""
 
     def load(self) -> Kept:
-        """What an earlier run left. Called once, before anything is written."""
+        """Read the data of earlier runs. Called once, before the first write."""
         ...
 
     def write(self, batch: Batch) -> asyncio.Future[None]:
@@ -153,35 +153,35 @@ class Journal(Protocol):
         ...
 
     def close(self) -> None:
-        """Write what is left and let go of the files."""
+        """Write the remaining batches and close the files."""
         ...
 
 
 class NoJournal:
-    """Keeps nothing: `--in-memory`."""
+    """A store that keeps nothing, for `--in-memory`."""
 
     def load(self) -> Kept:
-        """Nothing."""
+        """Return an empty state, because nothing was kept."""
         return Kept()
 
     def write(self, batch: Batch) -> asyncio.Future[None]:
-        """Done at once."""
+        """Return a future that is done already."""
         done = asyncio.get_running_loop().create_future()
         done.set_result(None)
         return done
 
     def close(self) -> None:
-        """Nothing to close."""
+        """Do nothing: there are no files."""
 
 
 _Request = tuple[Batch, "asyncio.Future[None]"]
 
 
 class SqliteJournal:
-    """One thread with one connection that commits whatever has gathered.
+    """A store in SQLite. One thread with one connection commits all gathered batches together.
 
-    `on_failure` is called in the event loop when the disk refuses a write. The emulator can't keep its promises from
-    then on, so it is meant to stop.
+    `on_failure` is called in the event loop when a write fails. The emulator should stop then, because it can't keep
+    any further changes.
     """
 
     def __init__(self, path: Path, on_failure: Callable[[Exception], None]) -> None:
@@ -197,7 +197,8 @@ class SqliteJournal:
 
     def _open(self) -> None:
         execute = self._connection.execute
-        # Exclusive: a second emulator on the same folder is told so, and the WAL needs no shared memory.
+        # With an exclusive lock, a second emulator on the same folder fails at its start, and the WAL needs no shared
+        # memory.
         execute("PRAGMA locking_mode = EXCLUSIVE")
         execute("PRAGMA journal_mode = WAL")
         execute("PRAGMA synchronous = NORMAL")
@@ -233,7 +234,7 @@ class SqliteJournal:
         return committed
 
     def close(self) -> None:
-        """Commit what is queued, then close. The future of a batch that is still queued is not resolved."""
+        """Commit the queued batches, then close. The futures of batches that are queued now are not resolved."""
         if self._thread is not None:
             self._requests.put(None)
             self._thread.join()
@@ -245,7 +246,7 @@ class SqliteJournal:
             requests = self._gather()
             going = requests[-1] is not None
             work = [request for request in requests if request is not None]
-            error = error or self._commit([batch for batch, _ in work])  # after a failure, nothing is written any more
+            error = error or self._commit([batch for batch, _ in work])  # after a failure nothing more is written
             if not loop.is_closed():
                 loop.call_soon_threadsafe(self._resolve, [future for _, future in work], error)
 

@@ -1,4 +1,4 @@
-"""StreamingPull: one stream, from its first request until somebody closes it."""
+"""The RPC StreamingPull: one stream, from its first request until either side closes it."""
 
 from __future__ import annotations
 
@@ -7,19 +7,19 @@ from collections.abc import AsyncIterator, Iterable
 from typing import Any
 
 from . import wire
-from .messages import Consumer, Delivery, Outcome
+from .messages import AckOutcome, Consumer, LeasedMessage
 from .publisher import on_disk
-from .refusals import invalid
+from .status_errors import invalid
 from .subscription import Failures, Subscription
 
 BATCH = 500
-"""Messages in one response, at the most: streams take turns in portions of this size."""
+"""Largest number of messages in one response. Streams take turns after each response."""
 
 WRITE_SECONDS = 5.0
-"""How long a client may take to accept a response when its stream is about to end."""
+"""Time that a client has to accept a response when its stream is about to end."""
 
 
-def add_received(response: wire.Message, subscription: Subscription, delivery: Delivery) -> None:
+def add_received(response: wire.Message, subscription: Subscription, delivery: LeasedMessage) -> None:
     """Append the delivery to a response's received_messages."""
     attempt = delivery.attempt if subscription.counts_attempts else 0
     received = response.received_messages.add(ack_id=subscription.ack_id(delivery), delivery_attempt=attempt)
@@ -27,7 +27,7 @@ def add_received(response: wire.Message, subscription: Subscription, delivery: D
 
 
 class Stream:
-    """Sends what the subscription has, within the client's limits, and takes answers meanwhile."""
+    """Sends a subscription's messages within the client's limits, and takes acks and new deadlines at the same time."""
 
     def __init__(
         self, subscription: Subscription, first: wire.Message, requests: AsyncIterator[wire.Message], context: Any
@@ -38,12 +38,12 @@ class Stream:
         self._context = context
         self._consumer = Consumer(first.max_outstanding_messages, first.max_outstanding_bytes)
         self._deadline = _deadline(first.stream_ack_deadline_seconds)
-        self._answers = getattr(first, "protocol_version", 0) > 0  # older releases of the client have no such field
+        self._answers = getattr(first, "protocol_version", 0) > 0  # old releases of the client library lack the field
         self._write_lock = asyncio.Lock()
         self._writing: asyncio.Future[Any] | None = None
 
     async def run(self) -> None:
-        """Serve the stream. Ends when the client closes its side; raises a Refusal when it must be aborted."""
+        """Serve the stream until the client closes its side. Raises a StatusError if the stream must be aborted."""
         self._subscription.streams += 1
         reader = asyncio.create_task(self._read())
         sender = asyncio.create_task(self._send())
@@ -87,12 +87,12 @@ class Stream:
             await asyncio.shield(writing)
 
     async def _finish_writing(self) -> None:
-        """Let a response that is being sent get out: gRPC loses the status that ends the stream if it overlaps."""
+        """Wait for a response that is being sent. gRPC loses the final status if it is sent at the same time."""
         writing = self._writing
         if writing is not None:
             await asyncio.wait((writing,), timeout=WRITE_SECONDS)
             if writing.done() and not writing.cancelled():
-                writing.exception()  # the client may be gone, which is no news
+                writing.exception()  # read, so that asyncio does not log it: the client may be gone
 
     # -- from the client to the server
 
@@ -107,7 +107,7 @@ class Stream:
             await self._answer(request)
 
     async def _answer(self, request: wire.Message) -> None:
-        """Apply the acks and deadlines in a request; confirm them where delivery is exactly-once."""
+        """Apply the acks and deadlines in a request, and confirm them if the subscription is exactly-once."""
         if len(request.modify_deadline_ack_ids) != len(request.modify_deadline_seconds):
             raise invalid("modify_deadline_ack_ids and modify_deadline_seconds must have the same length.")
         response = self._response()
@@ -128,7 +128,7 @@ def _confirm(confirmation: wire.Message, ack_ids: Iterable[str], failures: Failu
     for ack_id in ack_ids:
         if ack_id not in failures:
             confirmation.ack_ids.append(ack_id)
-        elif failures[ack_id] is Outcome.UNORDERED:
+        elif failures[ack_id] is AckOutcome.UNORDERED:
             confirmation.unordered_ack_ids.append(ack_id)
         else:
             confirmation.invalid_ack_ids.append(ack_id)

@@ -1,4 +1,4 @@
-"""google.pubsub.v1.Subscriber: each method is the RPC of the same name."""
+"""The service google.pubsub.v1.Subscriber. Each method is the RPC of the same name."""
 
 from __future__ import annotations
 
@@ -7,25 +7,25 @@ from collections.abc import AsyncIterator
 from typing import Any
 
 from . import configs, wire
-from .broker import Broker
-from .messages import Consumer, Delivery
+from .messages import Consumer, LeasedMessage
 from .names import project_prefix, subscription_name
 from .paging import page
 from .publisher import on_disk
-from .refusals import invalid, unimplemented, wrong_state
+from .state import BrokerState
+from .status_errors import invalid, unimplemented, wrong_state
 from .streaming import Stream, add_received
 from .subscription import Failures, Subscription
 
 MAX_PULL = 1_000
 PULL_SECONDS = 20.0
-"""How long a Pull waits for a first message, unless its deadline is nearer."""
+"""Time that a Pull waits for a first message, unless its deadline comes earlier."""
 _MARGIN = 0.5
 
 
 class SubscriberService:
-    """Subscriptions, and receiving from them."""
+    """The RPCs that manage subscriptions and receive from them."""
 
-    def __init__(self, broker: Broker, empty: Any) -> None:
+    def __init__(self, broker: BrokerState, empty: Any) -> None:
         self._broker = broker
         self._empty = empty
 
@@ -33,7 +33,7 @@ class SubscriberService:
         return self._broker.subscription(subscription_name(name))
 
     def _shown(self, subscription: Subscription) -> wire.Message:
-        """The configuration with the output-only field that comes from the topic."""
+        """Give the configuration with its output-only field, which comes from the topic."""
         topic = self._broker.topics.get(subscription.config.topic)
         if topic is None or not topic.retention:
             return subscription.config
@@ -118,8 +118,8 @@ class SubscriberService:
         await Stream(subscription, first, requests, context).run()
 
 
-async def _pulled(subscription: Subscription, limit: int, seconds: float) -> list[Delivery]:
-    """The first messages that can be had within so many seconds. Each pull is a consumer of its own."""
+async def _pulled(subscription: Subscription, limit: int, seconds: float) -> list[LeasedMessage]:
+    """Take the first messages that become available within `seconds`. Each pull is a consumer of its own."""
     consumer = Consumer()
     try:
         async with asyncio.timeout(seconds):

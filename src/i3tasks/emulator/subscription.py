@@ -1,4 +1,4 @@
-"""A live subscription: its backlog, those who wait for messages, and the timer that stands for them."""
+"""A subscription at work: its backlog, the consumers that wait for messages, and the timer of its next deadline."""
 
 from __future__ import annotations
 
@@ -8,26 +8,26 @@ from collections.abc import Callable, Iterable
 from . import ack_ids, configs, filters, wire
 from .ack_ids import AckId
 from .backlog import Backlog, Changes
-from .messages import Consumer, Delivery, Message, Outcome, Rules
+from .messages import AckOutcome, Consumer, LeasedMessage, Message, Rules
 from .names import last_part
-from .refusals import Refusal, invalid, not_found, wrong_state
+from .status_errors import StatusError, invalid, not_found, wrong_state
 
 RESPONSE_BYTES = 1_000_000
-"""A response is closed once it has this many bytes, so that streams take turns and clients need no huge buffers."""
+"""Size at which a response is complete, so that streams take turns and clients need no huge buffers."""
 
 Committed = asyncio.Future[None] | None
-"""When the changes of a call are on disk; None when there were none."""
+"""Future that is done when the changes of a call are on disk; None if there were no changes."""
 
-Failures = dict[str, Outcome]
-"""Ack ids that had no effect. Only exactly-once subscriptions report them."""
+Failures = dict[str, AckOutcome]
+"""Outcome of each ack id that had no effect. Only exactly-once subscriptions report these."""
 
-_Answer = Callable[[Backlog, float, int, int], Outcome]
+_Answer = Callable[[Backlog, float, int, int], AckOutcome]
 
 
 class Subscription:
-    """What the RPCs and the push loop see of a subscription.
+    """A subscription, as the RPCs and the push loop use it.
 
-    `commit` writes the changes down and answers when that is done. Everything here runs in the event loop.
+    `commit` writes changes to disk and returns a future that is done then. All methods run in the event loop.
     """
 
     def __init__(
@@ -43,7 +43,7 @@ class Subscription:
         self.backlog = backlog
         self.accepts = filters.parse(config.filter)
         self.active_at = clock()
-        self.streams = 0  # open ones
+        self.streams = 0  # number of open streams
         self._clock = clock
         self._commit = commit
         self._waiters: list[asyncio.Future[None]] = []
@@ -53,23 +53,23 @@ class Subscription:
 
     @property
     def name(self) -> str:
-        """`projects/P/subscriptions/S`."""
+        """The full name, `projects/P/subscriptions/S`."""
         return str(self.config.name)
 
     @property
     def counts_attempts(self) -> bool:
-        """Whether deliveries carry a delivery attempt: only where there is a dead letter policy."""
+        """Tell whether deliveries carry a delivery attempt, as they do with a dead-letter policy."""
         return bool(self.config.HasField("dead_letter_policy"))
 
     # -- messages
 
     def add(self, message: Message) -> None:
-        """A committed message arrives."""
+        """Add a message that was committed."""
         if not self._deleted and not self.config.detached:
             self.backlog.add(message)
 
-    def take(self, consumer: Consumer, limit: int, deadline: float | None = None) -> list[Delivery]:
-        """Messages for the consumer, leased for `deadline` seconds (the subscription's own if None)."""
+    def take(self, consumer: Consumer, limit: int, deadline: float | None = None) -> list[LeasedMessage]:
+        """Take messages for the consumer, leased for `deadline` seconds (None: for the subscription's ack deadline)."""
         self.check()
         now = self._clock()
         seconds = self.backlog.rules.ack_deadline if deadline is None else deadline
@@ -77,27 +77,28 @@ class Subscription:
         if deliveries:
             self.active_at = now
             self._set_timer()
-        if self.backlog.has_changes:  # deadlines passed, which concerns others too
+        if self.backlog.has_changes:  # deadlines passed, so other consumers may have messages to take
             self.flush()
         return deliveries
 
     def share(self, most: int) -> int:
-        """How many messages one stream may take at a time, so that the others get their part of a small backlog."""
+        """The number of messages that one stream may take at a time, so that all get their part of a small backlog."""
         return max(1, min(most, len(self.backlog) // max(self.streams, 1)))
 
-    def ack_id(self, delivery: Delivery) -> str:
-        """The id under which this delivery is answered for."""
+    def ack_id(self, delivery: LeasedMessage) -> str:
+        """Give the ack id of this delivery."""
         return str(AckId(self.number, delivery.message.id, delivery.lease))
 
     def acknowledge(self, texts: Iterable[str]) -> tuple[Failures, Committed]:
-        """Settle deliveries, those of the same ordering key in their order. Answers with failures and the commit."""
+        """Settle deliveries, those of one ordering key in their order. Returns the failures and the commit."""
         read = sorted((_read(text), text) for text in texts)
         return self._answer((text, parts, Backlog.ack) for parts, text in read)
 
     def modify(self, texts: Iterable[str], seconds: Iterable[int]) -> tuple[Failures, Committed]:
-        """Move deadlines, each to its number of seconds from now. Answers with failures and the commit.
+        """Move deadlines, each to its number of seconds from now. Returns the failures and the commit.
 
-        The last messages go first: a nack takes back what follows it in its ordering key, which may be nacked too.
+        The last messages are handled first: a nack takes back the later messages of its ordering key, and these may be
+        nacked in the same call.
         """
         pairs = zip(texts, seconds, strict=True)
         read = [(text, _read(text), _modification(second)) for text, second in pairs]
@@ -109,33 +110,33 @@ class Subscription:
         failures: Failures = {}
         for text, parts, answer in answers:
             known = parts.subscription == self.number
-            outcome = answer(self.backlog, now, parts.message, parts.lease) if known else Outcome.VOID
-            if outcome is not Outcome.DONE and self.backlog.rules.exactly_once:
+            outcome = answer(self.backlog, now, parts.message, parts.lease) if known else AckOutcome.VOID
+            if outcome is not AckOutcome.DONE and self.backlog.rules.exactly_once:
                 failures[text] = outcome
         return failures, self.flush()
 
     def seek(self, instant: float, replayable: Iterable[Message]) -> Committed:
-        """See `Backlog.seek`."""
+        """Call `Backlog.seek` and write the changes to disk."""
         self.active_at = now = self._clock()
         self.backlog.seek(now, instant, replayable)
         return self.flush()
 
     def prune(self) -> Committed:
-        """Drop what is past the retention."""
+        """Drop messages that are older than the retention."""
         self.backlog.prune(self._clock())
         return self.flush()
 
     # -- its own life
 
     def has_expired(self, now: float) -> bool:
-        """Whether nobody used it for as long as its expiration policy allows. A waiting consumer uses it."""
+        """Tell whether the subscription was unused for longer than its expiration policy allows. Waiting is use."""
         if self._waiters:
             self.active_at = now
         ttl = configs.expiration(self.config)
         return ttl is not None and self.active_at + ttl < now
 
     def reconfigure(self, config: wire.Message, rules: Rules) -> Committed:
-        """Go on under another configuration."""
+        """Apply a new configuration."""
         self.config = config
         if config.detached:
             self.backlog.clear()
@@ -143,38 +144,38 @@ class Subscription:
         return self.flush()
 
     def delete(self) -> None:
-        """Turn everyone away from now on."""
+        """Refuse all requests from now on."""
         self._deleted = True
         if self._timer is not None:
             self._timer.cancel()
         self.wake()
 
     def check(self) -> None:
-        """Refuse what a deleted or detached subscription can't do."""
+        """Raise a StatusError if the subscription was deleted or detached."""
         if self._deleted:
             raise not_found(f"Subscription does not exist (resource={last_part(self.name)}).")
         if self.config.detached:
             raise wrong_state(f"Subscription {self.name} is detached from its topic; it has no messages.")
 
-    def refusal(self) -> Refusal | None:
-        """What `check` raises."""
+    def refusal(self) -> StatusError | None:
+        """Give the error that `check` raises, or None."""
         try:
             self.check()
-        except Refusal as refusal:
+        except StatusError as refusal:
             return refusal
         return None
 
     # -- waiting
 
     def flush(self) -> Committed:
-        """Write down what changed, tell those who wait, and set the timer."""
+        """Write the changes to disk, wake the waiting consumers, and set the timer."""
         changes = self.backlog.collect()
         committed = self._commit(self, changes) if changes else None
         self.wake()
         return committed
 
     def wake(self) -> None:
-        """Let everyone who waits look again, in the order in which they came."""
+        """Wake all waiting consumers, in the order in which they came."""
         waiters, self._waiters = self._waiters, []
         for waiter in waiters:
             if not waiter.done():
@@ -182,7 +183,7 @@ class Subscription:
         self._set_timer()
 
     async def changed(self) -> None:
-        """Return when there may be something to take, or somebody turned everyone away."""
+        """Wait until there may be messages to take, or until the subscription is deleted."""
         waiter = asyncio.get_running_loop().create_future()
         self._waiters.append(waiter)
         await waiter

@@ -1,7 +1,7 @@
 """The messages of google.pubsub.v1 as plain protobuf classes.
 
-google-cloud-pubsub ships them wrapped by proto-plus, whose wrappers cost several times the plain classes' time. Neither
-has type stubs, hence the `Any`.
+google-cloud-pubsub wraps them with proto-plus, and the wrappers take several times as long as the plain classes. Both
+lack type stubs and are typed as `Any`.
 """
 
 from __future__ import annotations
@@ -14,13 +14,13 @@ from typing import Any
 _PACKAGE = "google.pubsub_v1"
 
 Message = Any
-"""Any of the classes below, as a value."""
+"""Type of a message: an object of any of the classes below."""
 
 
 def _defer_clients() -> None:
-    """Let the package run its `__init__`, which loads all clients, only when somebody asks it for one of its names.
+    """Make the package run its `__init__`, which loads all clients, only when one of its names is used.
 
-    Of the package the emulator needs a single module. This halves the time until it is ready, and its memory.
+    The emulator needs a single module of the package. This halves the time until it is ready, and its memory.
     """
     spec = find_spec(_PACKAGE)
     if _PACKAGE in sys.modules or spec is None or spec.loader is None:

@@ -1,1 +1,1 @@
-"""Running tries: the pool, the executor that a worker, a push view and inline calls share, and the worker."""
+"""Runs tries: the executor, which workers, push views and inline calls share; the pools of bodies; the worker."""

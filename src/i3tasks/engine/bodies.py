@@ -1,19 +1,23 @@
-"""Calling a body so that nothing it does escapes: whatever it raises comes back as a value."""
+"""Calls a body so that no exception escapes: whatever it raises is returned as a value."""
 
 from __future__ import annotations
 
 import asyncio
+import contextvars
 import inspect
+import os
 from collections.abc import Awaitable, Callable, Coroutine
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from ..exceptions import PermanentError, TaskTimeout
+from .exits import hold_responsible
+from .forked import end_child
 
 if TYPE_CHECKING:
     from .running import Run
 
-STOPPING_SECONDS = 3.0  # for a cancelled coroutine to clean up; within what a worker's drain leaves
+STOPPING_SECONDS = 3.0  # for a cancelled coroutine to clean up; less than a worker's HAND_BACK_SECONDS
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,66 +29,133 @@ class Returned:
 
 @dataclass(frozen=True, slots=True)
 class Raised:
-    """What the body raised; also SystemExit, or its own CancelledError, which would take the worker with it."""
+    """The exception that the body raised, including SystemExit and CancelledError, which would end the worker."""
 
     error: BaseException
 
 
 def call(function: Callable[[], Any]) -> Returned | Raised:
-    """Run a sync body to its end."""
+    """Run a sync body to its end. A child that the body forks ends with it."""
+    here = os.getpid()
     try:
-        return _returned(function())
+        value = function()
     except BaseException as error:
+        end_child(here, error)
         return _raised(error)
+    end_child(here, None)
+    return _returned(value)
 
 
 async def acall(run: Run, function: Callable[[], Awaitable[Any]]) -> Returned | Raised:
-    """Run a coroutine body to its end. Cancelled only when `run` was stopped."""
+    """Run a coroutine body to its end. CancelledError passes through only if `run` was stopped."""
+    hold_responsible(run)
+    here = os.getpid()
     try:
-        return _returned(await function())
+        value = await function()
     except BaseException as error:
+        end_child(here, error)
         if isinstance(error, asyncio.CancelledError) and run.reason is not None:
             raise
         return _raised(error)
+    end_child(here, None)
+    return _returned(value)
 
 
-async def bounded(run: Run, body: Coroutine[Any, Any, Returned | Raised], timeout: float | None) -> Returned | Raised:
-    """Await `body` for at most `timeout` seconds, or until `run` is stopped.
+async def bounded(
+    run: Run,
+    body: Coroutine[Any, Any, Returned | Raised],
+    timeout: float | None,
+    context: contextvars.Context | None = None,
+) -> Returned | Raised:
+    """Await `body`, in a task of its own, for at most `timeout` seconds or until `run` is stopped.
 
-    A body that did not end by itself has raised TaskTimeout, or the reason that its run was stopped for. One that
-    swallows its cancellation is left behind.
+    The answer for a body that did not end by itself is TaskTimeout, or the reason why its run was stopped. A coroutine
+    that does not end when it is cancelled is no longer waited for after STOPPING_SECONDS.
     """
     if run.reason is not None:  # before it began
         body.close()
         return Raised(run.reason)
-    task = asyncio.create_task(body)
-    run.body, run.stopped = task, asyncio.get_running_loop().create_future()
-    ends: set[asyncio.Future[Any]] = {task, run.stopped}
-    try:
-        await asyncio.wait(ends, timeout=timeout, return_when=asyncio.FIRST_COMPLETED)
-    except asyncio.CancelledError as error:
-        run.stop(error)
-        raise
-    if not task.done():
-        if timeout is not None:  # if it was stopped before, this is no news
-            run.stop(TaskTimeout(f"The body ran longer than its timeout of {timeout:g} seconds."))
-        await asyncio.wait({task}, timeout=STOPPING_SECONDS)
-    return _answer(run, task)
+    task = asyncio.create_task(body, context=context)
+    ending = Ending(run, task.cancel, task)
+    task.add_done_callback(ending.come)
+    if timeout is not None:
+        ending.limit(timeout)
+    await ending.wait()
+    return answer_of(run, None if not task.done() or task.cancelled() else task.result())
 
 
-def _answer(run: Run, task: asyncio.Task[Returned | Raised]) -> Returned | Raised:
-    answer = None if not task.done() or task.cancelled() else task.result()
+class Ending:
+    """The end of a body: by itself, by its timeout, or because its run was stopped. Used on its event loop only."""
+
+    def __init__(self, run: Run, halt: Callable[[], object], task: asyncio.Task[Any] | None = None) -> None:
+        """`halt` asks the body to end. Only a task is waited for after that."""
+        self.run = run
+        self._halt = halt
+        self._task = task
+        self._loop = asyncio.get_running_loop()
+        self._come = self._loop.create_future()
+        self._timer: asyncio.TimerHandle | None = None
+        run.ending = self
+
+    @property
+    def has_come(self) -> bool:
+        return self._come.done() or (self._task is not None and self._task.done())
+
+    def come(self, _: object = None) -> None:
+        """Note that the body has ended, or that it is no longer waited for."""
+        if not self._come.done():
+            self._come.set_result(None)
+
+    def limit(self, timeout: float) -> None:
+        """Stop the run `timeout` seconds from now."""
+        self._timer = self._loop.call_later(timeout, self._time_out, timeout)
+
+    def hurry(self) -> None:
+        """Ask the body to end, because its run was stopped."""
+        self._halt()
+        if self._task is None:
+            self.come()
+        elif not self._task.done():
+            self._loop.call_later(STOPPING_SECONDS, self.come)
+
+    async def wait(self) -> None:
+        """Wait for the end."""
+        try:
+            await self._come
+        except asyncio.CancelledError as error:
+            self.run.stop(error)
+            raise
+        finally:
+            if self._timer is not None:
+                self._timer.cancel()
+
+    def _time_out(self, timeout: float) -> None:
+        if not self.has_come:
+            self.run.stop(TaskTimeout(f"The body ran longer than its timeout of {timeout:g} seconds."))
+
+
+def is_cancelling() -> bool:
+    """Whether the current asyncio task is being cancelled. A CancelledError can also come from elsewhere."""
+    current = asyncio.current_task()
+    return current is not None and current.cancelling() > 0
+
+
+def answer_of(run: Run, answer: Returned | Raised | None) -> Returned | Raised:
+    """Return what a body came to, given its own answer: None if it was stopped before it gave one."""
     if isinstance(answer, Returned) or (run.reason is None and answer is not None):
         return answer
-    if run.reason is None:  # it has cancelled itself as it ended, and what it returned is gone
+    if run.reason is None:  # it cancelled itself as it ended: its return value is lost
         return Raised(asyncio.CancelledError())
-    if answer is not None:
+    if answer is not None and answer.error is not run.reason:
         run.reason.__cause__ = answer.error
     return Raised(run.reason)
 
 
 def _returned(value: Any) -> Returned | Raised:
-    """A decorator between a task and its `async def` hides that it is one: nothing has run, which is no success."""
+    """Return the value, or an error if it is a coroutine or a generator, whose code has not run.
+
+    This happens when a decorator below @task hides that the function is an `async def`.
+    """
     if inspect.iscoroutine(value) or inspect.isgenerator(value) or inspect.isasyncgen(value):
         if not inspect.isasyncgen(value):
             value.close()
@@ -98,5 +169,5 @@ def _returned(value: Any) -> Returned | Raised:
 
 
 def _raised(error: BaseException) -> Raised:
-    """Without our own frame, which would only hide theirs."""
+    """Return the error without the frame of i3tasks, so that its traceback begins in the body."""
     return Raised(error.with_traceback(error.__traceback__ and error.__traceback__.tb_next))

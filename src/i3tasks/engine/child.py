@@ -1,4 +1,7 @@
-"""What runs in a child process, for `processes`. Imported there before Django is set up, so it imports no models."""
+"""The code that runs in the child processes of `isolation`.
+
+The child imports it before Django is set up, so this module imports no models.
+"""
 
 from __future__ import annotations
 
@@ -6,36 +9,49 @@ import contextvars
 import os
 import pickle
 import signal
+import sys
 import threading
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
-from typing import Any
+from functools import cache
+from typing import Any, TextIO
 
 import django
 from django.apps import apps
-from django.db import close_old_connections
 
+from ..conf import get_config
+from ..core.outcome import ErrorRecord
+from ..core.values import decode, encode_result
 from ..metadata import TaskMetadata
-from ..outcome import ErrorRecord
 from ..registry import load
-from ..values import decode, encode_result
-from .bodies import Returned
-from .connections import call_apart
+from ..telemetry import Facts, run_bound
+from ..telemetry.propagation import Travels, continuing
+from ..threads.forking import signals_heard
+from . import waiting_bodies
+from .bodies import Raised, Returned
+from .child_output import output_at
+from .connections import call_apart, tidy
+from .session_state import watch_this_thread
+from .waiting_bodies import ChildsPlace, ChildWaits, current_body
 
 _PARENT_SECONDS = 1.0
 
 
 @dataclass(frozen=True, slots=True)
 class Body:
-    """What the child needs to know. Arguments are JSON data."""
+    """A body for the child to run: the names of the task, and its arguments as JSON data."""
 
     module_name: str
     func_name: str
     args: list[Any]
     kwargs: dict[str, Any]
     metadata: dict[str, Any] | None  # fields of TaskMetadata
+    facts: Facts  # what its log lines say of the try
+    place: ChildsPlace | None
+    output: str | None  # where the worker hands over its stdout and stderr
+    travels: Travels | None  # what its own calls take along
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,19 +65,27 @@ class Failed:
 
 
 def run_body(parent: int, body: Body) -> Any:
-    """In the child: the body's return value as JSON data, or Failed."""
+    """Run the body in the child. Returns its return value as an EncodedResult, or Failed."""
     _end_with(parent)
-    with _own_streams():
+    with _own_streams(body.output):
         if not apps.ready:
             django.setup()
-        close_old_connections()
+        watch_this_thread()
         try:
-            answer = contextvars.copy_context().run(call_apart, lambda: _call(body))
+            with run_bound(body.facts), continuing(body.travels):
+                answer = contextvars.copy_context().run(_call_apart, body)
         finally:
-            close_old_connections()
+            tidy()
     if isinstance(answer, Returned):
-        return encode_result(answer.value)
+        return encode_result(answer.value, get_config().settings.maximum_payload_bytes)
     return _as_failed(answer.error)
+
+
+def _call_apart(body: Body) -> Returned | Raised:
+    if body.place is not None:
+        with suppress(OSError):  # the worker is gone, or about to end
+            current_body.set(waiting_bodies.Body(ChildWaits(body.place), in_thread=True))
+    return call_apart(lambda: _call(body))
 
 
 def _call(body: Body) -> Any:
@@ -82,15 +106,15 @@ def _pickled(error: BaseException) -> bytes | None:
             pickled = pickle.dumps(form)
             if type(pickle.loads(pickled)) is type(error):
                 return pickled
-        except BaseException:  # whatever their methods raise, the worker must hear of the failure
+        except BaseException:  # whatever its methods raise, the failure must reach the worker
             continue
     return None
 
 
 class _Remade:
-    """Pickles an error whose own way fails, mostly because its `__init__` wants what `args` does not have.
+    """Pickles an error that can't be pickled directly, mostly because its `__init__` takes more than `args` holds.
 
-    Its class must not get lost: it says whether there is another try.
+    The error must keep its class, which decides whether the try is retried.
     """
 
     def __init__(self, error: BaseException) -> None:
@@ -118,14 +142,20 @@ def _can_pickle(value: Any) -> bool:
 
 
 @contextmanager
-def _own_streams() -> Iterator[None]:
-    """The worker talks through our stdin and stdout: what a body, or a program it starts, reads and writes must not
-    get in between. Nobody reads our stderr, which would fill up."""
+def _own_streams(output: str | None) -> Iterator[None]:
+    """Give the body /dev/null as stdin, and the worker's stdout and stderr. Without these, /dev/null, too.
+
+    The worker talks to this process through its stdin and stdout, so neither the body nor a program that it starts may
+    use them. No process reads the child's stderr, so its pipe would fill up.
+    """
     kept = {number: os.dup(number) for number in (0, 1)}
     nothing = os.open(os.devnull, os.O_RDWR)
+    printed, logged = (output and output_at(output)) or (nothing, nothing)
+    if printed != nothing:
+        sys.stdout = _text_stream(printed)
     try:
-        for number in (0, 1, 2):
-            os.dup2(nothing, number)
+        for number, stream in enumerate((nothing, printed, logged)):
+            os.dup2(stream, number)
         yield
     finally:
         for number, stream in kept.items():
@@ -134,11 +164,17 @@ def _own_streams() -> Iterator[None]:
             os.close(opened)
 
 
+@cache
+def _text_stream(number: int) -> TextIO:
+    """What `print` writes to. It stays open, as what a body leaves behind may go on to print."""
+    return open(number, "w", buffering=1, closefd=False)
+
+
 _watching: set[int] = set()
 
 
 def _end_with(parent: int) -> None:
-    """A worker that was killed takes its children with it."""
+    """End this process soon after its parent: the children of a worker that was killed must not stay."""
     if parent not in _watching:
         _watching.add(parent)
         _leave_signals_to_the_worker()
@@ -152,15 +188,11 @@ def _watch(parent: int) -> None:
 
 
 def _leave_signals_to_the_worker() -> None:
-    """Ctrl-C and service managers signal all processes at once, but it is the worker that decides what ends, and when.
+    """Ignore the signals that Ctrl-C and service managers send to all processes: the worker decides when a body ends.
 
-    Programs that a body starts, and processes that it forks, are to end as usual.
+    Programs that a body starts, and processes that it forks, still end on these signals.
     """
-    before = {number: signal.signal(number, lambda *_: None) for number in (signal.SIGINT, signal.SIGTERM)}
+    _heard.enter_context(signals_heard(lambda *_: None, (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)))
 
-    def restore() -> None:
-        for number, handler in before.items():
-            signal.signal(number, handler)
 
-    if hasattr(os, "register_at_fork"):
-        os.register_at_fork(after_in_child=restore)
+_heard = ExitStack()  # never left

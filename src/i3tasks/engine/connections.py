@@ -1,39 +1,124 @@
-"""The database connections of a thread in which one body runs after the other."""
+"""Keeps the database connections of a thread in order, in which one body runs after the other."""
 
 from __future__ import annotations
 
+import select
+import time
+import weakref
 from collections.abc import Callable
+from contextlib import suppress
 from typing import Any
 
-from django.db import close_old_connections, connections
+from django.db import DatabaseError, InterfaceError, close_old_connections, connections
 from django.db.transaction import TransactionManagementError
 
 from ..telemetry import emit
+from . import session_state
 from .bodies import Raised, Returned, call
+
+IDLE_SECONDS = 30.0
+"""Seconds without use after which a connection is tested by a query. Until then only its socket is checked."""
+
+_used_at: weakref.WeakKeyDictionary[Any, float] = weakref.WeakKeyDictionary()
 
 
 def call_apart(function: Callable[[], Any]) -> Returned | Raised:
-    """`call`, in a thread of bodies. One that ends inside a transaction, with nobody left to commit it, has failed."""
+    """Run a sync body in a thread for bodies. A body that leaves a transaction open has failed: no code commits it."""
+    look()
     answer = call(function)
-    if roll_back_open() and isinstance(answer, Returned):
-        return Raised(
-            TransactionManagementError("The body left a transaction open. What it wrote there was rolled back.")
-        )
-    return answer
+    return left_open(answer) if clean() else answer
+
+
+def left_open(answer: Returned | Raised) -> Raised:
+    """Return the error of a body that has left a transaction open: its own, if it raised one."""
+    error = TransactionManagementError("The body left a transaction open. What it wrote there was rolled back.")
+    if isinstance(answer, Raised):
+        return answer
+    return Raised(error)
 
 
 def tidy() -> None:
-    """What no body uses now is as the next one wants it: good, and in no transaction."""
-    if roll_back_open():
-        emit("transaction_left_open")
+    """Prepare this thread's connections for the next body: working, without transaction or session state."""
+    session_state.settle_doubts(has_ended=True)
+    clean()
+    look()
+
+
+def look() -> None:
+    """Close connections that are too old or were closed by the server. The next query opens new ones."""
     close_old_connections()
+    close_dead()
 
 
-def roll_back_open() -> bool:
-    """Give up those connections that are in a transaction; Django would keep them for its end. Says if there were."""
-    left = [connection for connection in connections.all(initialized_only=True) if connection.in_atomic_block]
-    for connection in left:
-        connection.in_atomic_block = False
+def close_dead() -> None:
+    """Close the connections of this thread that no longer work, mostly because the server has closed them."""
+    now = time.monotonic()
+    for connection in connections.all(initialized_only=True):
+        if connection.connection is not None and not connection.in_atomic_block:
+            idle = now - _used_at.get(connection, now)
+            if (idle > IDLE_SECONDS or _has_news(connection.connection)) and not connection.is_usable():
+                _discard(connection)
+            _used_at[connection] = now
+
+
+def holds_state() -> bool:
+    """Whether a connection of this thread is in a transaction or has session state, so no other body may use it."""
+    opened = connections.all(initialized_only=True)
+    return any(is_in_transaction(item) or session_state.is_known(item) for item in opened)
+
+
+def clean() -> bool:
+    """End transactions and session state on this thread's connections. Return whether a transaction was open."""
+    left = False
+    for connection in connections.all(initialized_only=True):
+        if is_in_transaction(connection):
+            left = True
+            _discard(connection)
+        elif session_state.is_known(connection):
+            _reset(connection)
+            _discard(connection)
+    if left:
+        emit("transaction_left_open")
+    return left
+
+
+def is_in_transaction(connection: Any) -> bool:
+    """Whether a transaction is open, whether begun by atomic(), set_autocommit(False) or a plain BEGIN."""
+    driver = connection.connection
+    if connection.in_atomic_block or driver is None:
+        return bool(connection.in_atomic_block)
+    if connection.autocommit != connection.settings_dict.get("AUTOCOMMIT", True):
+        return True
+    if connection.vendor == "sqlite":
+        return bool(driver.in_transaction)
+    return driver.info.transaction_status in (1, 2, 3)  # libpq's: active, in a transaction, in a failed one
+
+
+def _discard(connection: Any) -> None:
+    """Roll back and close a connection at once. Django would keep it open until its transaction ends."""
+    connection.in_atomic_block = False
+    with suppress(Exception):
+        connection.connection.rollback()
+    with suppress(DatabaseError, InterfaceError):
         connection.close()
-        del connections[connection.alias]
-    return bool(left)
+    session_state.forget(connection)
+    del connections[connection.alias]
+
+
+def _reset(connection: Any) -> None:
+    """Clear the session state on the server: a connection pool would pass it on."""
+    if connection.vendor == "postgresql":
+        with suppress(DatabaseError, InterfaceError), connection.cursor() as cursor:
+            cursor.execute("DISCARD ALL")
+
+
+def _has_news(driver: Any) -> bool:
+    """Whether the server has sent data without a query, such as the end of the connection. Needs no round trip."""
+    if not hasattr(driver, "fileno"):
+        return False
+    poll = select.poll()
+    try:
+        poll.register(driver.fileno(), select.POLLIN | select.POLLHUP | select.POLLERR)
+        return bool(poll.poll(0))
+    except Exception:  # it is closed
+        return True

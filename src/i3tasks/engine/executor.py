@@ -1,6 +1,6 @@
-"""What becomes of one delivery: claim, run, settle, follow up, and then, in one place, ack or nack.
+"""Carries out one delivery: claim, run, settle, publish the follow-ups, and return the answer, ack or nack.
 
-A worker, the push view and inline calls share this; they differ in the store's gateway and in the pool.
+Workers, the push view and inline calls share this code. They differ in the gateway to the store and in the pool.
 """
 
 from __future__ import annotations
@@ -14,60 +14,110 @@ from typing import Any
 
 from django.db import DatabaseError
 
-from ..broker.handover import Delivery
-from ..clock import SYSTEM_CLOCK, Clock
+from ..broker.deliveries import Delivery
 from ..conf import get_config
-from ..envelope import ENCODING, Envelope
-from ..exceptions import EnvelopeError, PermanentError, StoreUnavailable, UnknownTaskError
-from ..outcome import Failure, Outcome, Released, Success
-from ..registry import TaskSpec, find, load, policy_of
-from ..store.refs import STALE, Claimed, ClaimRequest, Refusal, Settled, Settlement, Stale, TryRef
-from ..store.writer import CLAIM, SETTLE
-from ..telemetry import emit, facts_bound
-from ..values import decode, encode_result
-from .bodies import Returned
-from .pool import Pool, PoolClosing
+from ..core.clock import SYSTEM_CLOCK, Clock
+from ..core.envelope import ENCODING, Envelope
+from ..core.outcome import ErrorRecord, Failure, Outcome, Released, Success
+from ..core.retry import GiveUp
+from ..core.values import decode, encode_result
+from ..exceptions import EnvelopeError, PermanentError, Snooze, StoreUnavailable, UnknownTaskError
+from ..registry import TaskSpec, concealer_of, find, load, policy_of
+from ..store.concealing import call_text, has_secrets
+from ..store.failures import report_failure
+from ..store.operations import CLAIM, SETTLE
+from ..store.requests import Claimed, ClaimRequest, Refusal, Settled, Settlement, Stale, TryRef
+from ..store.settle import CANCELLED
+from ..telemetry import emit, run_bound, wanted
+from ..telemetry.propagation import processing, travels_now
+from .bodies import Returned, is_cancelling
+from .gateway import Gateway
+from .pool import Pool, PoolClosing, Slot
 from .running import HandedBack, Run, Running, metadata_of
-from .store import Store
 
 UNKNOWN_FOR = timedelta(minutes=10)
-"""django-i3tasks publishes before it commits: how long an unknown try may still become a row."""
+"""How long a try without a row is waited for: django-i3tasks publishes before it commits the row."""
 UNREGISTERED_FOR = timedelta(hours=1)
-"""A deploy may be under way: how long a task that nobody has registered is put off."""
+"""How long tries of a task that is not registered here are put off: a deploy may be in progress."""
 PUT_OFF = timedelta(minutes=1)
+NOTHING, LONGEST = timedelta(0), timedelta(days=3650)
+"""Limits of a snooze."""
+
+Queues = frozenset[str | None] | None
+"""Queue names as the rows hold them, where null is the default queue. None instead of a set means all queues."""
 
 
 class Verdict(Enum):
-    """What to tell Pub/Sub."""
+    """The answer to Pub/Sub."""
 
     ACK = "ack"
     NACK = "nack"
 
 
+class NotRun(Enum):
+    """The reasons why a delivery was not run, besides those of the store's Refusal."""
+
+    UNREADABLE = "unreadable"  # the message is no envelope of i3tasks
+    STOPPING = "stopping"  # this process is ending
+    NO_ANSWER = "no answer from the database"
+    STALE = "stale"  # the lease was lost: the body's outcome is not recorded
+
+
 @dataclass(frozen=True, slots=True)
 class Report:
-    """How a delivery was dealt with. `reason` says why nothing ran; `outcome` is what running came to."""
+    """Describes how a delivery was handled.
+
+    `reason` and `detail` say why nothing ran; `outcome` is the outcome of a run. `claimed` and `settled` are the
+    store's answers about the run, so that callers need no further query.
+    """
 
     verdict: Verdict
-    reason: str | None = None
+    reason: Refusal | NotRun | None = None
+    detail: str = ""
     envelope: Envelope | None = None
     outcome: Outcome | None = None
     error: BaseException | None = None
+    claimed: Claimed | None = None
+    settled: Settled | None = None
+
+    @property
+    def sentence(self) -> str:
+        """The reason why nothing ran, as text for people."""
+        said = self.reason.value if self.reason is not None else ""
+        return f"{said}: {self.detail}" if self.detail else said
+
+
+@dataclass(frozen=True, slots=True)
+class Arrival:
+    """A try that has arrived, by a message or from the database, and that the store has not been asked for yet."""
+
+    envelope: Envelope
+    publish_time: datetime
+    queues: Queues
+    """The queues whose tries its message may name; None means all."""
+    is_ticket: bool = False
+    """Whether a try of its queue that has a higher priority may be run instead: a message brings one's turn."""
+
+    @property
+    def spec(self) -> TaskSpec | None:
+        """The task that it names. It only chooses the slot: the row decides what runs."""
+        return find(self.envelope.module_name, self.envelope.func_name)
 
 
 class Executor:
-    """Carries out deliveries. One for each event loop."""
+    """Carries out deliveries. Each event loop has its own executor."""
 
     def __init__(
         self,
         *,
-        store: Store,
+        store: Gateway,
         pool: Pool,
         running: Running,
         follow_up: Callable[[Iterable[TryRef]], None],
         worker_id: str,
         clock: Clock = SYSTEM_CLOCK,
         unregistered_for: timedelta = UNREGISTERED_FOR,
+        heeds_pauses: bool = True,
     ) -> None:
         self._store = store
         self._pool = pool
@@ -76,78 +126,152 @@ class Executor:
         self._worker_id = worker_id
         self._clock = clock
         self._unregistered_for = unregistered_for
+        self._heeds_pauses = heeds_pauses
 
-    async def execute(self, delivery: Delivery) -> Report:
-        """Deal with one message. The verdict holds once this returns: everything it rests on is committed."""
+    def read(self, delivery: Delivery, queues: Queues = None) -> Arrival | Report:
+        """Read a message. Returns a report if it is none of i3tasks.
+
+        `queues` are the queues whose tries the message may name; None means all.
+        """
         try:
             envelope = Envelope.from_bytes(delivery.data, delivery.attributes.get("encoding", ENCODING))
         except EnvelopeError as error:
-            emit("envelope_refused", error=str(error), message_id=delivery.message_id, data=delivery.data[:200])
-            return Report(Verdict.NACK, f"unreadable: {error}")
-        with facts_bound(try_id=envelope.task_execution_try_id):
-            try:  # the names in the message only choose where to wait: the row decides what runs
-                async with self._pool.slot(find(envelope.module_name, envelope.func_name)):
-                    return await self._execute(envelope, delivery.publish_time)
-            except PoolClosing:
-                return Report(Verdict.NACK, "stopping", envelope)
+            emit(
+                "envelope_refused",
+                error=str(error),
+                queue=delivery.queue_name,
+                message_id=delivery.message_id,
+                delivery_attempt=delivery.delivery_attempt,
+                data=delivery.data[:200],
+            )
+            return Report(Verdict.NACK, NotRun.UNREADABLE, str(error))
+        return Arrival(envelope, delivery.publish_time, queues, is_ticket=True)
 
-    async def _execute(self, envelope: Envelope, publish_time: datetime) -> Report:
+    def found(self, ref: TryRef) -> Arrival:
+        """Take a try that was found waiting in the database."""
+        envelope = Envelope(ref.execution_id, ref.try_id, ref.module_name, ref.func_name)
+        return Arrival(envelope, self._clock.now(), None)
+
+    async def execute(self, delivery: Delivery, queues: Queues = None) -> Report:
+        """Carry out one message. Everything that the verdict depends on is committed when this returns."""
+        arrival = self.read(delivery, queues)
+        return arrival if isinstance(arrival, Report) else await self._admit(arrival)
+
+    async def execute_waiting(self, ref: TryRef) -> Report:
+        """Carry out a try that was found waiting in the database. NACK means that it was not run and still waits."""
+        return await self._admit(self.found(ref))
+
+    async def _admit(self, arrival: Arrival) -> Report:
         try:
-            claimed = await self._claim(envelope)
+            async with self._pool.slot(arrival.spec) as slot:
+                return await self.carry_out(arrival, slot)
+        except PoolClosing:
+            return Report(Verdict.NACK, NotRun.STOPPING, envelope=arrival.envelope)
+
+    async def carry_out(self, arrival: Arrival, slot: Slot) -> Report:
+        """Carry out a try that has a slot of the pool: from its claim to the commit of its settlement."""
+        envelope = arrival.envelope
+        try:
+            claimed = await self._claim(arrival)
         except (StoreUnavailable, DatabaseError) as error:
-            return Report(Verdict.NACK, f"no answer from the database: {error}", envelope)
+            return Report(Verdict.NACK, NotRun.NO_ANSWER, str(error), envelope)
         if isinstance(claimed, Refusal):
-            return self._refused(envelope, claimed, publish_time)
+            return self._refused(arrival, claimed)
+        if claimed.displaced is not None:
+            self._follow_up([claimed.displaced])
+        facts = claimed.facts
+        with run_bound(facts), processing(facts, claimed.trace_context):
+            return await self._carry_out(envelope, claimed, slot)
+
+    async def _carry_out(self, envelope: Envelope, claimed: Claimed, slot: Slot) -> Report:
+        if wanted("try_started"):
+            emit("try_started", queue_time=claimed.queue_time)
+        began = self._clock.monotonic()
         with self._running.hold(claimed) as run:
-            outcome, raised = await self._run(run)
+            outcome, raised = await self._run(run, slot)
+            duration = self._clock.monotonic() - began
             try:
                 settled = await self._settle(claimed, outcome)
-            except DatabaseError as error:
-                outcome, raised = self._refused_result(claimed, error)
+            except StoreUnavailable:
+                raise
+            except Exception as error:
+                outcome, raised = self._refused_outcome(claimed, error, raised)
                 settled = await self._settle(claimed, outcome)
-        _report(claimed, outcome, settled)
+        _report(claimed, outcome, settled, raised, duration)
         if not isinstance(settled, Settled):
-            return Report(Verdict.ACK, "stale", envelope, outcome, raised)
-        self._follow_up(settled.due)
-        return Report(Verdict.ACK, None, envelope, outcome, raised)
+            return Report(Verdict.ACK, NotRun.STALE, envelope=envelope, outcome=outcome, error=raised)
+        if settled.due:
+            self._follow_up(settled.due)
+        return Report(Verdict.ACK, envelope=envelope, outcome=outcome, error=raised, claimed=claimed, settled=settled)
 
-    async def _claim(self, envelope: Envelope) -> Claimed | Refusal:
-        return await self._store.ask(
-            CLAIM,
-            ClaimRequest(
-                try_id=envelope.task_execution_try_id,
-                execution_id=envelope.task_execution_id,
-                token=self._clock.new_uuid7(),
-                worker_id=self._worker_id,
-                lease_seconds=self._running.lease_seconds,
-            ),
+    async def _claim(self, arrival: Arrival) -> Claimed | Refusal:
+        envelope = arrival.envelope
+        request = ClaimRequest(
+            try_id=envelope.task_execution_try_id,
+            execution_id=envelope.task_execution_id,
+            token=self._clock.new_uuid7(),
+            worker_id=self._worker_id,
+            lease_seconds=self._running.lease_seconds,
+            queues=arrival.queues,
+            is_ticket=arrival.is_ticket,
+            heeds_pauses=self._heeds_pauses,
         )
-
-    def _refused(self, envelope: Envelope, refusal: Refusal, publish_time: datetime) -> Report:
-        """Nothing to do here, or nothing yet; the row knows when there will be."""
-        if refusal is not Refusal.UNKNOWN:
-            emit("try_refused", reason=refusal.value)
-            return Report(Verdict.ACK, refusal.value, envelope)
-        if self._clock.now() - publish_time < UNKNOWN_FOR:
-            return Report(Verdict.NACK, refusal.value, envelope)
-        emit("try_unknown", execution_id=envelope.task_execution_id, published=publish_time.isoformat())
-        return Report(Verdict.ACK, refusal.value, envelope)
-
-    async def _run(self, run: Run) -> tuple[Outcome, BaseException | None]:
-        """Run the body. Beside the outcome, the error itself, for an inline caller to raise."""
-        claimed = run.claimed
         try:
-            spec = load(claimed.module_name, claimed.func_name)
-            function = self._body(spec, run)
+            return await self._store.ask(CLAIM, request, self._running.expect)
+        except BaseException:
+            for try_id in (request.try_id, *(pk for pk, _ in request.taken)):
+                self._running.forget(try_id)
+            raise
+
+    def _refused(self, arrival: Arrival, refusal: Refusal) -> Report:
+        """Choose the verdict for a refused try: nack if the row is locked or may still appear, otherwise ack."""
+        envelope = arrival.envelope
+        if refusal is Refusal.LOCKED:  # the row can't be written now, so Pub/Sub has to deliver again
+            return Report(Verdict.NACK, refusal, envelope=envelope)
+        if refusal is not Refusal.UNKNOWN:
+            if wanted("try_refused"):
+                emit("try_refused", **self._named(envelope), reason=refusal.value)
+            return Report(Verdict.ACK, refusal, envelope=envelope)
+        if self._clock.now() - arrival.publish_time < UNKNOWN_FOR:
+            return Report(Verdict.NACK, refusal, envelope=envelope)
+        emit("try_unknown", **self._named(envelope), published=arrival.publish_time)
+        return Report(Verdict.ACK, refusal, envelope=envelope)
+
+    def _named(self, envelope: Envelope) -> dict[str, Any]:
+        """What the events about a message say of its try."""
+        return {
+            "execution_id": envelope.task_execution_id,
+            "try_id": envelope.task_execution_try_id,
+            "task": f"{envelope.module_name}.{envelope.func_name}",
+            "worker": self._worker_id,
+        }
+
+    async def _run(self, run: Run, slot: Slot) -> tuple[Outcome, BaseException | None]:
+        """Run the body and return its outcome, with the exception for inline callers, who raise it.
+
+        Any other exception on the way, such as one caused by a row with wrong data, is a failure of the try, too.
+        """
+        try:
+            return await self._outcome(run, slot)
         except UnknownTaskError as error:
-            return self._unregistered(claimed, error), error
-        except Exception as error:
-            return self._failure(claimed, error), error
-        answer = await self._pool.run(spec, run, function, spec.timeout(claimed.overrides))
+            return self._unregistered(run.claimed, error), error
+        except BaseException as error:
+            if is_cancelling():
+                raise
+            return self._failure(run.claimed, error), error
+
+    async def _outcome(self, run: Run, slot: Slot) -> tuple[Outcome, BaseException | None]:
+        claimed = run.claimed
+        spec = load(claimed.module_name, claimed.func_name)
+        function = self._body(spec, run)
+        answer = await slot.run(spec, run, function, spec.timeout(claimed.overrides))
         if isinstance(answer, Returned):
-            return Success(encode_result(answer.value)), None
+            encoded = encode_result(answer.value, get_config().settings.maximum_payload_bytes)
+            return Success(encoded.data, encoded.text_of), None
         if isinstance(answer.error, HandedBack):
             return Released(), answer.error
+        if isinstance(answer.error, Snooze):
+            return Released(min(max(answer.error.delay, NOTHING), LONGEST), is_snoozed=True), answer.error
         return self._failure(claimed, answer.error), answer.error
 
     def _unregistered(self, claimed: Claimed, error: UnknownTaskError) -> Outcome:
@@ -157,31 +281,73 @@ class Executor:
 
     def _body(self, spec: TaskSpec, run: Run) -> Callable[[], Any]:
         claimed = run.claimed
+        _require_shapes(claimed)
         kwargs: Mapping[str, Any] = {key: decode(value) for key, value in claimed.kwargs.items()}
         if spec.options.bind:
             kwargs = {**kwargs, "task_metadata": metadata_of(spec, run)}
         return partial(spec.function, *(decode(value) for value in claimed.args), **kwargs)
 
     def _failure(self, claimed: Claimed, error: BaseException) -> Failure:
-        policy = policy_of(claimed.module_name, claimed.func_name, claimed.overrides)
-        return Failure.of(error, policy, claimed.try_number, self._clock, get_config().error_limits)
+        conceal = concealer_of(*claimed.call)
+        try:
+            policy = policy_of(claimed.module_name, claimed.func_name, claimed.overrides)
+            return Failure.of(error, policy, claimed.try_number, self._clock, get_config().error_limits, conceal)
+        except BaseException as problem:  # for example a class whose isinstance() raises
+            if is_cancelling():
+                raise
+            return Failure(ErrorRecord.of(problem, conceal=conceal), GiveUp(exhausted=False))
 
-    def _refused_result(self, claimed: Claimed, error: DatabaseError) -> tuple[Failure, BaseException]:
-        """The database won't have what the body returned. That is the task's failure, and repeating it won't help."""
-        refused = PermanentError(f"The database refused the result: {error}")
+    def _refused_outcome(
+        self, claimed: Claimed, error: Exception, raised: BaseException | None
+    ) -> tuple[Failure, BaseException]:
+        """Return the failure of a try whose outcome can't be written. It is permanent: a retry would not help."""
+        if isinstance(error, DatabaseError):
+            refused = PermanentError(f"The database refused the result: {error}")
+        else:
+            refused = PermanentError(f"What follows the task can't be written: {type(error).__name__}: {error}")
         refused.__cause__ = error
+        if raised is not None:
+            error.__context__ = raised
         return self._failure(claimed, refused), refused
 
     async def _settle(self, claimed: Claimed, outcome: Outcome) -> Settled | Stale:
-        settlement = Settlement(claimed.try_id, claimed.execution_id, claimed.token, outcome)
+        settlement = Settlement(claimed.try_id, claimed.execution_id, claimed.token, outcome, travels_now())
         return await self._store.ask(SETTLE, settlement)
 
 
-def _report(claimed: Claimed, outcome: Outcome, settled: Settled | Stale) -> None:
-    facts = {"task": f"{claimed.module_name}.{claimed.func_name}", "try_number": claimed.try_number}
-    if settled is STALE:
+def _require_shapes(claimed: Claimed) -> None:
+    """Raise PermanentError if the row's columns hold JSON of a wrong type, which no call of i3tasks writes."""
+    for name, value, kind in (
+        ("task_args", claimed.args, list),
+        ("task_kwargs", claimed.kwargs, dict),
+        ("options", claimed.overrides, dict),
+    ):
+        if not isinstance(value, kind):
+            raise PermanentError(
+                f"The execution's row holds a {type(value).__name__} in {name}, where a {kind.__name__} belongs. "
+                "Correct the row, or delete the execution, and enqueue the task anew."
+            )
+
+
+def _report(
+    claimed: Claimed, outcome: Outcome, settled: Settled | Stale, error: BaseException | None, duration: float
+) -> None:
+    """Emit how the try ended, within the block that binds its facts."""
+    is_plain = isinstance(settled, Settled) and isinstance(outcome, Success) and outcome.text_of is None
+    if is_plain and not wanted("try_succeeded"):
+        return  # the common case costs nothing
+    facts: dict[str, Any] = {"duration": duration, "queue_time": claimed.queue_time}
+    if get_config().settings.log_arguments:
+        facts["arguments"] = call_text(*claimed.call)
+    if not isinstance(settled, Settled):
         emit("settlement_stale", **facts)
     elif isinstance(outcome, Success):
         emit("try_succeeded", **facts)
-    elif isinstance(outcome, Failure):
-        emit("try_failed", **facts, error_class=outcome.error.error_class, error=outcome.error.message)
+        if outcome.text_of is not None:
+            emit("result_kept_as_text", returned=outcome.text_of)
+    elif isinstance(outcome, Failure) or settled.is_cancelled:
+        failure = outcome if isinstance(outcome, Failure) else CANCELLED
+        conceals = has_secrets(claimed.module_name, claimed.func_name)
+        report_failure(facts, failure, settled, error, conceals=conceals)
+    else:
+        emit("try_released", **facts, delay=outcome.delay.total_seconds())

@@ -1,6 +1,6 @@
-"""Running a try right here: `sync_run`, `arun` and `force_sync`.
+"""Runs a try inline, in the calling thread: `sync_run`, `arun` and `force_sync`.
 
-The same executor as everywhere, over the caller's own thread, connection and transaction.
+The executor is the same as everywhere. It uses the caller's thread, connection and transaction.
 """
 
 from __future__ import annotations
@@ -11,105 +11,120 @@ from datetime import timedelta
 from typing import Any
 
 from asgiref.sync import sync_to_async
-from django.db import DatabaseError, InterfaceError, connections
+from django.db import connections
 from django.db.models import Q
 
-from ..broker.handover import Delivery
-from ..clock import SYSTEM_CLOCK
+from ..broker.deliveries import Delivery
 from ..conf import get_config
-from ..envelope import Envelope
+from ..core.clock import current_clock
+from ..core.envelope import Envelope
+from ..core.outcome import Released
 from ..exceptions import I3TasksError
 from ..models import TaskExecutionTry
 from ..registry import TaskSpec
+from ..signals import held
 from ..store.database import alias, rows
-from ..store.refs import TryRef
-from ..store.writer import writer
+from ..store.requests import TryRef
 from .bodies import Raised, Returned, acall, bounded, call
+from .callers import CallersConnections
+from .connections import is_in_transaction
 from .executor import Executor, Report, Verdict
-from .running import Run, Running
-from .store import InlineStore
+from .gateway import InlineGateway, writer
+from .running import HandedBack, Run, Running
 
 WORKER_ID = "inline"
+MOST_SNOOZES = 100
 
 
-async def run_once(task_try: TaskExecutionTry, follow_up: Callable[[Any], None]) -> Report:
-    """Run this try, which nobody else has heard of yet, and record how it ended."""
+async def run_try(task_try: TaskExecutionTry, follow_up: Callable[[Any], None]) -> Report:
+    """Run this try, which no other process knows of yet, and record its outcome."""
     report = await _execute(task_try, follow_up)
     if report.outcome is None:
-        raise I3TasksError(f"The try could not be run: {report.reason}.")
+        raise I3TasksError(f"The try could not be run: {report.sentence}.")
+    if isinstance(report.error, HandedBack):
+        raise I3TasksError(
+            "The try was not begun, because the event loop was blocked for as long as its lease. A worker will run it."
+        )
     return report
 
 
+async def run_due(task_try: TaskExecutionTry) -> BaseException | None:
+    """Run this try, which may have been cancelled meanwhile; what follows from it waits in its rows.
+
+    Returns the error of its body. Raises I3TasksError if it could not be run, and still waits.
+    """
+    report = await _execute(task_try, lambda due: None)
+    if report.outcome is None and report.verdict is Verdict.NACK:
+        raise I3TasksError(f"The try could not be run: {report.sentence}.")
+    return None if isinstance(report.outcome, Released) else report.error
+
+
 async def run_to_the_end(task_try: TaskExecutionTry) -> None:
-    """Run this try, its retries, and all that follows from them, without any delays."""
+    """Run this try, its retries and all follow-ups, without any delays."""
     waiting = await sync_to_async(_unfinished)([task_try.pk])
+    snoozes = 0
     while waiting:
         current = waiting.pop(0)
         due: list[TryRef] = []
         report = await _execute(current, due.extend)
+        snoozes += isinstance(report.outcome, Released)
+        if snoozes > MOST_SNOOZES:
+            raise I3TasksError(f"The body has raised Snooze {snoozes} times. In place, no time passes between them.")
         if report.outcome is not None:
             waiting += await sync_to_async(_unfinished)([ref.try_id for ref in due], current.task_execution_id)
         elif report.verdict is Verdict.NACK:
-            raise I3TasksError(f"The try could not be run: {report.reason}.")
-        # Else it is over: a body before it has cancelled it.
+            raise I3TasksError(f"The try could not be run: {report.sentence}.")
+        # Otherwise it has ended already: an earlier body has cancelled it.
 
 
 async def _execute(task_try: TaskExecutionTry, follow_up: Callable[[Any], None]) -> Report:
     settings = get_config().settings
     heartbeat_seconds: float | None = settings.heartbeat_seconds
     if await sync_to_async(_in_transaction)():
-        # Nobody else can see the row, so nobody can take its lease to be dead; and the writer couldn't renew it.
+        # The row is not committed: no other process can expire its lease, and the writer could not renew it.
         heartbeat_seconds = None
     executor = Executor(
-        store=InlineStore(),
+        store=InlineGateway(),
         pool=InlinePool(),
         running=Running(writer, lease_seconds=settings.lease_seconds, heartbeat_seconds=heartbeat_seconds),
         follow_up=follow_up,
         worker_id=WORKER_ID,
         unregistered_for=timedelta(0),
+        heeds_pauses=False,
     )
-    return await executor.execute(_delivery(task_try))
+    with held() as signals:
+        report = await executor.execute(_delivery(task_try))
+    if signals.messages:
+        await sync_to_async(signals.send)()
+    return report
 
 
 class InlinePool:
-    """Sync bodies in the calling thread, coroutines in the loop; one at a time, so there is nothing to wait for."""
+    """Runs sync bodies in the calling thread and coroutines in the loop, one at a time, so that none has to wait."""
 
     @asynccontextmanager
-    async def slot(self, spec: TaskSpec | None) -> AsyncIterator[None]:
-        yield
+    async def slot(self, spec: TaskSpec | None) -> AsyncIterator[InlinePool]:
+        yield self
 
     async def run(
         self, spec: TaskSpec, run: Run, function: Callable[[], Any], timeout: float | None
     ) -> Returned | Raised:
-        savepoint = await sync_to_async(_savepoint)()
-        if spec.is_coroutine:
-            answer = await bounded(run, acall(run, function), timeout)
-        else:
-            answer = await sync_to_async(call)(function)
-        await sync_to_async(_leave)(savepoint, answer)
-        return answer
+        if run.reason is not None:  # its lease may have expired before it began
+            return Raised(run.reason)
+        if not spec.is_coroutine:
+            return await sync_to_async(_call)(function)
+        callers = await sync_to_async(CallersConnections)()
+        answer = await bounded(run, acall(run, function), timeout)
+        return await sync_to_async(callers.take_back)(answer)
 
 
-def _savepoint() -> str | None:
-    return connections[alias()].savepoint() if _in_transaction() else None
-
-
-def _leave(savepoint: str | None, answer: Returned | Raised) -> None:
-    """A body's database error must not spoil the caller's transaction, in which its failure is to be recorded."""
-    if savepoint is None:
-        return
-    connection = connections[alias()]
-    if isinstance(answer, Raised) and (
-        connection.needs_rollback or isinstance(answer.error, (DatabaseError, InterfaceError))
-    ):
-        connection.needs_rollback = False
-        connection.savepoint_rollback(savepoint)
-    else:
-        connection.savepoint_commit(savepoint)
+def _call(function: Callable[[], Any]) -> Returned | Raised:
+    callers = CallersConnections()
+    return callers.take_back(call(function))
 
 
 def _in_transaction() -> bool:
-    return connections[alias()].in_atomic_block
+    return is_in_transaction(connections[alias()])
 
 
 def _delivery(task_try: TaskExecutionTry) -> Delivery:
@@ -119,14 +134,14 @@ def _delivery(task_try: TaskExecutionTry) -> Delivery:
         data=envelope.to_bytes(),
         attributes={},
         message_id="inline",
-        publish_time=SYSTEM_CLOCK.now(),
+        publish_time=current_clock().now(),
         delivery_attempt=None,
         queue_name=execution.queue_name or "",
     )
 
 
 def _unfinished(try_ids: list[int], execution_id: int | None = None) -> list[TaskExecutionTry]:
-    """These tries, and the execution's next one, due whenever they may be."""
+    """Return these tries and the execution's next one, and make them due at once."""
     wanted = Q(pk__in=try_ids) | Q(task_execution=execution_id)
     tries = rows(TaskExecutionTry).filter(wanted, is_completed=False, claim_token__isnull=True)
     tries.update(run_after=None)

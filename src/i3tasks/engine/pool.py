@@ -1,135 +1,291 @@
-"""Where bodies run: coroutines in the event loop, sync functions in threads, each kind within its limit."""
+"""Pools that run task bodies: coroutines in the event loop, sync functions in threads, each kind within its limit."""
 
 from __future__ import annotations
 
 import asyncio
 import contextvars
-from collections.abc import AsyncIterator, Callable
-from concurrent.futures import Future
-from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager, suppress
+from collections.abc import Callable, Coroutine
+from contextlib import AbstractAsyncContextManager, suppress
+from types import TracebackType
 from typing import Any, Protocol
 
-import anyio
+from anyio.abc import TaskGroup
 from asgiref.sync import ThreadSensitiveContext
 
 from ..registry import TaskSpec
-from .bodies import Raised, Returned, acall, bounded
-from .connections import call_apart
-from .lanes import Lane, Lanes, LazyLane
-from .processes import body_of, run_in_child
-from .running import Run
+from ..telemetry import bind_run, run_facts
+from .admission import Admission, Room
+from .bodies import Ending, Raised, Returned, acall, bounded
+from .body_threads import LONGEST_WAIT_SECONDS, BodyThreads
+from .carriers import Carriers
+from .child_output import CAN_HAND_OVER, OutputDoor
+from .connections import left_open
+from .isolation import body_of, run_in_child
+from .processes import ChildProcesses
+from .running import HandedBack, Run
+from .shared_lanes import SharedLane, SharedLanes
+from .waiting_bodies import Body, Waits, current_body
+
+__all__ = ["Carry", "Pool", "PoolClosing", "Room", "Slot", "WorkerPool"]
 
 
 class PoolClosing(Exception):
-    """The worker is ending and begins nothing new."""
+    """Raised when a try waits for a slot and the worker is ending: no new body is started."""
 
 
-class Pool(Protocol):
-    """Runs bodies. `slot` is entered before the lease is taken, so that what waits there is not called running."""
-
-    def slot(self, spec: TaskSpec | None) -> AbstractAsyncContextManager[None]:
-        """Wait for room for a body of that task; None: of a task that this process does not know."""
-        ...
+class Slot(Protocol):
+    """Room for one try."""
 
     async def run(
         self, spec: TaskSpec, run: Run, function: Callable[[], Any], timeout: float | None
     ) -> Returned | Raised:
-        """What the body came to. One that was stopped has raised the reason for it, such as TaskTimeout."""
+        """Run the body and return its value or error. For a stopped body, that is the reason, such as TaskTimeout."""
         ...
 
 
+class Pool(Protocol):
+    """Runs task bodies. A slot is taken before the lease, so that no try that waits for one counts as running."""
+
+    def slot(self, spec: TaskSpec | None) -> AbstractAsyncContextManager[Slot]:
+        """Wait for a free slot for a body of this task. `spec` is None for a task that this process does not know."""
+        ...
+
+
+Carry = Callable[[Slot], Coroutine[Any, Any, None]]
+
+
 class WorkerPool:
-    """The pool of a worker or a web process: `concurrency` bodies, of which `threads` are sync functions."""
+    """The pool of a worker or a web process: at most `concurrency` tries, at most `threads` sync bodies."""
 
     def __init__(self, *, concurrency: int, threads: int, database_lanes: int) -> None:
-        self._slots = anyio.CapacityLimiter(concurrency)
-        self._threads = asyncio.Semaphore(threads)
-        self._processes = anyio.CapacityLimiter(threads)  # so that a slot is all that a process waits for
-        self._waiting: set[anyio.CancelScope] = set()
-        self._closing = False
-        self._overdue = 0  # bodies that still have a thread though their slot's owner has gone on
-        self._sync_lanes = Lanes("i3tasks-sync", threads)
-        self._coroutine_lanes = Lanes("i3tasks-lane", database_lanes)
+        self.admission = Admission(slots=concurrency, threads=threads)
+        self._concurrency = concurrency
+        self._waits = Waits(slots=concurrency, threads=threads)
+        self._processes = ChildProcesses(threads)  # a body that has its slot never waits for one
+        self._threads = BodyThreads("i3tasks-sync", threads)
+        self._coroutine_lanes = SharedLanes("i3tasks-lane", database_lanes)
+        self._carriers: Carriers | None = None
+        self._context: contextvars.Context | None = None
+        self._door: OutputDoor | None = None
 
-    @asynccontextmanager
-    async def slot(self, spec: TaskSpec | None) -> AsyncIterator[None]:
-        async with AsyncExitStack() as stack:
-            with anyio.CancelScope() as waiting:
-                self._waiting.add(waiting)
-                try:
-                    if spec is not None and not spec.is_coroutine:
-                        await stack.enter_async_context(self._thread())
-                    await stack.enter_async_context(self._slots)
-                finally:
-                    self._waiting.discard(waiting)
-            if waiting.cancel_called or self._closing:
-                raise PoolClosing
-            yield
+    def open(self, tasks: TaskGroup) -> None:
+        """Let `submit` use tasks of this group. Bodies get copies of the current context from now on."""
+        self._carriers = Carriers(tasks, self._concurrency)
+        self._context = contextvars.copy_context()
+
+    def submit(self, spec: TaskSpec | None, carry: Carry, refuse: Callable[[], None]) -> None:
+        """Call `carry` in one of the pool's tasks when there is a slot, or `refuse` if no new body is started."""
+        assert self._carriers is not None, "the pool is open"
+        self.admission.ask(_Carried(self, spec, self._carriers, carry, refuse))
+
+    def slot(self, spec: TaskSpec | None) -> AbstractAsyncContextManager[Slot]:
+        return _Awaited(self, spec)
+
+    @property
+    def room(self) -> Room:
+        """The room that is free now; none once the pool is closing."""
+        return self.admission.room
 
     def stop_admitting(self) -> None:
-        """Whoever waits for a slot, now or later, gets PoolClosing instead."""
-        self._closing = True
-        for waiting in list(self._waiting):
-            waiting.cancel()
+        """Refuse every try that waits for a slot, now or later."""
+        self.admission.close()
+
+    def close(self) -> None:
+        """End the threads and processes, each after the body that it is running."""
+        self._threads.close()
+        self._processes.close()
+        self._coroutine_lanes.close()
+        self._waits.close()
+        if self._door is not None:
+            self._door.close()
+
+    async def run_in_loop(self, run: Run, function: Callable[[], Any], timeout: float | None) -> Returned | Raised:
+        return await bounded(run, self._in_loop(run, function), timeout, self._new_context(in_thread=False))
+
+    async def run_in_thread(
+        self, run: Run, function: Callable[[], Any], timeout: float | None, freed: Callable[[float | None], None]
+    ) -> Returned | Raised:
+        """`freed` is called when the thread is free again, which may be long after a timeout: see BodyThreads."""
+        return await self._threads.run(run, function, self._new_context(in_thread=True), timeout, freed)
+
+    async def run_in_process(self, spec: TaskSpec, run: Run, timeout: float | None) -> Returned | Raised:
+        with self._waits.child() as place:
+            return await bounded(run, run_in_child(body_of(spec, run, place, self._output()), self._processes), timeout)
+
+    def _output(self) -> str | None:
+        """Where children get this process's stdout and stderr. None if the machine can't hand them over."""
+        if self._door is None and CAN_HAND_OVER:
+            with suppress(OSError):  # no room for the socket
+                self._door = OutputDoor()
+        return None if self._door is None else self._door.path
+
+    async def _in_loop(self, run: Run, function: Callable[[], Any]) -> Returned | Raised:
+        lane = SharedLane(self._coroutine_lanes)
+        try:
+            async with ThreadSensitiveContext(executor=lane):
+                answer = await acall(run, function)
+            return left_open(answer) if await lane.left_open() else answer
+        finally:
+            lane.release()
+
+    def _new_context(self, *, in_thread: bool) -> contextvars.Context:
+        """A context for one body: what it sets reaches no other body."""
+        context = contextvars.copy_context() if self._context is None else self._context.copy()
+        context.run(bind_run, run_facts())
+        context.run(current_body.set, Body(self._waits, in_thread=in_thread))
+        return context
+
+
+class _Slot:
+    """A slot of a WorkerPool. That of a sync function includes the right to a thread, until its body has ended.
+
+    It is chosen by the task that the message names, but the claim may bring a try of another one, whose turn it is.
+    So the right to a thread is given back, or asked for, once it is known what runs.
+    """
+
+    number = 0
+
+    def __init__(self, pool: WorkerPool, spec: TaskSpec | None) -> None:
+        self._pool = pool
+        self.in_thread = spec is not None and not spec.is_coroutine
+        self.is_in_process = spec is not None and spec.options.isolation == "process"
+        self._has_thread = False
+        self._is_in_thread = False  # its body is, and may stay there when its run has ended
 
     async def run(
         self, spec: TaskSpec, run: Run, function: Callable[[], Any], timeout: float | None
     ) -> Returned | Raised:
         if spec.is_coroutine:
-            body = self._in_loop(run, function)
-        elif spec.options.isolation == "process":
-            body = run_in_child(body_of(spec, run), self._processes)
-        else:
-            body = self._in_thread(function)
-        return await bounded(run, body, timeout)
+            self._free_thread()
+            return await self._pool.run_in_loop(run, function, timeout)
+        is_in_process = spec.options.isolation == "process"
+        if not self._has_thread or is_in_process > self.is_in_process:
+            await self._get_thread(run, is_in_process)
+        if run.reason is not None:
+            return Raised(run.reason)
+        if is_in_process:
+            try:
+                return await self._pool.run_in_process(spec, run, timeout)
+            finally:
+                self._free_thread()
+        self._is_in_thread = True
+        return await self._pool.run_in_thread(run, function, timeout, self._leave_thread)
 
-    def close(self) -> None:
-        """End the threads, each after the body that it is in."""
-        self._sync_lanes.close()
-        self._coroutine_lanes.close()
+    def leave(self) -> None:
+        if not self._is_in_thread:
+            self._free_thread()
+        self._pool.admission.leave()
 
-    @asynccontextmanager
-    async def _thread(self) -> AsyncIterator[None]:
-        await self._threads.acquire()
+    async def _get_thread(self, run: Run, is_in_process: bool) -> None:
+        """Wait for the right to a thread, unless `run` is stopped. One that takes too long is handed back.
+
+        A slot that is claimed ahead of a free thread does for a sync function, but not for a child process.
+        """
+        if run.reason is not None:
+            return
+        had_thread, self._has_thread = self._has_thread, False
+        ending = Ending(run, halt=lambda: None)
+        self._pool.admission.ask_thread(_Claimed(self, ending, is_in_process))
+        if had_thread:
+            self._pool.admission.free_thread()
+        limit = asyncio.get_running_loop().call_later(LONGEST_WAIT_SECONDS, run.stop, HandedBack())
         try:
-            yield
+            await ending.wait()
         finally:
-            if self._overdue:
-                self._overdue -= 1  # the thread is still taken: `_freed` will release it
-            else:
-                self._threads.release()
+            limit.cancel()
 
-    async def _in_loop(self, run: Run, function: Callable[[], Any]) -> Returned | Raised:
-        lane = LazyLane(self._coroutine_lanes)
+    def take_thread(self) -> None:
+        self._has_thread = True
+
+    def _leave_thread(self, seconds: float | None) -> None:
+        self._is_in_thread = False
+        self._free_thread(seconds)
+
+    def _free_thread(self, seconds: float | None = None) -> None:
+        if self._has_thread:
+            self._has_thread = False
+            self._pool.admission.free_thread(seconds)
+
+    def _enter(self) -> None:
+        self._has_thread = self.in_thread
+
+
+class _Claimed:
+    """A claimed try that has a slot and waits for the right to a thread."""
+
+    number = 0
+    in_thread = True
+
+    def __init__(self, slot: _Slot, ending: Ending, is_in_process: bool) -> None:
+        self._slot = slot
+        self._ending = ending
+        self.is_in_process = is_in_process
+
+    def begin(self) -> bool:
+        if self._ending.run.reason is not None:  # it was stopped
+            return False
+        self._slot.take_thread()
+        self._ending.come()
+        return True
+
+    def refuse(self) -> None:
+        self._ending.run.stop(HandedBack())
+
+
+class _Carried(_Slot):
+    """A slot whose try is carried out by one of the pool's tasks."""
+
+    def __init__(
+        self, pool: WorkerPool, spec: TaskSpec | None, carriers: Carriers, carry: Carry, refuse: Callable[[], None]
+    ) -> None:
+        super().__init__(pool, spec)
+        self._carriers = carriers
+        self._carry = carry
+        self.refuse = refuse
+
+    def begin(self) -> bool:
+        self._enter()
+        self._carriers.give(self._carry_out)
+        return True
+
+    async def _carry_out(self) -> None:
         try:
-            async with ThreadSensitiveContext(executor=lane):
-                return await acall(run, function)
+            await self._carry(self)
         finally:
-            lane.release()
+            self.leave()
 
-    async def _in_thread(self, function: Callable[[], Any]) -> Returned | Raised:
-        lane = self._sync_lanes.acquire()
-        context = contextvars.copy_context()
-        future = lane.submit(context.run, call_apart, function)
+
+class _Awaited(_Slot):
+    """A slot for a task that waits for it and keeps it while a block runs."""
+
+    _entered: asyncio.Future[None]
+
+    def begin(self) -> bool:
+        if self._entered.done():  # its task was cancelled
+            return False
+        self._enter()
+        self._entered.set_result(None)
+        return True
+
+    def refuse(self) -> None:
+        if not self._entered.done():
+            self._entered.set_exception(PoolClosing())
+
+    async def __aenter__(self) -> Slot:
+        self._entered = asyncio.get_running_loop().create_future()
+        self._pool.admission.ask(self)
         try:
-            return await asyncio.wrap_future(future)
-        finally:
-            if future.done():
-                self._sync_lanes.release(lane)
-            else:
-                self._await_overdue(lane, future)
+            await self._entered
+        except asyncio.CancelledError:
+            if not self._entered.cancelled() and self._entered.exception() is None:
+                self.leave()
+            raise
+        if self._pool.admission.is_closed:
+            self.leave()
+            raise PoolClosing
+        return self
 
-    def _await_overdue(self, lane: Lane, future: Future[Any]) -> None:
-        """A thread can't be killed: until this one is free again, there is one less."""
-        loop = asyncio.get_running_loop()
-        self._overdue += 1
-
-        def ended(_: Future[Any]) -> None:
-            with suppress(RuntimeError):  # the loop is closed, and the pool with it
-                loop.call_soon_threadsafe(self._freed, lane)
-
-        future.add_done_callback(ended)
-
-    def _freed(self, lane: Lane) -> None:
-        self._sync_lanes.release(lane)
-        self._threads.release()
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self.leave()

@@ -1,68 +1,206 @@
-"""Sync bodies in processes of their own (`isolation="process"`), which a timeout or a cancellation really ends.
-
-Processes are spawned, kept warm with Django set up, and reused. Only what can be pickled travels.
-"""
+"""Child processes that run functions for this one: spawned, kept warm, and killed when the call is cancelled."""
 
 from __future__ import annotations
 
+import asyncio
+import math
 import os
 import pickle
-from dataclasses import fields
+import runpy
+import struct
+import sys
+from collections.abc import Callable
+from contextlib import suppress
+from types import ModuleType
+from typing import Any, BinaryIO, cast
 
-import anyio.to_process
-from anyio import BrokenWorkerProcess, CapacityLimiter
+import anyio
 
-from ..exceptions import WorkerLost
-from ..registry import TaskSpec
-from ..values import decode
-from .bodies import Raised, Returned
-from .child import Body, Failed, run_body
-from .running import Run, metadata_of
+IDLE_SECONDS = 300.0
+"""A process that has waited for work for so long is ended as soon as another one is asked for."""
 
-
-def body_of(spec: TaskSpec, run: Run) -> Body:
-    """The body of a claimed try, for `run_in_child`."""
-    metadata = None
-    if spec.options.bind:
-        told = metadata_of(spec, run)
-        metadata = {item.name: getattr(told, item.name) for item in fields(told) if item.repr}
-    claimed = run.claimed
-    return Body(claimed.module_name, claimed.func_name, claimed.args, claimed.kwargs, metadata)
+_LENGTH = struct.Struct("!Q")
+_SERVE = f"from {__name__} import serve; serve()"
 
 
-async def run_in_child(body: Body, limiter: CapacityLimiter) -> Returned | Raised:
-    """Run `body` in a child process. Cancelling this kills the process."""
+class ProcessDied(Exception):
+    """The process ended before it gave an answer."""
+
+
+class ChildProcesses:
+    """Runs functions in at most `most` processes. They end with the event loop, or at `close`."""
+
+    def __init__(self, most: int) -> None:
+        self._room = anyio.CapacityLimiter(most)
+        self._idle: list[_Child] = []  # the one that was used last stands last
+        self._all: set[_Child] = set()
+        self._keeper: asyncio.Task[None] | None = None
+
+    async def call(self, function: Callable[..., Any], *args: Any) -> Any:
+        """Call the function in a process and return what it returns, or raise what it raises."""
+        request = pickle.dumps((function, args), pickle.HIGHEST_PROTOCOL)
+        async with self._room:
+            child = self._waiting() or await self._start()
+            try:
+                answer = await child.ask(request)
+            except BaseException:
+                await child.end()
+                raise
+            self._idle.append(child)
+        has_returned, value = pickle.loads(answer)
+        if not has_returned:
+            raise value
+        return value
+
+    def close(self) -> None:
+        """End the processes that wait for work."""
+        for child in self._idle:
+            child.kill()
+        self._idle.clear()
+
+    def _waiting(self) -> _Child | None:
+        self._idle = [child for child in self._idle if not child.has_ended]
+        if not self._idle:
+            return None
+        child = self._idle.pop()
+        for old in [other for other in self._idle if other.idle_seconds > IDLE_SECONDS]:
+            self._idle.remove(old)
+            old.kill()
+        return child
+
+    async def _start(self) -> _Child:
+        if self._keeper is None:
+            self._keeper = asyncio.create_task(self._end_with_the_loop())
+        loop = asyncio.get_running_loop()
+        # Its errors are answers, and no process would read them from a pipe.
+        _, child = await loop.subprocess_exec(
+            lambda: _Child(loop, self._all.discard),
+            sys.executable,
+            "-u",
+            "-c",
+            _SERVE,
+            stderr=asyncio.subprocess.DEVNULL,
+        )
+        if not child.exited.done():
+            self._all.add(child)
+        child.send(pickle.dumps((sys.path, getattr(sys.modules["__main__"], "__file__", None))))
+        return child
+
+    async def _end_with_the_loop(self) -> None:
+        """Wait to be cancelled, as `asyncio.run` does with all tasks that are left."""
+        try:
+            await asyncio.sleep(math.inf)
+        finally:
+            await asyncio.gather(*[child.end() for child in self._all])
+
+
+class _Child(asyncio.SubprocessProtocol):
+    """A process that runs one function after another."""
+
+    def __init__(self, loop: asyncio.AbstractEventLoop, on_exit: Callable[[_Child], None]) -> None:
+        self._loop = loop
+        self._on_exit = on_exit
+        self._received = bytearray()
+        self._answer: asyncio.Future[bytes] | None = None
+        self._idle_since = loop.time()
+        self.has_ended = False
+        self.exited: asyncio.Future[None] = loop.create_future()
+
+    @property
+    def idle_seconds(self) -> float:
+        return self._loop.time() - self._idle_since
+
+    async def ask(self, request: bytes) -> bytes:
+        self._answer = self._loop.create_future()
+        if self.has_ended:
+            raise ProcessDied
+        self.send(request)
+        answer = await self._answer
+        self._idle_since = self._loop.time()
+        return answer
+
+    def send(self, pickled: bytes) -> None:
+        pipe = cast(asyncio.WriteTransport, self._transport.get_pipe_transport(0))
+        pipe.write(pickled)
+
+    def kill(self) -> None:
+        self.has_ended = True
+        self._transport.close()  # which kills it
+
+    async def end(self) -> None:
+        """Kill the process, and wait until it is gone."""
+        self.kill()
+        await asyncio.shield(self.exited)
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self._transport = cast(asyncio.SubprocessTransport, transport)
+
+    def pipe_data_received(self, fd: int, data: bytes) -> None:
+        self._received += data
+        if len(self._received) < _LENGTH.size:
+            return
+        end = _LENGTH.size + _LENGTH.unpack_from(self._received)[0]
+        if len(self._received) >= end and self._answer is not None and not self._answer.done():
+            answer = bytes(memoryview(self._received)[_LENGTH.size : end])
+            self._received = bytearray()
+            self._answer.set_result(answer)
+
+    def pipe_connection_lost(self, fd: int, exc: Exception | None) -> None:
+        self._note_end()
+
+    def process_exited(self) -> None:
+        self._note_end()
+        self._transport.close()
+        self._on_exit(self)
+        self.exited.set_result(None)
+
+    def _note_end(self) -> None:
+        self.has_ended = True
+        if self._answer is not None and not self._answer.done():
+            self._answer.set_exception(ProcessDied())
+
+
+# ------------------------------------------------------------------------------------------------- in the process
+
+
+def serve() -> None:
+    """Run the functions that the parent asks for, until it closes the pipe."""
+    requests, answers = sys.stdin.buffer, sys.stdout.buffer
+    sys.stdin = open(os.devnull)  # noqa: SIM115 - for as long as the process lives
+    sys.stdout = sys.stderr = open(os.devnull, "w")  # noqa: SIM115
+    with suppress(EOFError):
+        sys.path, main = pickle.load(requests)
+        _import_main(main)
+        while True:
+            answer = _answer(requests)
+            answers.write(_LENGTH.pack(len(answer)) + answer)
+
+
+def _import_main(path: str | None) -> None:
+    """Run the parent's script, which may configure Django, but not as __main__: multiprocessing does the same."""
+    if path is None or not os.path.isfile(path):
+        return
+    module = ModuleType("__mp_main__")
+    with suppress(Exception, SystemExit):  # what it lacks is missed, and told, by the function
+        vars(module).update(runpy.run_path(path, run_name=module.__name__))
+        sys.modules["__main__"] = sys.modules[module.__name__] = module
+
+
+def _answer(requests: BinaryIO) -> bytes:
+    """Whether the next function returned, and what it returned or raised."""
     try:
-        answer = await anyio.to_process.run_sync(run_body, os.getpid(), body, cancellable=True, limiter=limiter)
-    except BrokenWorkerProcess:
-        return Raised(WorkerLost("The process that ran the body died. Did it run out of memory, or call os._exit?"))
-    except Exception as error:  # no process could be started, or Django not be set up in it
-        return Raised(error)
-    if isinstance(answer, Failed):
-        return Raised(_as_error(answer))
-    return Returned(decode(answer))
+        answer = _call(requests)
+        return pickle.dumps(answer, pickle.HIGHEST_PROTOCOL)
+    except EOFError:
+        raise
+    except BaseException as error:  # it can't be pickled
+        return pickle.dumps((False, RuntimeError(f"{type(error).__name__}: {error}")))
 
 
-class ChildTraceback(Exception):
-    """Brings the child's traceback along, as the cause of the error that is raised again in the worker."""
-
-    def __str__(self) -> str:
-        return f"in the child process:\n{self.args[0]}"
-
-
-def _as_error(failed: Failed) -> BaseException:
-    error = None if failed.pickled is None else _unpickled(failed.pickled)
-    if error is None:  # a stand-in of the same name, so that the row shows the real one
-        kind = type(failed.qualname, (Exception,), {"__module__": failed.module, "__qualname__": failed.qualname})
-        error = kind(failed.record.message)
-    error.__cause__ = ChildTraceback(failed.record.traceback)
-    return error
-
-
-def _unpickled(pickled: bytes) -> BaseException | None:
-    """None: it can't be read here, though it could in the child."""
+def _call(requests: BinaryIO) -> tuple[bool, Any]:
+    request = pickle.load(requests)
     try:
-        error = pickle.loads(pickled)
-    except BaseException:  # also SystemExit, which would take the worker with it
-        return None
-    return error if isinstance(error, BaseException) else None
+        function, args = request
+        return True, function(*args)
+    except BaseException as error:
+        return False, error

@@ -1,62 +1,129 @@
-"""Running what Pub/Sub pushes: one engine for each event loop of a web process.
+"""Runs the tries that Pub/Sub pushes: one engine for each event loop of a web process.
 
-The work belongs to the process, not to the request: a client that hangs up cancels nothing.
+A run belongs to the process and not to the request: a client that disconnects cancels nothing.
 """
 
 from __future__ import annotations
 
 import asyncio
 import contextvars
+import os
+from collections.abc import Sequence
+from contextlib import suppress
 from typing import Any
 
-from asgiref.sync import sync_to_async
+from django.db import connections
 
-from ..broker.handover import Delivery
-from ..dispatcher import Dispatcher
-from ..exceptions import I3TasksError
-from ..telemetry import emit
+from ..broker.deliveries import Delivery
+from ..conf import Identity, get_config
+from ..models import WorkerRole
+from ..store.writer import idle_seconds
+from ..threads.batching import BatchThread
+from ..threads.forking import reset_signals_in_children
+from .assembly import Engine, make_engine
+from .dispatcher import Dispatcher
 from .executor import Report
-from .process import Engine, make_engine
+from .presence import Presence
 
 PASS_EVERY_SECONDS = 5.0
+MOST_REQUESTS = 10_000
 
 _engines: dict[asyncio.AbstractEventLoop, Engine] = {}
 _under_way: set[asyncio.Task[Any]] = set()  # the loop itself refers to its tasks only weakly
 _dispatcher: Dispatcher | None = None
+_presence: tuple[int, Presence] | None = None  # with the id of its process
 
 
-async def carry_out(delivery: Delivery) -> Report:
-    """Execute a pushed message; it goes on if the caller is cancelled."""
-    executing = _engine().executor.execute(delivery)
-    # A context of its own: the request's language, log fields and database thread are not the body's.
+async def carry_out(delivery: Delivery, sender: Identity | None) -> Report:
+    """Execute a pushed message, if it names a try of a queue that `sender` pushes.
+
+    With None for `sender` it may be of any push queue. The run goes on if the caller is cancelled.
+    """
+    executing = _engine().executor.execute(delivery, get_config().queues_pushed_by(sender))
+    # An empty context, so that the body does not get the request's language, log fields and database thread.
     task = asyncio.get_running_loop().create_task(executing, context=contextvars.Context())
     _under_way.add(task)
     task.add_done_callback(_under_way.discard)
+    presence = web_presence()
+    presence.begin()
+    task.add_done_callback(lambda _: presence.leave())
     return await asyncio.shield(task)
 
 
-async def dispatch(*, every_seconds: float = 0) -> None:
-    """A dispatcher pass, for deployments without a worker; none if this process made one so recently."""
+async def dispatch(*, every_seconds: float = 0) -> bool:
+    """Make a dispatcher pass, for deployments without a worker, unless this process made one within `every_seconds`.
+
+    Passes run in their own thread, whose connection outlives the request. Requests that arrive during a pass share the
+    next one. Returns False if the last pass failed.
+    """
+    if _dispatcher is None or _dispatcher.seconds_since_pass() >= every_seconds:
+        passed = asyncio.get_running_loop().create_future()
+        if _passes.put((every_seconds, passed)):
+            await passed
+    return _dispatcher is not None and _dispatcher.is_well
+
+
+def _pass(requests: Sequence[tuple[float, asyncio.Future[None]]]) -> None:
     global _dispatcher
-    if _dispatcher is None:
-        _dispatcher = Dispatcher()
-    if _dispatcher.seconds_since_pass() >= every_seconds:
-        try:
-            await sync_to_async(_dispatcher.pass_once)()
-        except I3TasksError as error:
-            emit("dispatch_failed", error=str(error))
+    try:
+        if _dispatcher is None:
+            _dispatcher = Dispatcher(on_pass=_passed)
+        every_seconds = min(every_seconds for every_seconds, _ in requests)
+        if every_seconds == 0:  # POST tasks-beat, which comes each minute
+            _dispatcher.pass_while_busy()
+        elif _dispatcher.seconds_since_pass() >= every_seconds:
+            _dispatcher.pass_once()
+    finally:
+        for _, passed in requests:
+            with suppress(RuntimeError):  # the request's loop was closed
+                passed.get_loop().call_soon_threadsafe(_resolve, passed)
+
+
+def _passed() -> None:
+    presence = web_presence()
+    presence.dispatched()
+    presence.show()
+
+
+def web_presence() -> Presence:
+    """Return this web process's presence among the workers; after a fork it is another one."""
+    global _presence
+    if _presence is None or _presence[0] != os.getpid():
+        config = get_config()
+        names, concurrency = [queue.name for queue in config.push_queues], config.settings.concurrency
+        presence = Presence(
+            WorkerRole.WEB, queues=names, concurrency=concurrency, running=lambda: len(_under_way.copy())
+        )
+        _presence = os.getpid(), presence
+    return _presence[1]
+
+
+def _resolve(passed: asyncio.Future[None]) -> None:
+    if not passed.done():
+        passed.set_result(None)
+
+
+_passes: BatchThread[tuple[float, asyncio.Future[None]]] = BatchThread(
+    "i3tasks-passes",
+    _pass,
+    max_batch=MOST_REQUESTS,
+    max_queued=MOST_REQUESTS,
+    idle_seconds=lambda: 2 * PASS_EVERY_SECONDS if idle_seconds() else 0.0,
+    on_end=connections.close_all,
+)
 
 
 def _engine() -> Engine:
     loop = asyncio.get_running_loop()
     if loop not in _engines:
         _close_ended()
-        _engines[loop] = make_engine()
+        reset_signals_in_children()
+        _engines[loop] = make_engine(worker_id=web_presence().worker_id)
     return _engines[loop]
 
 
 def _close_ended() -> None:
-    """Under WSGI each request has a loop of its own, and its engine's threads and connections must not outlive it."""
+    """Close the engines of closed loops. Under WSGI each request has its own loop, which no thread should outlive."""
     for loop in list(_engines):
         if loop.is_closed() and (engine := _engines.pop(loop, None)) is not None:
             engine.pool.close()

@@ -8,14 +8,13 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from ..conf import Config, QueueNames, get_config
+from ..conf import Config, Identity, QueueNames, get_config
 from ..emulator import Seed
-from ..types import PushQueue
 
 
 def seed_of(config: Config) -> Seed:
     """A topic and a subscription for each queue; a worker or `ensure-pubsub` adds what else they need."""
-    queues = list(config.queues.values())
+    queues = config.pubsub_queues
     return Seed(topics=[names.topic for names in queues], subscriptions=[_subscription(names) for names in queues])
 
 
@@ -38,6 +37,13 @@ def _subscription(names: QueueNames) -> dict[str, Any]:
         "topic": names.topic,
         "ack_deadline_seconds": settings.ack_deadline_seconds,
     }
-    if isinstance(names.queue, PushQueue):
-        subscription["push_config"] = {"push_endpoint": names.queue.push_endpoint}
+    if names.push_endpoint is not None:
+        subscription["push_config"] = _push_config(names.push_endpoint, names.push_identity)
     return subscription
+
+
+def _push_config(endpoint: str, signer: Identity | None) -> dict[str, Any]:
+    if signer is None:
+        return {"push_endpoint": endpoint}
+    token = {"service_account_email": signer.service_account, "audience": signer.audience}
+    return {"push_endpoint": endpoint, "oidc_token": token}

@@ -8,11 +8,15 @@ from collections.abc import Coroutine
 from contextlib import suppress
 from typing import Any
 
+from ..threads.forking import signals_heard
+
 
 async def run_until_stopped(*loops: Coroutine[Any, Any, None]) -> None:
-    """Run endless loops side by side until SIGINT or SIGTERM. An error in one ends all."""
-    together = asyncio.gather(*loops)
-    for number in (signal.SIGINT, signal.SIGTERM):
-        asyncio.get_running_loop().add_signal_handler(number, together.cancel)
-    with suppress(asyncio.CancelledError):
+    """Run endless loops side by side until SIGINT, SIGTERM or SIGHUP. An error in one ends all."""
+    together, loop = asyncio.gather(*loops), asyncio.get_running_loop()
+
+    def hear(*_: object) -> None:
+        loop.call_soon_threadsafe(together.cancel)
+
+    with signals_heard(hear, (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)), suppress(asyncio.CancelledError):
         await together

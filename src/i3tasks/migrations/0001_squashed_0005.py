@@ -4,6 +4,8 @@
 import django.db.models.deletion
 from django.db import migrations, models
 
+from i3tasks.migrations import _operations
+
 
 def stamps():
     return [
@@ -13,7 +15,7 @@ def stamps():
     ]
 
 
-class Migration(migrations.Migration):
+class Migration(_operations.Migration):
     initial = True
     replaces = [
         ("i3tasks", "0001_initial"),

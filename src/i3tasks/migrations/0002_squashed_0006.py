@@ -1,10 +1,11 @@
-"""The public uuid of an execution (django-i3tasks 0.1.4). Rows that are there get a random one each."""
+"""The public uuid of an execution (django-i3tasks 0.1.4). Each existing row gets a random one."""
 
 from uuid import uuid4
 
 from django.db import migrations, models
 
 import i3tasks.models
+from i3tasks.migrations import _operations
 
 BATCH = 2000
 
@@ -20,7 +21,7 @@ def give_each_row_a_uuid(apps, schema_editor):
         rows.bulk_update(batch, ["uuid"], batch_size=200)
 
 
-class Migration(migrations.Migration):
+class Migration(_operations.Migration):
     replaces = [("i3tasks", "0006_taskexecution_uuid")]
     dependencies = [("i3tasks", "0001_squashed_0005")]
 

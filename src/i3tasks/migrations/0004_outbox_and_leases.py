@@ -1,7 +1,9 @@
-"""What makes a try an outbox entry with a lease. Every column is nullable or has a database default, because workers
-of the release before go on inserting rows while this one is rolled out."""
+"""Columns for the outbox and leases. Each is nullable or has a database default, because workers of the previous
+release insert rows while this one is rolled out."""
 
 from django.db import migrations, models
+
+from i3tasks.migrations import _operations
 
 EXECUTION = {
     "queue_name": models.CharField(blank=True, max_length=100, null=True),
@@ -35,7 +37,7 @@ def give_new_rows_a_uuid(apps, schema_editor):
         schema_editor.execute("ALTER TABLE i3tasks_taskexecution ALTER COLUMN uuid SET DEFAULT gen_random_uuid()")
 
 
-class Migration(migrations.Migration):
+class Migration(_operations.Migration):
     dependencies = [("i3tasks", "0003_squashed_0007")]
 
     operations = [

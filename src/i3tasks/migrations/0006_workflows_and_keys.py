@@ -3,6 +3,8 @@
 import django.db.models.deletion
 from django.db import migrations, models
 
+from i3tasks.migrations import _operations
+
 GROUP = {
     "callback_options": models.JSONField(blank=True, null=True),
     "on_failure": models.JSONField(blank=True, null=True),
@@ -12,7 +14,7 @@ GROUP = {
 }
 
 
-class Migration(migrations.Migration):
+class Migration(_operations.Migration):
     dependencies = [("i3tasks", "0005_partial_indexes")]
 
     operations = [

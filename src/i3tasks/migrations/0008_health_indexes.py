@@ -1,9 +1,10 @@
-"""What the health endpoint reads: tries of the last hour, the one that waits longest, those that run."""
+"""Indexes for the health endpoint: tries of the last hour, the try that waits longest, and running tries."""
 
-from django.db import migrations, models
+from django.db import models
 from django.db.models import Q
 from django.db.models.functions import Coalesce
 
+from i3tasks.migrations import _operations
 from i3tasks.migrations._operations import AddIndexOnline
 
 INDEXES = [
@@ -21,7 +22,7 @@ INDEXES = [
 ]
 
 
-class Migration(migrations.Migration):
+class Migration(_operations.Migration):
     atomic = False
     dependencies = [("i3tasks", "0007_chain_order")]
 

@@ -3,8 +3,10 @@
 import django.db.models.deletion
 from django.db import migrations, models
 
+from i3tasks.migrations import _operations
 
-class Migration(migrations.Migration):
+
+class Migration(_operations.Migration):
     dependencies = [
         ("i3tasks", "0008_health_indexes"),
     ]

@@ -1,7 +1,9 @@
-"""What in its workflow a step or a group came after, or is a part of."""
+"""Links of a workflow: the step or group that a row follows, and the group that it is a part of."""
 
 import django.db.models.deletion
 from django.db import migrations, models
+
+from i3tasks.migrations import _operations
 
 
 def link(to: str) -> models.ForeignKey:
@@ -15,7 +17,7 @@ def link(to: str) -> models.ForeignKey:
     )
 
 
-class Migration(migrations.Migration):
+class Migration(_operations.Migration):
     dependencies = [("i3tasks", "0009_schedules")]
 
     operations = [

@@ -1,8 +1,9 @@
-"""A group is followed by one callback at most; and the links of workflows, found without reading whole tables."""
+"""At most one callback for each group, and indexes for the links of workflows."""
 
-from django.db import migrations, models
+from django.db import models
 from django.db.models import Q
 
+from i3tasks.migrations import _operations
 from i3tasks.migrations._operations import AddConstraintOnline, AddIndexOnline
 
 PREVIOUS = models.Index(fields=["previous"], name="i3tasks_tg_previous_idx", condition=Q(previous__isnull=False))
@@ -13,7 +14,7 @@ ONE_CALLBACK = models.UniqueConstraint(
 )
 
 
-class Migration(migrations.Migration):
+class Migration(_operations.Migration):
     atomic = False
     dependencies = [("i3tasks", "0010_workflow_links")]
 

@@ -1,72 +1,121 @@
-"""Calling off executions, and putting deferred ones off."""
+"""Cancelling executions, rescheduling them, and retrying those that have failed."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterable
+from collections.abc import Callable, Collection, Iterable, Sequence
 from datetime import datetime
+from functools import partial
+from typing import Any
 
+from django.db import transaction
 from django.db.models import Q
 
-from ..models import TaskExecution, TaskExecutionTry, TaskGroup
-from .database import atomic, database_time, locked, rows, with_database_time
-from .settle import CANCELLED, Ending, apply
+from ..core.steps import groups_waited_for
+from ..models import ExecutionOutcome, TaskExecution, TaskExecutionTry, TaskGroup
+from .database import DATABASE_TIME, Instant, Rows, alias, atomic, database_time, locked, rows, with_database_time
+from .enqueue import publish_grace, to_come
+from .failures import facts_of, report_failure
+from .lock_timeout import attempting
+from .locks import GoneOn, lock_groups, locked_together
+from .requests import Settled
+from .settle import CANCELLED, Ending, apply, blocked_by_groups
+from .slices import has_slices, open_all_slices
+from .workflows import discount
 
 
-def cancel(execution_ids: Collection[int]) -> list[TaskExecutionTry]:
+@attempting
+def cancel(execution_ids: Collection[int], *, now: Instant = DATABASE_TIME) -> list[TaskExecutionTry]:
     """Ask for these executions to end: what waits never runs; what runs is told with its next heartbeat.
 
     Finished ones are left as they are. Gives the tries of what follows a cancellation (a group's failure callback).
     """
-    return _cancel(lambda: execution_ids)
+    return _cancel(lambda: (execution_ids, ()), now)
 
 
-def cancel_workflow(*, execution_ids: Collection[int] = (), group_ids: Collection[int] = ()) -> list[TaskExecutionTry]:
+@attempting
+def cancel_workflow(
+    *, execution_ids: Collection[int] = (), group_ids: Collection[int] = (), now: Instant = DATABASE_TIME
+) -> list[TaskExecutionTry]:
     """`cancel` what is unfinished of these executions and groups, of their members, and of what followed them."""
-    return _cancel(lambda: _reached_from(execution_ids, group_ids))
+    return _cancel(lambda: _reached_from(execution_ids, group_ids), now)
 
 
-def _cancel(targets: Callable[[], Collection[int]]) -> list[TaskExecutionTry]:
-    """`targets` is asked again until it has nothing new: next steps may be written before we have the locks."""
-    with atomic():
-        waiting: list[Ending] = []
-        known: Collection[int] = ()
-        while (endings := _request(found := targets())) is not None or found != known:
-            waiting += [ending for ending in endings or () if ending.task_try.claim_token is None]
-            known = found
-        due = apply(waiting)
-        ids = [ref.try_id for refs in due.values() for ref in refs]
-        return list(rows(TaskExecutionTry).filter(pk__in=ids).select_related("task_execution"))
+Targets = tuple[Collection[int], Collection[int]]
+"""Executions, and groups all of whose members are to be written first."""
 
 
-def _request(execution_ids: Collection[int]) -> list[Ending] | None:
-    """Note the request in those executions that have none. Gives how their open tries end if nobody runs them.
+def _cancel(find: Callable[[], Targets], now: Instant) -> list[TaskExecutionTry]:
+    """Cancel what `find` gives, once it gives the same before and after all of it is locked."""
+    return locked_together(partial(_attempt, find, now))
 
-    None: there are no such tries. That we got no lock does not say so: the holder may have written the next ones.
-    """
-    open_executions = rows(TaskExecution).filter(
-        pk__in=execution_ids, finished_at__isnull=True, cancel_requested_at__isnull=True
-    )
-    tries = rows(TaskExecutionTry).filter(task_execution__in=open_executions, is_completed=False)
-    if not tries.exists():
-        return None
-    open_tries = list(locked(with_database_time(tries), wait=True))
-    if not open_tries:
-        return []
-    at = database_time(open_tries[0])
-    ids = {task_try.task_execution_id for task_try in open_tries}
-    executions = {row.pk: row for row in locked(open_executions.filter(pk__in=ids), wait=True)}
-    rows(TaskExecution).filter(pk__in=executions).update(cancel_requested_at=at, updated_at=at)
-    for execution in executions.values():
-        execution.cancel_requested_at = at
-    return [
-        Ending(task_try, executions[task_try.task_execution_id], CANCELLED, at)
-        for task_try in open_tries
-        if task_try.task_execution_id in executions
+
+def _attempt(find: Callable[[], Targets], now: Instant) -> list[TaskExecutionTry]:
+    targets = find()
+    while open_all_slices(targets[1], now=now):
+        targets = find()
+    waiting = _lock_waiting(targets[0], now)
+    requested = _request(targets[0], now)
+    if find() != targets or has_slices(targets[1]) or _waiting_tries(requested) - waiting.keys():
+        raise GoneOn  # there is a new step, or a worker has handed a try back
+    endings = [
+        Ending(task_try, requested[task_try.task_execution_id], CANCELLED, database_time(task_try))
+        for task_try in waiting.values()
+        if task_try.task_execution_id in requested
     ]
+    blocked_by_groups(endings, wait=True)
+    due, _ = apply(endings)
+    _report_on_commit(endings)
+    ids = [ref.try_id for refs in due.values() for ref in refs]
+    return list(rows(TaskExecutionTry).filter(pk__in=ids).select_related("task_execution"))
 
 
-def _reached_from(execution_ids: Iterable[int], group_ids: Iterable[int]) -> set[int]:
-    """The executions that these have led to so far, and the given ones."""
+def _report_on_commit(endings: Sequence[Ending]) -> None:
+    def report() -> None:  # a function and not a partial: Django names it when it fails
+        for ending in endings:
+            settled = Settled(at=ending.at, is_cancelled=True)
+            report_failure(facts_of(ending.task_try, ending.execution), CANCELLED, settled, None)
+
+    if endings:
+        transaction.on_commit(report, using=alias(), robust=True)
+
+
+def _unrequested(execution_ids: Collection[int]) -> Rows:
+    return rows(TaskExecution).filter(pk__in=execution_ids, finished_at__isnull=True, cancel_requested_at__isnull=True)
+
+
+def _waiting(executions: Any) -> Rows:
+    """Their tries that no worker runs.
+
+    What runs is not locked, or its heartbeat would not get through: its worker is told by the request.
+    """
+    tries = rows(TaskExecutionTry).filter(task_execution__in=executions)
+    return tries.filter(is_completed=False, claim_token__isnull=True)
+
+
+def _waiting_tries(executions: Iterable[int]) -> set[int]:
+    return set(_waiting(list(executions)).values_list("pk", flat=True))
+
+
+def _lock_waiting(execution_ids: Collection[int], now: Instant) -> dict[int, Any]:
+    tries = locked(with_database_time(_waiting(_unrequested(execution_ids)), now), wait=True)
+    return {task_try.pk: task_try for task_try in tries}
+
+
+def _request(execution_ids: Collection[int], now: Instant) -> dict[int, TaskExecution]:
+    """Note the request in those executions that have none. Gives them."""
+    unfinished = rows(TaskExecutionTry).filter(is_completed=False).values("task_execution")
+    asked = _unrequested(execution_ids).filter(pk__in=unfinished)
+    fresh: list[Any] = list(locked(with_database_time(asked, now), wait=True))
+    if fresh:
+        at = database_time(fresh[0])
+        rows(TaskExecution).filter(pk__in=[row.pk for row in fresh]).update(cancel_requested_at=at, updated_at=at)
+        for execution in fresh:
+            execution.cancel_requested_at = at
+    return {execution.pk: execution for execution in fresh}
+
+
+def _reached_from(execution_ids: Iterable[int], group_ids: Iterable[int]) -> tuple[set[int], set[int]]:
+    """The executions and groups that these have led to so far, and the given ones."""
     executions, groups = set(execution_ids), set(group_ids)
     fresh_executions, fresh_groups = executions, groups
     while fresh_executions or fresh_groups:
@@ -77,14 +126,49 @@ def _reached_from(execution_ids: Iterable[int], group_ids: Iterable[int]) -> set
         fresh_groups = set(next_groups.values_list("pk", flat=True)) - groups
         executions |= fresh_executions
         groups |= fresh_groups
-    return executions
+    return executions, groups
 
 
-def reschedule(execution_id: int, run_after: datetime) -> bool:
+@attempting
+def reschedule(execution_id: int, run_after: datetime, *, now: datetime) -> bool:
     """Move a try that has not started to another instant. False: it has started, or is over."""
     with atomic():
         waiting = rows(TaskExecutionTry).filter(
             task_execution=execution_id, is_completed=False, claim_token__isnull=True
         )
         # Its message, if one is under way, comes too early and is gone then: to the dispatcher the try is new.
-        return bool(waiting.update(run_after=run_after, dispatch_at=run_after, publish_count=0))
+        return bool(waiting.update(run_after=to_come(run_after, now), dispatch_at=run_after, publish_count=0))
+
+
+@attempting
+def retry_failed(execution_ids: Sequence[int], *, now: datetime) -> list[TaskExecutionTry]:
+    """Write one more try for each of these executions that has failed or was cancelled; the others are left alone.
+
+    It is one try, past `max_retries`. If it succeeds the execution's chain goes on. A group that the failure has
+    failed stays failed; one that waits for all its members waits for this one again.
+    """
+    ended = (ExecutionOutcome.FAILED, ExecutionOutcome.CANCELLED)
+    with atomic():
+        executions = list(locked(rows(TaskExecution).filter(pk__in=execution_ids, outcome__in=ended), wait=True))
+        rows(TaskExecution).filter(pk__in=[row.pk for row in executions]).update(
+            outcome=None, finished_at=None, cancel_requested_at=None, updated_at=now
+        )
+        lock_groups(
+            {pk for row in executions for pk in (row.task_group_id, *groups_waited_for(row.chain)) if pk}, wait=True
+        )
+        discount(executions, now)
+        return rows(TaskExecutionTry).bulk_create(
+            TaskExecutionTry(
+                task_execution=row,
+                try_number=_next_number(row),
+                dispatch_at=now + publish_grace(),
+                queue_name=row.queue_name,
+                priority=row.priority,
+            )
+            for row in executions
+        )
+
+
+def _next_number(execution: TaskExecution) -> int:
+    last = rows(TaskExecutionTry).filter(task_execution=execution.pk).order_by("-try_number").first()
+    return 1 if last is None else last.try_number + 1

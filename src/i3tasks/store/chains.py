@@ -1,56 +1,105 @@
-"""Adding a step to a chain that may be waiting, running, over, or ending at this very instant."""
+"""Adding a step to a chain that may be waiting, running, finished, or finishing in another transaction."""
 
 from __future__ import annotations
 
-from ..clock import SYSTEM_CLOCK
-from ..models import TaskExecution, TaskExecutionResult, TaskExecutionTry, TaskGroup
-from ..steps import Step, wants_result
-from .database import atomic, locked, rows
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+
+from ..core.steps import Step, groups_waited_for, wants_result
+from ..exceptions import ExecutionNotFound
+from ..models import ExecutionOutcome, TaskExecution, TaskExecutionTry, TaskGroup
+from .database import locked, rows
 from .enqueue import Origin
-from .workflows import Plan, append_to_callback, callback_steps, filled_start, own_steps, results_of
+from .lock_timeout import attempting
+from .locks import GoneOn, lock_groups, locked_together
+from .results import of_execution, of_group
+from .workflows import Plan, append_to_callback, callback_steps, filled_start, own_steps
 
 End = TaskExecution | TaskGroup
 
 
-def append_step(start: End, step: Step) -> list[TaskExecutionTry]:
+@attempting
+def append_step(start: End, step: Step, *, now: datetime) -> list[TaskExecutionTry]:
     """Add `step` to the end of the chain that begins with `start`.
 
-    The row's lock decides between the two cases: an execution or a group that has not ended keeps the step for later;
-    one that has succeeded is followed by it now, and the new try is returned. After a failure or a cancellation the
-    step is kept, and never runs.
+    The lock of the chain's last row decides between two cases. A row that has not ended keeps the step for later. A row
+    that has succeeded is followed by the step now, and the new try is returned. After a failure or a cancellation
+    the step is kept, and runs only if a retry succeeds; a group that waits for the step counts it as failed.
+
+    In each case, the `chain` of every row of the chain so far names the step, too.
     """
-    with atomic():
-        last, before, hooks = _end_of_chain(start)
-        if _goes_on(last):
-            plan = Plan(SYSTEM_CLOCK.now())
-            plan.add([step], cause=None, result=_result(before, step), origin=_origin(last))
-            return plan.write()
-        if before is not last and len(_kept(last)) == hooks:
-            step = filled_start(step, _result(before, step))
-        _keep(last, step)
-        return []
+    return locked_together(lambda: _append(_locked(start), step, now))
 
 
-def _end_of_chain(start: End) -> tuple[End, End, int]:
-    """The last execution or group that the chain has come to, locked; the last one of the chain proper; and hooks.
+def _append(chain: _Chain, step: Step, now: datetime) -> list[TaskExecutionTry]:
+    last = chain.last
+    plan = Plan(now)
+    if _goes_on(last):
+        plan.add([step], cause=None, result=_result(chain.before, step), origin=_origin(last))
+    elif _has_ended(last):
+        lock_groups(groups_waited_for([step]), wait=True)
+        plan.never_run([step])
+    for end in chain.ends[:-1]:
+        _keep(end, step, now)
+    if chain.before is not last and len(_kept(last)) == chain.hooks:
+        step = filled_start(step, _result(chain.before, step))
+    _keep(last, step, now)
+    return plan.write()
 
-    The two differ while steps of a task's own `on_success` run, or when they end the chain; `hooks` are those to come.
+
+@dataclass(slots=True)
+class _Chain:
+    """A chain as far as it has come: its rows from the start on.
+
+    `before` is the last row that is a step of the chain itself, not a hook: a step of a task's own `on_success`.
+    `hooks` is the number of hooks that have not run yet. `before` is not the last row while hooks run, or when hooks
+    end the chain.
     """
-    last = before = _locked(start)
-    hooks = _number_of_hooks(last)
-    while (following := _follower(last)) is not None:
-        last = _locked(following)
-        if hooks:
-            hooks -= 1
+
+    ends: list[End]
+    before: End
+    hooks: int
+
+    @property
+    def last(self) -> End:
+        return self.ends[-1]
+
+    def go_to(self, following: End) -> None:
+        self.ends.append(following)
+        if self.hooks:
+            self.hooks -= 1
         else:
-            before = last
-        hooks += _number_of_hooks(last)
-    return last, before, hooks
+            self.before = following
+        self.hooks += _number_of_hooks(following)
 
 
-def _locked(end: End) -> End:
-    row: End = locked(rows(type(end)).filter(pk=end.pk), wait=True).get()
-    return row
+def _locked(start: End) -> _Chain:
+    """The chain that begins with `start`, all of its rows locked. Raises GoneOn if it has got another one meanwhile."""
+    before = _walked(start).ends
+    for model in (TaskExecution, TaskGroup):
+        list(locked(rows(model).filter(pk__in=[end.pk for end in before if isinstance(end, model)]), wait=True))
+    chain = _walked(start)
+    if len(chain.ends) != len(before):
+        raise GoneOn
+    return chain
+
+
+def _walked(start: End) -> _Chain:
+    first = _read(start)
+    chain = _Chain([first], first, _number_of_hooks(first))
+    while (following := _follower(chain.last)) is not None:
+        chain.go_to(following)
+    return chain
+
+
+def _read(end: End) -> End:
+    """The row as it is now. Raises ExecutionNotFound."""
+    row: Any = rows(type(end)).filter(pk=end.pk).first()
+    if row is None:
+        raise ExecutionNotFound(f"There is no {end}: its transaction was rolled back, or retention has deleted it.")
+    found: End = row
+    return found
 
 
 def _number_of_hooks(end: End) -> int:
@@ -68,18 +117,22 @@ def _goes_on(end: End) -> bool:
     if isinstance(end, TaskGroup):
         return end.status == TaskGroup.STATUS_SUCCESS
     if end.outcome is not None:
-        return end.outcome == TaskExecution.Outcome.SUCCESS and end.cancel_requested_at is None
-    # A row older than the column `outcome`, or one that is unfinished.
+        return end.outcome == ExecutionOutcome.SUCCESS and end.cancel_requested_at is None
+    # The row is unfinished, or older than the column `outcome`.
     return rows(TaskExecutionTry).filter(task_execution=end.pk, is_success=True).exists()
+
+
+def _has_ended(end: End) -> bool:
+    return end.status != TaskGroup.STATUS_PENDING if isinstance(end, TaskGroup) else end.outcome is not None
 
 
 def _kept(end: End) -> list[Step]:
     return callback_steps(end) if isinstance(end, TaskGroup) else end.chain or []
 
 
-def _keep(end: End, step: Step) -> None:
+def _keep(end: End, step: Step, now: datetime) -> None:
     if isinstance(end, TaskGroup):
-        append_to_callback(end, step)
+        append_to_callback(end, step, now)
     else:
         end.chain = [*_kept(end), step]
         end.save(update_fields=["chain", "updated_at"])
@@ -90,12 +143,7 @@ def _origin(end: End) -> Origin:
 
 
 def _result(end: End, step: Step) -> object:
-    """What `step` asks for, if it does."""
+    """The result of `end`, if `step` asks for it; else None."""
     if not wants_result(step):
         return None
-    if isinstance(end, TaskGroup):
-        return results_of(end)
-    results = rows(TaskExecutionResult).filter(
-        task_execution_try__task_execution=end.pk, task_execution_try__is_success=True
-    )
-    return results.values_list("result", flat=True).first()
+    return of_group(end.pk) if isinstance(end, TaskGroup) else of_execution(end.pk)

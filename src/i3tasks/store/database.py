@@ -2,19 +2,36 @@
 
 from __future__ import annotations
 
+import sys
 from datetime import datetime
 from typing import Any, TypeVar
 
 from django.db import connections, router, transaction
-from django.db.models import DateTimeField, ExpressionWrapper, Model, QuerySet
+from django.db.migrations.executor import MigrationExecutor
+from django.db.models import DateTimeField, ExpressionWrapper, Model, QuerySet, Value
 from django.db.models.expressions import Combinable
 from django.db.models.functions import Now
 
+from ..core.clock import Clock
 from ..models import TaskExecution
+
+CONFLICT = frozenset({"40001", "40P01"})
+"""PostgreSQL's states of serialization failure and deadlock: the transaction was ended for another one's sake."""
+CONTENTION = CONFLICT | {"55P03"}
+"""The same, and the state of a lock that was not to be had in time."""
 
 Row = TypeVar("Row", bound=Model)
 Rows = Any
 """A QuerySet whose rows may carry annotations, which have no static type."""
+Instant = datetime | Combinable
+"""The `now` of a store function: an instant, or an expression that the database computes."""
+DATABASE_TIME: Instant = Now()
+"""The time of the transaction by the database's clock, which is one for all processes."""
+
+
+def time_of(clock: Clock) -> Instant:
+    """The `now` to pass to the store for those who go by `clock`."""
+    return DATABASE_TIME if clock.database_now is None else clock.database_now()
 
 
 def alias() -> str:
@@ -22,9 +39,47 @@ def alias() -> str:
     return router.db_for_write(TaskExecution)
 
 
-def atomic() -> transaction.Atomic:
-    """A transaction on that database; inside another one, a part of it."""
-    return transaction.atomic(using=alias(), savepoint=False)
+class _Writing(transaction.Atomic):
+    """A transaction that takes SQLite's write lock when it begins, whatever `transaction_mode` says.
+
+    As Django opens SQLite by default, a transaction that reads first and writes later fails at once with "database is
+    locked" when another one has written in between, whatever the timeout. One that begins by writing waits instead.
+    """
+
+    def __enter__(self) -> None:
+        connection = connections[alias()]
+        is_part_of_another = connection.in_atomic_block
+        super().__enter__()
+        if connection.vendor == "sqlite" and not is_part_of_another and not _begins_immediately(connection):
+            try:
+                with connection.cursor() as cursor:
+                    table = connection.ops.quote_name(TaskExecution._meta.db_table)
+                    cursor.execute(f"UPDATE {table} SET id = id WHERE 0")
+            except BaseException:
+                self.__exit__(*sys.exc_info())
+                raise
+
+
+def _begins_immediately(connection: Any) -> bool:
+    return str(getattr(connection, "transaction_mode", None)).upper() in ("IMMEDIATE", "EXCLUSIVE")
+
+
+def atomic(*, savepoint: bool = False) -> transaction.Atomic:
+    """A transaction on that database; inside another one a part of it, or a savepoint, which an error leaves intact."""
+    return _Writing(alias(), savepoint, durable=False)
+
+
+def in_transaction() -> bool:
+    """Whether what this thread writes there is part of a transaction that its caller will end."""
+    connection = connections[alias()]
+    return bool(connection.in_atomic_block) or not connection.get_autocommit()
+
+
+def is_unmigrated() -> bool:
+    """Whether migrations of i3tasks wait to be applied. Raises DatabaseError without an answer."""
+    executor = MigrationExecutor(connections[alias()])
+    leaves = [node for node in executor.loader.graph.leaf_nodes() if node[0] == TaskExecution._meta.app_label]
+    return bool(executor.migration_plan(leaves))
 
 
 def rows(model: type[Row]) -> QuerySet[Row]:
@@ -35,8 +90,8 @@ def rows(model: type[Row]) -> QuerySet[Row]:
 def locked(queryset: Rows, *, wait: bool) -> Rows:
     """Lock the rows in primary key order, without conflicting with foreign keys that others are inserting.
 
-    Rows that someone else has locked are left out, or waited for with `wait`. SQLite's transactions
-    (`transaction_mode` IMMEDIATE) exclude each other anyway.
+    Rows that another transaction has locked are left out, or waited for with `wait`. SQLite's transactions
+    exclude each other anyway.
     """
     queryset = queryset.order_by("pk")
     if connections[queryset.db].features.has_select_for_no_key_update:
@@ -44,12 +99,31 @@ def locked(queryset: Rows, *, wait: bool) -> Rows:
     return queryset
 
 
-def with_database_time(queryset: Rows, now: Combinable | None = None) -> Rows:
-    """Adds `database_time`: one clock for all processes. A simulation passes its own `now`."""
-    return queryset.annotate(database_time=ExpressionWrapper(now or Now(), output_field=DateTimeField()))
+def unlocked(queryset: Rows, *, to_delete: bool = False) -> list[Any]:
+    """The rows, in the queryset's order, that no other transaction has locked; locked for us."""
+    if connections[queryset.db].features.has_select_for_update_skip_locked:
+        queryset = queryset.select_for_update(skip_locked=True, of=("self",), no_key=not to_delete)
+    return list(queryset)
+
+
+def is_contention(error: BaseException) -> bool:
+    """Whether the database gave up on a lock (deadlock, serialization failure, `lock_timeout`), which is no outage."""
+    state = getattr(error.__cause__, "sqlstate", None) or ""
+    return state in CONTENTION
+
+
+def is_conflict(error: BaseException) -> bool:
+    """Whether the database has ended this transaction so that another one could go on: made again, it may succeed."""
+    return (getattr(error.__cause__, "sqlstate", None) or "") in CONFLICT
+
+
+def with_database_time(queryset: Rows, now: Instant = DATABASE_TIME) -> Rows:
+    """Add the time to each row, as `database_time`."""
+    moment = Value(now) if isinstance(now, datetime) else now
+    return queryset.annotate(database_time=ExpressionWrapper(moment, output_field=DateTimeField()))
 
 
 def database_time(row: Any) -> datetime:
-    """What `with_database_time` read beside `row`."""
+    """The time that `with_database_time` read with `row`."""
     value: datetime = row.database_time
     return value

@@ -1,55 +1,77 @@
-"""The outbox: what is due to be published, what has been, and whose worker is gone."""
+"""The outbox: tries that are due to be published, confirmations of publishes, and the expiry of dead leases."""
 
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from datetime import datetime, timedelta
+from types import MappingProxyType
 from typing import Any
 
-from django.db import InterfaceError, OperationalError, connections
+from django.db import InterfaceError, OperationalError
 from django.db.models import F, QuerySet
-from django.db.models.expressions import Combinable
 
-from ..clock import SYSTEM_CLOCK, Clock
 from ..conf import get_config
+from ..core.clock import Clock
+from ..core.outcome import Failure
 from ..exceptions import WorkerLost
 from ..models import TaskExecution, TaskExecutionTry
-from ..outcome import Failure
 from ..registry import policy_of
 from ..telemetry import emit
-from .database import atomic, database_time, locked, rows, with_database_time
-from .enqueue import ref
-from .refs import TryRef
-from .settle import Ending, apply, lock_executions
+from .database import DATABASE_TIME, Instant, atomic, database_time, locked, rows, unlocked, with_database_time
+from .enqueue import publish_grace
+from .failures import facts_of, report_failure
+from .locks import lock_executions
+from .pauses import known_pauses, pause_over, set_aside, without_paused
+from .postgres.marking import confirm_unclaimed
+from .postgres.statements import are_known
+from .requests import NextTry, Settled, TryRef
+from .settle import Ending, apply, blocked_by_groups
 
+_NAMES = [f"task_execution__{name}" for name in ("uuid", "task_path", "task_name", "queue_name")]
 LONGEST_LOST_AFTER = timedelta(days=1)
 RETRY_PUBLISH_AFTER = timedelta(seconds=5)
+"""After a first refusal; doubled while the try grows older, up to"""
+LONGEST_RETRY_PUBLISH_AFTER = timedelta(seconds=80)
+NO_PAUSES: Mapping[str, int] = MappingProxyType({})
+MOST_ASIDE = 20
+"""How often a pass that finds tries of paused queues only looks for others behind them."""
 
 
-def take_due(limit: int, *, now: Combinable | None = None) -> list[TryRef]:
-    """Take up to `limit` tries whose `dispatch_at` has come; nobody else takes them for the grace period.
+def take_due(limit: int, *, paused: Mapping[str, int] = NO_PAUSES, now: Instant = DATABASE_TIME) -> list[TryRef]:
+    """Take up to `limit` tries whose `dispatch_at` has come. For the grace period no other dispatcher takes them.
 
     Of them, at most a tenth have been published before, so that a long backlog, whose messages are still waiting in
-    Pub/Sub, holds up nothing that is new.
+    Pub/Sub, holds up nothing that is new. Those of the queues that are `paused` are set aside instead, and hold up
+    nothing, either.
     """
+    for _ in range(MOST_ASIDE):
+        taken, is_any = _take_due(limit, paused, now)
+        if taken or not is_any:
+            return taken
+    return []
+
+
+def _take_due(limit: int, paused: Mapping[str, int], now: Instant) -> tuple[list[TryRef], bool]:
+    """The tries, and whether any were due at all."""
     with atomic():
         fresh = _due(limit, now, publish_count=0)
         again = _due(max(limit // 10, 1), now, publish_count__gt=0)
-        taken = [*fresh, *again]
+        due = [*fresh, *again]
+        taken = without_paused(due, paused)
         if not taken:
-            return []
-        dispatch_at = database_time(taken[0]) + timedelta(seconds=get_config().settings.publish_grace_seconds)
+            return [], bool(due)
+        dispatch_at = database_time(taken[0]) + publish_grace()
         rows(TaskExecutionTry).filter(pk__in=[task_try.pk for task_try in taken]).update(dispatch_at=dispatch_at)
         for task_try in taken:
             task_try.dispatch_at = dispatch_at
-        return [ref(task_try) for task_try in taken]
+        return [TryRef.of(task_try) for task_try in taken], True
 
 
-def next_due() -> tuple[datetime, datetime] | None:
+def next_due(*, now: Instant = DATABASE_TIME) -> tuple[datetime, datetime] | None:
     """The database's time and when the next try is due that was never published; None when there is none."""
     first = (
-        with_database_time(rows(TaskExecutionTry).filter(dispatch_at__isnull=False, publish_count=0))
+        with_database_time(rows(TaskExecutionTry).filter(dispatch_at__isnull=False, publish_count=0), now)
         .order_by("dispatch_at")
         .values_list("database_time", "dispatch_at")
         .first()
@@ -57,14 +79,17 @@ def next_due() -> tuple[datetime, datetime] | None:
     return None if first is None or first[1] is None else (first[0], first[1])
 
 
-def confirm_published(refs: Sequence[TryRef], *, now: Combinable | None = None, wait: bool = False) -> list[None]:
-    """Pub/Sub has these: publish them again only should nobody claim them for long."""
-    first_wait = timedelta(seconds=get_config().settings.lost_after_seconds)
+def confirm_published(refs: Sequence[TryRef], *, now: Instant = DATABASE_TIME, wait: bool = False) -> list[None]:
+    """Note that Pub/Sub has these tries: they are published again only if no worker has claimed them for long."""
+    if not refs:
+        return []
     with atomic():
+        if are_known(now):
+            confirm_unclaimed(refs, wait_for_claim(0), LONGEST_LOST_AFTER, now, wait)
+            return [None] * len(refs)
         again_at: defaultdict[datetime, list[int]] = defaultdict(list)
         for task_try in _unclaimed(refs, now, wait):
-            wait_for_claim = min(first_wait * 2 ** min(task_try.publish_count, 20), LONGEST_LOST_AFTER)
-            again_at[database_time(task_try) + wait_for_claim].append(task_try.pk)
+            again_at[database_time(task_try) + wait_for_claim(task_try.publish_count)].append(task_try.pk)
         for dispatch_at, ids in again_at.items():
             rows(TaskExecutionTry).filter(pk__in=ids).update(
                 dispatch_at=dispatch_at, publish_count=F("publish_count") + 1
@@ -72,16 +97,66 @@ def confirm_published(refs: Sequence[TryRef], *, now: Combinable | None = None, 
     return [None] * len(refs)
 
 
-def deny_published(refs: Sequence[TryRef], *, now: Combinable | None = None, wait: bool = False) -> list[None]:
-    """Pub/Sub did not take these: they are due again soon, rather than after the grace of an answer to come."""
+def wait_for_claim(publish_count: int) -> timedelta:
+    """How long a try that had been published so often before waits for its claim, before it is published again."""
+    first = timedelta(seconds=get_config().settings.lost_after_seconds)
+    return min(first * float(2 ** min(publish_count, 20)), LONGEST_LOST_AFTER)
+
+
+def deny_published(refs: Sequence[TryRef], *, now: Instant = DATABASE_TIME, wait: bool = False) -> list[None]:
+    """Note that Pub/Sub refused these tries: they are due again after a wait that doubles with their age.
+
+    While a topic refuses everything, its backlog is tried ever less often, and keeps nothing else from being published.
+    """
     with atomic():
-        if tries := _unclaimed(refs, now, wait):
-            soon = database_time(tries[0]) + RETRY_PUBLISH_AFTER
-            rows(TaskExecutionTry).filter(pk__in=[task_try.pk for task_try in tries]).update(dispatch_at=soon)
+        again_after: defaultdict[timedelta, list[TaskExecutionTry]] = defaultdict(list)
+        for task_try in _unclaimed(refs, now, wait):
+            again_after[_wait_after_refusal(task_try)].append(task_try)
+        for delay, tries in again_after.items():
+            due = database_time(tries[0]) + delay
+            rows(TaskExecutionTry).filter(pk__in=[task_try.pk for task_try in tries]).update(dispatch_at=due)
     return [None] * len(refs)
 
 
-def expire_leases(limit: int, *, now: Combinable | None = None, clock: Clock = SYSTEM_CLOCK) -> list[TryRef]:
+def _wait_after_refusal(task_try: TaskExecutionTry) -> timedelta:
+    age = database_time(task_try) - (task_try.run_after or task_try.asked_at)
+    delay = RETRY_PUBLISH_AFTER
+    while delay * 2 <= min(age, LONGEST_RETRY_PUBLISH_AFTER):
+        delay *= 2
+    return delay
+
+
+def put_back(refs: Sequence[TryRef], *, now: Instant = DATABASE_TIME, wait: bool = False) -> list[None]:
+    """Note that these tries reached no worker, though Pub/Sub did not refuse them: they are due at once."""
+    with atomic():
+        if tries := _unclaimed(refs, now, wait):
+            due = database_time(tries[0])
+            rows(TaskExecutionTry).filter(pk__in=[task_try.pk for task_try in tries]).update(dispatch_at=due)
+    return [None] * len(refs)
+
+
+def withhold(refs: Sequence[TryRef], *, now: Instant = DATABASE_TIME, wait: bool = False) -> list[None]:
+    """Note that these tries were not published, because their queue is paused: they are set aside.
+
+    What is paused is read anew: those whose queue is not paused any more are due at once.
+    """
+    with atomic():
+        paused = known_pauses.read()
+        tries = {task_try.pk: task_try for task_try in _unclaimed(refs, now, wait)}
+        aside: defaultdict[int, list[int]] = defaultdict(list)
+        for ref in refs:
+            pause_id = pause_over(ref.queue_name, paused)
+            if pause_id is not None and ref.try_id in tries:
+                aside[pause_id].append(ref.try_id)
+                del tries[ref.try_id]
+        set_aside(aside)
+        if tries:
+            due = database_time(next(iter(tries.values())))
+            rows(TaskExecutionTry).filter(pk__in=tries).update(dispatch_at=due)
+    return [None] * len(refs)
+
+
+def expire_leases(limit: int, *, clock: Clock, now: Instant = DATABASE_TIME) -> list[TryRef]:
     """End running tries whose lease ran out as lost with their worker, which counts as a failed try.
 
     Gives the next tries that are due at once. A try that can't be ended is an event, and holds up no other.
@@ -92,17 +167,19 @@ def expire_leases(limit: int, *, now: Combinable | None = None, clock: Clock = S
         raise
     except Exception:
         due: list[TryRef] = []
-        for pk in list(_overdue(now).values_list("pk", flat=True)[:limit]):
+        named = _overdue(now).select_related("task_execution").only("try_number", "worker_id", *_NAMES)
+        for task_try in list(named[:limit]):
             try:
-                due += _expire(_overdue(now).filter(pk=pk), clock)
+                due += _expire(_overdue(now).filter(pk=task_try.pk), clock)
             except (OperationalError, InterfaceError):
                 raise
             except Exception as error:
-                emit("internal_error", where="expire_leases", try_id=pk, error=repr(error), exc_info=error)
+                facts = facts_of(task_try, task_try.task_execution)
+                emit("internal_error", **facts, where="expire_leases", error=repr(error), exc_info=error)
         return due
 
 
-def _overdue(now: Combinable | None) -> QuerySet[Any]:
+def _overdue(now: Instant) -> QuerySet[Any]:
     running = with_database_time(rows(TaskExecutionTry).filter(lease_until__isnull=False), now)
     overdue: QuerySet[Any] = running.filter(lease_until__lt=F("database_time")).order_by("lease_until")
     return overdue
@@ -110,49 +187,73 @@ def _overdue(now: Combinable | None) -> QuerySet[Any]:
 
 def _expire(overdue: QuerySet[Any], clock: Clock) -> list[TryRef]:
     with atomic():
-        tries = _unlocked(overdue)
+        tries = unlocked(overdue)
         executions = lock_executions({task_try.task_execution_id for task_try in tries}, wait=False)
         endings = [
             _lost(task_try, executions[task_try.task_execution_id], clock)
             for task_try in tries
             if task_try.task_execution_id in executions
         ]
-        due = apply(endings)
+        blocked = blocked_by_groups(endings, wait=False)
+        endings = [ending for ending in endings if ending.task_try.pk not in blocked]
+        due, retries = apply(endings)
         # Without its token, a worker that was only slow finds its settlement stale.
         rows(TaskExecutionTry).filter(pk__in=[ending.task_try.pk for ending in endings]).update(claim_token=None)
-    if endings:
-        emit("tries_lost", tries=[ending.task_try.pk for ending in endings])
+    _report(endings, retries)
     return [item for items in due.values() for item in items]
 
 
-def _unclaimed(refs: Sequence[TryRef], now: Combinable | None, wait: bool) -> list[TaskExecutionTry]:
+def _report(endings: Sequence[Ending], retries: Mapping[int, NextTry]) -> None:
+    """Emit which tries were lost, and for each one the event of a failed try."""
+    if not endings:
+        return
+    executions = [ending.execution.pk for ending in endings]
+    emit("tries_lost", executions=executions, tries=[ending.task_try.pk for ending in endings])
+    for ending in endings:
+        assert isinstance(ending.outcome, Failure)
+        execution = ending.execution
+        is_cancelled = execution.cancel_requested_at is not None
+        settled = Settled(at=ending.at, next_try=retries.get(execution.pk), is_cancelled=is_cancelled)
+        facts = facts_of(ending.task_try, execution) | _of_run(ending)
+        report_failure(facts, ending.outcome, settled, _worker_lost(ending.task_try))
+
+
+def _of_run(ending: Ending) -> dict[str, Any]:
+    task_try = ending.task_try
+    started_at = task_try.started_at or ending.at
+    due_since = task_try.run_after or task_try.asked_at
+    return {
+        "worker": task_try.worker_id or "",
+        "duration": max((ending.at - started_at).total_seconds(), 0.0),
+        "queue_time": max((started_at - due_since).total_seconds(), 0.0),
+    }
+
+
+def _unclaimed(refs: Sequence[TryRef], now: Instant, wait: bool) -> list[TaskExecutionTry]:
     """The tries, locked, that still have the `dispatch_at` they were published with.
 
-    One that was claimed, cancelled or handed back meanwhile has another, and what became of the publish is no news.
+    A try that was claimed, cancelled or handed back meanwhile has another one, and is left alone.
     """
     expected = {item.try_id: item.dispatch_at for item in refs}
     tries = with_database_time(rows(TaskExecutionTry).filter(pk__in=expected, dispatch_at__isnull=False), now)
     return [
         task_try
-        for task_try in locked(tries, wait=wait).only("dispatch_at", "publish_count")
+        for task_try in locked(tries, wait=wait).only("dispatch_at", "publish_count", "run_after", "asked_at")
         if task_try.dispatch_at == expected[task_try.pk]
     ]
 
 
 def _lost(task_try: TaskExecutionTry, execution: TaskExecution, clock: Clock) -> Ending:
-    error = WorkerLost(f"Worker {task_try.worker_id} died, or lost the database, before the try was finished.")
+    error = _worker_lost(task_try)
     policy = policy_of(execution.task_path, execution.task_name, execution.options or {})
     return Ending(task_try, execution, Failure.of(error, policy, task_try.try_number, clock), database_time(task_try))
 
 
-def _due(limit: int, now: Combinable | None, **published: int) -> list[TaskExecutionTry]:
+def _worker_lost(task_try: TaskExecutionTry) -> WorkerLost:
+    return WorkerLost(f"Worker {task_try.worker_id} died, or lost the database, before the try was finished.")
+
+
+def _due(limit: int, now: Instant, **published: int) -> list[TaskExecutionTry]:
     due = with_database_time(rows(TaskExecutionTry).filter(dispatch_at__isnull=False, **published), now)
     due = due.filter(dispatch_at__lte=F("database_time")).select_related("task_execution")
-    return _unlocked(due.order_by("dispatch_at")[:limit])
-
-
-def _unlocked(queryset: QuerySet[Any]) -> list[TaskExecutionTry]:
-    """The rows that nobody else has locked; locked for us."""
-    if connections[queryset.db].features.has_select_for_update_skip_locked:
-        queryset = queryset.select_for_update(skip_locked=True, of=("self",), no_key=True)
-    return list(queryset)
+    return unlocked(due.order_by("dispatch_at")[:limit])

@@ -2,22 +2,30 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from typing import Any
 
+from django.db import transaction
+from django.utils import timezone
+
 from ..conf import get_config
-from ..models import TaskExecution, TaskExecutionTry
+from ..core.steps import Step
+from ..exceptions import UnknownQueueError
+from ..models import TaskExecutionTry, new_uuid
 from ..registry import TaskSpec, find
-from ..steps import Step
-from .database import atomic, rows
-from .refs import TryRef
+from ..telemetry import emit, wanted
+from .database import alias, atomic
+from .failures import facts_of
+from .inserting import Columns, insert_rows
+from .keys import Key, insert_once
+from .lock_timeout import LONGEST_LOCK, attempted, short_locks
 
 
 @dataclass(frozen=True, slots=True)
 class Origin:
-    """What in its workflow a step came after, or is a part of. Nothing: it is the first, or a callback of failure."""
+    """The place of a step in its workflow. First steps and failure callbacks have none."""
 
     previous_id: int | None = None
     previous_group_id: int | None = None
@@ -25,6 +33,7 @@ class Origin:
 
 
 FIRST = Origin()
+MICROSECOND = timedelta(microseconds=1)
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,6 +52,10 @@ class NewExecution:
     task_group_id: int | None = None
     group_index: int | None = None
     origin: Origin = FIRST
+    trace_context: Mapping[str, Any] | None = None
+    """What travels with the call: see `telemetry.propagation`."""
+    key: Key | None = None
+    """Of all calls with the same key, one is written."""
 
 
 def from_step(step: Step, rest: Sequence[Step], origin: Origin = FIRST) -> NewExecution:
@@ -58,7 +71,7 @@ def from_step(step: Step, rest: Sequence[Step], origin: Origin = FIRST) -> NewEx
         func_name=func_name,
         args=step.get("args") or [],
         kwargs=step.get("kwargs") or {},
-        queue_name=step.get("queue_name") or queue_of(spec),
+        queue_name=step.get("queue_name") or _queue_of(spec),
         priority=step.get("priority", 0 if spec is None else spec.options.priority),
         options=step.get("options") or {},
         chain=[*own, *rest],
@@ -68,60 +81,122 @@ def from_step(step: Step, rest: Sequence[Step], origin: Origin = FIRST) -> NewEx
     )
 
 
-def queue_of(spec: TaskSpec | None) -> str | None:
-    """The name of the queue that the task's calls go to unless they say otherwise; None if it names a topic instead."""
-    own = None if spec is None else spec.options.queue_name
-    if own is None and spec is not None and spec.options.topic_name:
-        return None
-    return own or get_config().queue(None).name
+def enqueue(
+    calls: Sequence[NewExecution], *, now: datetime, longest_wait: timedelta = LONGEST_LOCK
+) -> list[tuple[TaskExecutionTry, bool]]:
+    """Write the calls, in the caller's transaction: for each its try, and whether it is new.
 
-
-def insert(calls: Sequence[NewExecution], *, now: datetime, grace_seconds: float) -> list[TaskExecutionTry]:
-    """Write an execution and its first try for each call: two statements, or as many as SQLite's limits ask for.
-
-    `now` is the caller's clock, which costs no query. Until a publish is confirmed, the dispatcher takes a try over
-    `grace_seconds` from `now`.
+    A call whose key is taken gets the latest try of the call that has it. Raises StoreUnavailable, and writes nothing,
+    if another transaction has written one of the keys and does not commit within `longest_wait`, or if the two wait for
+    each other. Outside a transaction, that is so of each of a few attempts.
     """
+    if not any(call.key for call in calls):
+        return [(task_try, True) for task_try in insert(calls, now=now)]
+    # In the order of their keys, or two transactions that write the same ones could wait for each other.
+    in_order = sorted(range(len(calls)), key=lambda index: "" if (key := calls[index].key) is None else key.text)
+
+    def write() -> dict[int, tuple[TaskExecutionTry, bool]]:
+        with short_locks(longest_wait):
+            return {index: _enqueue_one(calls[index], now) for index in in_order}
+
+    answers = attempted(write)
+    return [answers[index] for index in range(len(calls))]
+
+
+def publish_grace() -> timedelta:
+    """How long an unconfirmed publish is waited for before the dispatcher publishes the try again."""
+    return timedelta(seconds=get_config().settings.publish_grace_seconds)
+
+
+def _enqueue_one(call: NewExecution, now: datetime) -> tuple[TaskExecutionTry, bool]:
+    def insert_it() -> TaskExecutionTry:
+        return insert([call], now=now)[0]
+
+    return (insert_it(), True) if call.key is None else insert_once(call.key, insert_it, now=now)
+
+
+def _queue_of(spec: TaskSpec | None) -> str | None:
+    """The queue of a step that names none. A task whose queue is gone from I3TASKS keeps its name, to be reported."""
+    if spec is None:
+        return get_config().queue(None).name
+    try:
+        return spec.queue_name()
+    except UnknownQueueError:
+        return spec.options.queue_name
+
+
+def insert(calls: Sequence[NewExecution], *, now: datetime) -> list[TaskExecutionTry]:
+    """Write an execution and its first try for each call, in few statements: see `inserting`.
+
+    `now` is the caller's clock, which costs no query; a `run_after` that has passed by it is none. Until a publish is
+    confirmed, the dispatcher takes a try over after the grace period.
+    """
+    unconfirmed_until, stamp = now + publish_grace(), timezone.now()
+    executions = [_execution(call, stamp) for call in calls]
+    tries = [_first_try(call, to_come(call.run_after, now), unconfirmed_until, stamp) for call in calls]
+    for number, task_try in enumerate(reversed(tries)):  # calls wait in the order in which they were given
+        task_try["asked_at"] = stamp - number * MICROSECOND
     with atomic():
-        executions = rows(TaskExecution).bulk_create([_execution(call) for call in calls])
-        return rows(TaskExecutionTry).bulk_create(
-            TaskExecutionTry(
-                task_execution=execution,
-                run_after=call.run_after,
-                dispatch_at=call.run_after or now + timedelta(seconds=grace_seconds),
-            )
-            for execution, call in zip(executions, calls, strict=True)
-        )
+        written = insert_rows(executions, tries) if calls else []
+        if wanted("execution_enqueued"):
+            _report_on_commit(written)
+        return written
 
 
-def ref(task_try: TaskExecutionTry) -> TryRef:
-    """What the outbox needs to know of a try."""
-    execution = task_try.task_execution
-    assert task_try.dispatch_at is not None, "a try that is running or terminal is not published"
-    return TryRef(
-        try_id=task_try.pk,
-        execution_id=execution.pk,
-        module_name=execution.task_path,
-        func_name=execution.task_name,
-        queue_name=execution.queue_name,
-        dispatch_at=task_try.dispatch_at,
-    )
+def _report_on_commit(tries: Iterable[TaskExecutionTry]) -> None:
+    def report() -> None:  # a function and not a partial: Django names it when it fails
+        for task_try in tries:
+            _report(task_try)
+
+    transaction.on_commit(report, using=alias(), robust=True)
 
 
-def _execution(call: NewExecution) -> TaskExecution:
-    return TaskExecution(
-        task_path=call.module_name,
-        task_name=call.func_name,
-        task_args=call.args,
-        task_kwargs=call.kwargs,
-        queue_name=call.queue_name,
-        priority=call.priority,
-        options=dict(call.options) or None,
-        chain=list(call.chain) or None,
-        task_group_id=call.task_group_id,
-        group_index=call.group_index,
-        previous_id=call.origin.previous_id,
-        previous_group_id=call.origin.previous_group_id,
+def _report(task_try: TaskExecutionTry) -> None:
+    due_at = {} if task_try.run_after is None else {"due_at": task_try.run_after}
+    emit("execution_enqueued", **facts_of(task_try, task_try.task_execution), **due_at)
+
+
+def to_come(run_after: datetime | None, now: datetime) -> datetime | None:
+    """`run_after` as a row has it: null when it has passed, so that no other clock can find it still to come."""
+    return None if run_after is None or run_after <= now else run_after
+
+
+def _execution(call: NewExecution, stamp: datetime) -> Columns:
+    group_id, origin = call.task_group_id, call.origin
+    if not isinstance(call.priority, int):  # a stored step may hold anything, and SQLite would take it
+        raise ValueError(f"priority must be a whole number, not {call.priority!r:.80}")
+    return {
+        "created_at": stamp,
+        "updated_at": stamp,
+        "uuid": new_uuid(),
+        "task_path": call.module_name,
+        "task_name": call.func_name,
+        "task_args": call.args,
+        "task_kwargs": call.kwargs,
+        "queue_name": call.queue_name,
+        "priority": call.priority,
+        "options": dict(call.options) or None,
+        "chain": list(call.chain) or None,
+        "task_group_id": group_id,
+        "group_index": call.group_index,
+        "trace_context": call.trace_context or None,
+        "previous_id": origin.previous_id,
+        "previous_group_id": origin.previous_group_id,
         # Of a member that is one step long, `task_group` says as much.
-        part_of_id=None if call.task_group_id == call.origin.part_of_id else call.origin.part_of_id,
-    )
+        "part_of_id": None if group_id == origin.part_of_id else origin.part_of_id,
+    }
+
+
+def _first_try(call: NewExecution, run_after: datetime | None, unconfirmed_until: datetime, stamp: datetime) -> Columns:
+    return {
+        "created_at": stamp,
+        "updated_at": stamp,
+        "asked_at": stamp,
+        "try_number": 1,
+        "is_completed": False,
+        "is_success": False,
+        "run_after": run_after,
+        "dispatch_at": run_after or unconfirmed_until,
+        "queue_name": call.queue_name,
+        "priority": call.priority,
+    }

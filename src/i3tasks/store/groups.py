@@ -1,61 +1,70 @@
-"""Ending groups that would otherwise wait: by hand, at their deadline, with their members."""
+"""Groups that end before all their members have: closed, cancelled, or past their deadline."""
 
 from __future__ import annotations
 
-from datetime import datetime
-
 from django.db.models import Exists, F, OuterRef
-from django.db.models.expressions import Combinable
 
-from ..clock import SYSTEM_CLOCK
-from ..models import TaskExecution, TaskExecutionTry, TaskGroup
+from ..exceptions import ExecutionNotFound
+from ..models import GroupSlice, TaskExecution, TaskExecutionTry, TaskGroup
 from .cancel import cancel_workflow
-from .database import Rows, atomic, database_time, locked, rows, with_database_time
+from .database import DATABASE_TIME, Instant, Rows, atomic, database_time, rows, with_database_time
+from .lock_timeout import attempting
+from .locks import lock_groups
 from .workflows import Plan
 
 
-def close_group(group_id: int) -> list[TaskExecutionTry]:
+@attempting
+def close_group(group_id: int, *, now: Instant = DATABASE_TIME) -> list[TaskExecutionTry]:
     """Expect no more members than have ended: the group succeeds if none of them failed. Gives what follows."""
     with atomic():
-        group = locked(rows(TaskGroup).filter(pk=group_id, status=TaskGroup.STATUS_PENDING), wait=True).first()
+        lock_groups([group_id], wait=True)
+        pending = rows(TaskGroup).filter(pk=group_id, status=TaskGroup.STATUS_PENDING)
+        group = with_database_time(pending, now).first()
         if group is None:
             return []
         group.total_count = group.completed_count + group.failed_count
         group.save(update_fields=["total_count", "updated_at"])
-        plan = Plan(SYSTEM_CLOCK.now())
+        plan = Plan(database_time(group))
         plan.decide(group)
         return plan.write()
 
 
-def cancel_group(group_id: int) -> list[TaskExecutionTry]:
+@attempting
+def cancel_group(group_id: int, *, now: Instant = DATABASE_TIME) -> list[TaskExecutionTry]:
     """Cancel what is unfinished of the group: its members, the chains and groups that lead to them, its callback."""
     with atomic():
-        tries = cancel_workflow(group_ids=[group_id])
-        plan = Plan(SYSTEM_CLOCK.now())
-        group = locked(rows(TaskGroup).filter(pk=group_id), wait=True).get()
-        plan.fail(group, _failed_member(group_id))
+        tries = cancel_workflow(group_ids=[group_id], now=now)
+        lock_groups([group_id], wait=True)
+        group = with_database_time(rows(TaskGroup).filter(pk=group_id), now).first()
+        if group is None:
+            raise ExecutionNotFound(f"There is no group {group_id}: its transaction was rolled back, or it is deleted.")
+        plan = Plan(database_time(group))
+        plan.fail(group)
         return [*tries, *plan.write()]
 
 
-def expire_groups(limit: int, *, now: Combinable | None = None) -> list[TaskExecutionTry]:
+def expire_groups(limit: int, *, now: Instant = DATABASE_TIME) -> list[TaskExecutionTry]:
     """Fail pending groups whose deadline has passed. Gives what follows."""
     overdue = with_database_time(rows(TaskGroup).filter(status=TaskGroup.STATUS_PENDING, deadline__isnull=False), now)
     if not overdue.filter(deadline__lt=F("database_time")).exists():
         return []
     with atomic():
-        groups = list(locked(overdue.filter(deadline__lt=F("database_time")), wait=False)[:limit])
+        late = overdue.filter(deadline__lt=F("database_time")).order_by("deadline")
+        ids = set(late.values_list("pk", flat=True)[:limit])
+        free = ids - lock_groups(ids, wait=False)
+        groups = list(overdue.filter(pk__in=free).order_by("pk"))
         if not groups:
             return []
         plan = Plan(database_time(groups[0]))
         for group in groups:
-            plan.fail(group, _failed_member(group.pk))
+            plan.fail(group)
         return plan.write()
 
 
-def stalled_groups(before: datetime | Combinable) -> Rows:
+def stalled_groups(before: Instant) -> Rows:
     """Groups that wait though none of their members is under way, and were heard of last before that instant.
 
-    Their `total_count` is wrong, or whoever was to enqueue the other members did not.
+    Their `total_count` is wrong, or the code that was to enqueue the other members did not.
     """
     here = OuterRef("pk")
     # Of members that a worker of django-i3tasks ran, only the tries tell.
@@ -63,10 +72,7 @@ def stalled_groups(before: datetime | Combinable) -> Rows:
     under_way = Exists(rows(TaskExecution).filter(~succeeded, task_group=here, outcome__isnull=True))
     # A group of these was written with all its members, and can't be short of any.
     is_whole = Exists(rows(TaskExecution).filter(part_of=here)) | Exists(rows(TaskGroup).filter(part_of=here))
-    return rows(TaskGroup).filter(~under_way, ~is_whole, status=TaskGroup.STATUS_PENDING, updated_at__lt=before)
-
-
-def _failed_member(group_id: int) -> int | None:
-    """The first member that did not succeed, if any: what the group's failure callback is told."""
-    members = rows(TaskExecution).filter(task_group=group_id).exclude(outcome=TaskExecution.Outcome.SUCCESS)
-    return members.order_by("pk").values_list("pk", flat=True).first()
+    being_written = Exists(rows(GroupSlice).filter(task_group=here))
+    return rows(TaskGroup).filter(
+        ~under_way, ~is_whole, ~being_written, status=TaskGroup.STATUS_PENDING, updated_at__lt=before
+    )

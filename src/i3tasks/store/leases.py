@@ -1,150 +1,304 @@
-"""A worker's hold on a try: take it, keep it."""
+"""Leases: a worker claims a try, and keeps it by renewing its lease."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from datetime import datetime, timedelta
+from collections import defaultdict
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
 from typing import Any
+from uuid import UUID
 
 from django.db.models import Exists, OuterRef
-from django.db.models.expressions import Combinable
 
 from ..models import TaskExecution, TaskExecutionResult, TaskExecutionTry
-from .database import atomic, locked, rows, with_database_time
-from .refs import LOCKED, Claimed, ClaimRequest, Locked, Refusal, Renewed, RenewRequest
+from .bids import Batch, Bid, Call, Candidate, Holder
+from .database import DATABASE_TIME, Instant, Rows, atomic, locked, rows, with_database_time
+from .pauses import pause_of, set_aside
+from .postgres.claiming import claim_plain
+from .postgres.marking import renew_held
+from .postgres.statements import are_known
+from .requests import LOCKED, Claimed, ClaimRequest, Locked, Refusal, Renewed, RenewRequest
 from .suspects import put_off_suspects
+from .turns import Turn, displace, take_turns
 
-_TRY_COLUMNS = (
-    "pk",
-    "task_execution_id",
-    "try_number",
-    "asked_at",
-    "is_completed",
-    "has_result",
-    "claim_token",
-    "run_after",
-    "started_at",
-    "database_time",
-)
-_EXECUTION_COLUMNS = (
-    "pk",
-    "uuid",
-    "task_path",
-    "task_name",
-    "task_args",
-    "task_kwargs",
-    "options",
-    "queue_name",
-    "cancel_requested_at",
-)
+A_MOMENT = timedelta(microseconds=1)
+LAST_MOMENT = datetime.max.replace(tzinfo=UTC)
 
 
 def claim(
-    requests: Sequence[ClaimRequest], *, now: Combinable | None = None, wait: bool = False
+    requests: Sequence[ClaimRequest], *, now: Instant = DATABASE_TIME, wait: bool = False
 ) -> list[Claimed | Refusal | Locked]:
     """Lease each try that is claimable to its requester; a try asked for twice goes to the first.
 
-    Claimable: not completed, no token, no cancel request, `run_after` past. An expired lease is not claimable:
-    `dispatching.expire_leases` ends such a try and writes the next one.
+    Claimable: not completed, no token, no cancel request, `run_after` past, its queue not paused. An expired lease is
+    not claimable: `dispatching.expire_leases` ends such a try and writes the next one.
     """
+    tokens = _tokens(requests)
     with atomic():
-        tries = {row["pk"]: row for row in _lock_tries(requests, now, wait)}
-        executions = {row["pk"]: row for row in _executions(tries.values())}
-        token = requests[0].token  # one for the whole batch, so that one statement can write it
-        answers: list[Refusal | Locked | None] = [
-            _judge(request, tries.get(request.try_id), executions, token) for request in requests
-        ]
-        hidden = _existing(request.try_id for request in requests if request.try_id not in tries)
-        won: dict[int, int] = {}  # try id -> index of the request that gets it
-        for index, (request, answer) in enumerate(zip(requests, answers, strict=True)):
-            if answer is None and won.setdefault(request.try_id, index) != index:
-                answers[index] = Refusal.LEASED
-            elif answer is Refusal.UNKNOWN and request.try_id in hidden:
-                answers[index] = LOCKED
-        for try_id in put_off_suspects([tries[try_id] for try_id in won], requests[0].worker_id):
-            answers[won.pop(try_id)] = Refusal.SUSPECT
-        _lease(list(won), token, requests[0], tries)
-        return [
-            _claimed(tries[request.try_id], executions, token) if answer is None else answer
-            for request, answer in zip(requests, answers, strict=True)
-        ]
+        # With `wait` the caller's own thread runs this try, and no other.
+        return _answers(requests, tokens, now, wait=wait, heed_turns=not wait)
 
 
 def renew(
-    requests: Sequence[RenewRequest], *, now: Combinable | None = None, wait: bool = False
+    requests: Sequence[RenewRequest], *, now: Instant = DATABASE_TIME, wait: bool = False
 ) -> list[Renewed | Locked]:
-    """Move the leases' end on. Rows that somebody has locked keep theirs until the next heartbeat."""
+    """Move the leases' end on. Rows that another transaction has locked keep theirs until the next heartbeat."""
     with atomic():
         return [_renew(request, now, wait) for request in requests]
 
 
-def _lock_tries(requests: Sequence[ClaimRequest], now: Combinable | None, wait: bool) -> Any:
-    ids = {request.try_id for request in requests}
+# ------------------------------------------------------------------------------------------- the steps of a claim
+
+
+def _tokens(requests: Iterable[ClaimRequest]) -> dict[Holder, UUID]:
+    """What each holder's leases of a batch have for a token: the first one's, so that one statement can write it."""
+    tokens: dict[Holder, UUID] = {}
+    for request in requests:
+        tokens.setdefault(Holder.of(request), request.token)
+    return tokens
+
+
+def _answers(
+    requests: Sequence[ClaimRequest], tokens: Mapping[Holder, UUID], now: Instant, *, wait: bool, heed_turns: bool
+) -> list[Claimed | Refusal | Locked]:
+    won: Mapping[int, Claimed] = {}
+    if are_known(now):
+        won = claim_plain(requests, _of_each(requests, tokens), now, wait=wait, heed_turns=heed_turns)
+    rest = [request for request in requests if request.try_id not in won]
+    claim_rest = _claim_by_turns if heed_turns else _claim
+    answers = iter(claim_rest(rest, tokens, now, wait) if rest else ())
+    return [won[request.try_id] if request.try_id in won else next(answers) for request in requests]
+
+
+def _of_each(requests: Sequence[ClaimRequest], tokens: Mapping[Holder, UUID]) -> list[UUID]:
+    return [tokens[Holder.of(request)] for request in requests]
+
+
+def _claim_by_turns(
+    requests: Sequence[ClaimRequest], tokens: Mapping[Holder, UUID], now: Instant, wait: bool
+) -> list[Claimed | Refusal | Locked]:
+    turns = take_turns(requests, _of_each(requests, tokens), now)
+    if turns is None:
+        return _claim(requests, tokens, now, wait)
+    instead = [_instead(request, turns) for request in requests]
+    answers = _answers(instead, tokens, now, wait=wait, heed_turns=False)
+    return _after_turns(requests, turns, answers, tokens, now)
+
+
+def _instead(request: ClaimRequest, turns: Mapping[int, Turn]) -> ClaimRequest:
+    if request.try_id not in turns:
+        return request
+    try_id, execution_id = turns[request.try_id]
+    return replace(request, try_id=try_id, execution_id=execution_id, taken=[])
+
+
+def _after_turns(
+    requests: Sequence[ClaimRequest],
+    turns: Mapping[int, Turn],
+    answers: Sequence[Claimed | Refusal | Locked],
+    tokens: Mapping[Holder, UUID],
+    now: Instant,
+) -> list[Claimed | Refusal | Locked]:
+    """Displace what was asked for where another try was had instead; where that one was refused, claim it after all."""
+    asked = [(request, answer) for request, answer in zip(requests, answers, strict=True) if request.try_id in turns]
+    displaced = displace([request.try_id for request, answer in asked if isinstance(answer, Claimed)], now)
+    refused = [request for request, answer in asked if not isinstance(answer, Claimed)]
+    again = _claim(refused, tokens, now, wait=False) if refused else []
+    of_refused = dict(zip((request.try_id for request in refused), again, strict=True))
+    return [
+        replace(answer, displaced=displaced.get(request.try_id))
+        if request.try_id in turns and isinstance(answer, Claimed)
+        else of_refused.get(request.try_id, answer)
+        for request, answer in zip(requests, answers, strict=True)
+    ]
+
+
+def _claim(
+    requests: Sequence[ClaimRequest], tokens: Mapping[Holder, UUID], now: Instant, wait: bool
+) -> list[Claimed | Refusal | Locked]:
+    bids = _select(requests, now, wait)
+    batches = _batches(bids, tokens)
+    for batch in batches:
+        _judge(batch)
+    _award(bids)
+    _put_off_early(bids)
+    _set_aside_paused(bids)
+    for batch in batches:
+        _hold_back_suspects(batch)
+        _lease(batch)
+    return [bid.answer for bid in bids if bid.answer is not None]
+
+
+def _select(requests: Sequence[ClaimRequest], now: Instant, wait: bool) -> list[Bid]:
+    """Lock the tries, and read the calls. A try that another transaction has locked is answered so."""
+    candidates = _candidates({request.try_id for request in requests}, now, wait)
+    calls = _calls({candidate.task_execution_id for candidate in candidates.values()})
+    bids = []
+    for request in requests:
+        candidate = candidates.get(request.try_id)
+        if candidate is not None and candidate.task_execution_id != request.execution_id:
+            candidate = None
+        bids.append(Bid(request, candidate, calls.get(request.execution_id) if candidate else None))
+    hidden = _present(request.try_id for request in requests if request.try_id not in candidates)
+    for bid in bids:
+        if bid.request.try_id in hidden:
+            bid.answer = LOCKED
+    return bids
+
+
+def _batches(bids: Iterable[Bid], tokens: Mapping[Holder, UUID]) -> list[Batch]:
+    by_holder: defaultdict[Holder, list[Bid]] = defaultdict(list)
+    for bid in bids:
+        by_holder[Holder.of(bid.request)].append(bid)
+    return [Batch(holder, tokens[holder], group) for holder, group in by_holder.items()]
+
+
+def _judge(batch: Batch) -> None:
+    """Refuse what can't be claimed."""
+    for bid in batch.open():
+        bid.answer = _refusal(bid, batch.token)
+
+
+def _refusal(bid: Bid, token: UUID) -> Refusal | None:
+    candidate, call, queues = bid.candidate, bid.call, bid.request.queues
+    if candidate is None or call is None or (queues is not None and call.queue_name not in queues):
+        return Refusal.UNKNOWN
+    if candidate.is_completed or candidate.has_result:
+        return Refusal.COMPLETED
+    if candidate.claim_token is not None:
+        return None if candidate.claim_token == token else Refusal.LEASED
+    if call.cancel_requested_at is not None:
+        return Refusal.CANCELLED
+    if candidate.run_after is not None and candidate.run_after > candidate.database_time:
+        return Refusal.NOT_DUE
+    if call.pause_id is not None and bid.request.heeds_pauses:
+        return Refusal.PAUSED
+    return None
+
+
+def _award(bids: Iterable[Bid]) -> None:
+    """Of the bids for one try, the first one gets it."""
+    taken: set[int] = set()
+    for bid in bids:
+        if bid.answer is None and bid.request.try_id in taken:
+            bid.answer = Refusal.LEASED
+        elif bid.answer is None:
+            taken.add(bid.request.try_id)
+
+
+def _put_off_early(bids: Iterable[Bid]) -> None:
+    """Publish again at its time what came too early: its message is gone.
+
+    A moment later than its time, in fact: the confirmation of the early publish, which may still be under way, must
+    find another `dispatch_at` than it expects.
+    """
+    early: defaultdict[datetime, list[int]] = defaultdict(list)
+    for bid in bids:
+        if bid.answer is Refusal.NOT_DUE and bid.candidate is not None and bid.candidate.run_after is not None:
+            early[bid.candidate.run_after].append(bid.candidate.pk)
+    for run_after, ids in early.items():
+        again_at = min(run_after, LAST_MOMENT - A_MOMENT) + A_MOMENT
+        rows(TaskExecutionTry).filter(pk__in=ids).update(dispatch_at=again_at, publish_count=0)
+
+
+def _set_aside_paused(bids: Iterable[Bid]) -> None:
+    """Wait for the end of a pause with what came during it: its message is gone."""
+    paused: defaultdict[int, list[int]] = defaultdict(list)
+    for bid in bids:
+        if bid.answer is Refusal.PAUSED and bid.call is not None and bid.call.pause_id is not None:
+            paused[bid.call.pause_id].append(bid.request.try_id)
+    set_aside(paused)
+
+
+def _hold_back_suspects(batch: Batch) -> None:
+    claimable = [bid.candidate for bid in batch.open() if bid.candidate is not None]
+    held_back = put_off_suspects(claimable, batch.holder.worker_id)
+    for bid in batch.open():
+        if bid.request.try_id in held_back:
+            bid.answer = Refusal.SUSPECT
+
+
+def _lease(batch: Batch) -> None:
+    """Write the leases of the bids that have won."""
+    won = batch.open()
+    if not won:
+        return
+    assert won[0].candidate is not None
+    at = won[0].candidate.database_time
+    rows(TaskExecutionTry).filter(pk__in=[bid.request.try_id for bid in won]).update(
+        claim_token=batch.token,
+        worker_id=batch.holder.worker_id,
+        started_at=at,
+        lease_until=at + timedelta(seconds=batch.holder.lease_seconds),
+        dispatch_at=None,
+        updated_at=at,
+    )
+    for bid in won:
+        bid.answer = _claimed(bid, batch.token)
+
+
+def _claimed(bid: Bid, token: UUID) -> Claimed:
+    candidate, call = bid.candidate, bid.call
+    assert candidate is not None
+    assert call is not None
+    return Claimed(
+        try_id=candidate.pk,
+        execution_id=call.pk,
+        execution_uuid=call.uuid,
+        token=token,
+        try_number=candidate.try_number,
+        module_name=call.task_path,
+        func_name=call.task_name,
+        args=call.task_args,
+        kwargs=call.task_kwargs,
+        overrides=call.options or {},
+        queue_name=call.queue_name,
+        asked_at=candidate.asked_at,
+        due_since=candidate.run_after or candidate.asked_at,
+        started_at=candidate.database_time,
+        worker_id=bid.request.worker_id,
+        trace_context=call.trace_context,
+    )
+
+
+def _candidates(ids: Iterable[int], now: Instant, wait: bool) -> dict[int, Candidate]:
     # django-i3tasks records a failed try by its result only, and its message is likely to come again.
     has_result = Exists(rows(TaskExecutionResult).filter(task_execution_try=OuterRef("pk")))
-    tries = rows(TaskExecutionTry).filter(pk__in=ids).annotate(has_result=has_result)
-    return locked(with_database_time(tries, now), wait=wait).values(*_TRY_COLUMNS)
+    tries = with_database_time(rows(TaskExecutionTry).filter(pk__in=ids).annotate(has_result=has_result), now)
+    found = (Candidate(*row) for row in locked(tries, wait=wait).values_list(*Candidate._fields))
+    return {candidate.pk: candidate for candidate in found}
 
 
-def _executions(tries: Any) -> Any:
-    ids = {row["task_execution_id"] for row in tries}
-    return rows(TaskExecution).filter(pk__in=ids).values(*_EXECUTION_COLUMNS) if ids else []
+def _calls(ids: Iterable[int]) -> dict[int, Call]:
+    wanted = list(ids)
+    if not wanted:
+        return {}
+    found: Rows = rows(TaskExecution).filter(pk__in=wanted).annotate(pause_id=pause_of("queue_name"))
+    return {call.pk: call for call in (Call(*row) for row in found.values_list(*Call._fields))}
 
 
-def _existing(ids: Any) -> set[int]:
+def _present(ids: Iterable[int]) -> set[int]:
+    """Those of the tries that exist."""
     missing = list(ids)
     return set(rows(TaskExecutionTry).filter(pk__in=missing).values_list("pk", flat=True)) if missing else set()
 
 
-def _judge(request: ClaimRequest, row: Any, executions: dict[int, Any], token: Any) -> Refusal | None:
-    if row is None or row["task_execution_id"] != request.execution_id:
-        return Refusal.UNKNOWN
-    if row["is_completed"] or row["has_result"]:
-        return Refusal.COMPLETED
-    if row["claim_token"] is not None:
-        return None if row["claim_token"] == token else Refusal.LEASED
-    if executions[row["task_execution_id"]]["cancel_requested_at"] is not None:
-        return Refusal.CANCELLED
-    if row["run_after"] is not None and row["run_after"] > row["database_time"]:
-        return Refusal.NOT_DUE
-    return None
+# ------------------------------------------------------------------------------------------------------ heartbeats
 
 
-def _lease(ids: list[int], token: Any, request: ClaimRequest, tries: dict[int, Any]) -> None:
-    if not ids:
-        return
-    database_time: datetime = tries[ids[0]]["database_time"]
-    rows(TaskExecutionTry).filter(pk__in=ids).update(
-        claim_token=token,
-        worker_id=request.worker_id,
-        started_at=database_time,
-        lease_until=database_time + timedelta(seconds=request.lease_seconds),
-        dispatch_at=None,
-        updated_at=database_time,
-    )
+def _renew(request: RenewRequest, now: Instant, wait: bool) -> Renewed:
+    if not are_known(now):
+        return _renew_others(request.leases, request.lease_seconds, now, wait)
+    tokens = dict(request.leases)  # it may change meanwhile
+    renewed = renew_held(tokens, request.lease_seconds, now, wait)
+    others = {pk: token for pk, token in tokens.items() if pk not in renewed}
+    report = _report(others, frozenset(renewed)) if others else Renewed(frozenset(), frozenset(), frozenset(renewed))
+    asked = frozenset(pk for pk, is_cancelled in renewed.items() if is_cancelled)
+    return Renewed(report.lost, report.cancelled | asked, report.renewed)
 
 
-def _claimed(row: Any, executions: dict[int, Any], token: Any) -> Claimed:
-    execution = executions[row["task_execution_id"]]
-    return Claimed(
-        try_id=row["pk"],
-        execution_id=execution["pk"],
-        execution_uuid=execution["uuid"],
-        token=token,
-        try_number=row["try_number"],
-        module_name=execution["task_path"],
-        func_name=execution["task_name"],
-        args=execution["task_args"],
-        kwargs=execution["task_kwargs"],
-        overrides=execution["options"] or {},
-        queue_name=execution["queue_name"],
-        due_since=row["run_after"] or row["asked_at"],
-        started_at=row["database_time"],
-    )
-
-
-def _renew(request: RenewRequest, now: Combinable | None, wait: bool) -> Renewed:
-    tokens = request.leases
+def _renew_others(tokens: Mapping[int, UUID], lease_seconds: float, now: Instant, wait: bool) -> Renewed:
     tries = rows(TaskExecutionTry).filter(pk__in=tokens, lease_until__isnull=False)
     held = [
         (pk, database_time)
@@ -154,12 +308,12 @@ def _renew(request: RenewRequest, now: Combinable | None, wait: bool) -> Renewed
         if token == tokens[pk]
     ]
     if held:
-        lease_until = held[0][1] + timedelta(seconds=request.lease_seconds)
+        lease_until = held[0][1] + timedelta(seconds=lease_seconds)
         rows(TaskExecutionTry).filter(pk__in=[pk for pk, _ in held]).update(lease_until=lease_until)
-    return _report(tokens)
+    return _report(tokens, frozenset(pk for pk, _ in held))
 
 
-def _report(tokens: Mapping[int, Any]) -> Renewed:
+def _report(tokens: Mapping[int, Any], renewed: frozenset[int]) -> Renewed:
     states = {
         pk: (token, cancel_requested_at)
         for pk, token, cancel_requested_at in rows(TaskExecutionTry)
@@ -167,7 +321,5 @@ def _report(tokens: Mapping[int, Any]) -> Renewed:
         .values_list("pk", "claim_token", "task_execution__cancel_requested_at")
     }
     lost = frozenset(pk for pk, token in tokens.items() if pk not in states or states[pk][0] != token)
-    return Renewed(
-        lost=lost,
-        cancelled=frozenset(pk for pk, (_, cancel) in states.items() if cancel is not None and pk not in lost),
-    )
+    cancelled = frozenset(pk for pk, (_, cancel) in states.items() if cancel is not None and pk not in lost)
+    return Renewed(lost=lost, cancelled=cancelled, renewed=renewed)

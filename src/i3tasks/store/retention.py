@@ -1,7 +1,8 @@
-"""Deleting what is over and old: in batches, by the index on `created_at`, one short transaction each.
+"""Retention: deletes old finished rows in batches, by the index on `created_at`, one short transaction each.
 
-Never touched: what is pending, running or deferred; members of a group that is still open; executions that an
-idempotency key still stands for.
+Kept: what is pending, running or deferred; what such an execution follows or is part of; members of a group that is
+still open; executions that an unexpired idempotency key refers to. An unfinished row is deleted only if nothing will
+ever finish it: no try is due, leased or deferred, and none is so young that Pub/Sub may have a message of it.
 """
 
 from __future__ import annotations
@@ -9,35 +10,48 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
-from functools import reduce
+from functools import partial, reduce
 from operator import or_
 from typing import Any
 
-from django.db import IntegrityError, connections, transaction
-from django.db.models import Exists, OuterRef, Q, QuerySet, Subquery
+from django.db import IntegrityError, connections
+from django.db.models import CASCADE, DO_NOTHING, PROTECT, RESTRICT, Exists, Model, OuterRef, Q, QuerySet, Subquery
+from django.db.models.fields.reverse_related import ForeignObjectRel
 
-from ..clock import SYSTEM_CLOCK
 from ..conf import get_config
-from ..models import ScheduleTick, TaskExecution, TaskExecutionTry, TaskGroup, TaskKey
-from .database import Rows, alias, rows
+from ..core.clock import current_clock
+from ..models import ExecutionOutcome, ScheduleTick, TaskExecution, TaskExecutionTry, TaskGroup, TaskKey
+from .ancestry import LONGEST_DELIVERY, MOST_IDS, Ids, above, behind_unfinished, unfinished
+from .database import Rows, alias, atomic, rows, unlocked
 
 BATCH = 1000
-LARGEST_BATCH = 10_000
-"""SQLite takes at most 32,766 parameters in a statement, and a transaction should be short anyway."""
+LARGEST_BATCH = MOST_IDS
+StillOld = Callable[[Sequence[int]], set[int]]
+"""Those of the given ids, whose rows are locked, that are to be deleted."""
+PAGE = 50_000
+"""Ids that are read together."""
+_UNTOUCHED = (DO_NOTHING, PROTECT, RESTRICT)
 
 
 @dataclass(frozen=True, slots=True)
 class Ages:
-    """How old finished work must be to go. None: it stays. At least one of the two is given."""
+    """The age at which finished work is deleted. None: it is kept. At least one of the two is given."""
 
     failed: timedelta | None
     other: timedelta | None
 
+    @property
+    def unfailed(self) -> timedelta:
+        """The age of what has not failed; without one, that of failures."""
+        age = self.failed if self.other is None else self.other
+        assert age is not None
+        return age
+
     @classmethod
     def of(cls, older_than: timedelta | None = None, failed_older_than: timedelta | None = None) -> Ages | None:
-        """These ages; what is not given is as I3TASKS says. Failures without an age of their own go like the others.
+        """The given ages, with those of I3TASKS where none is given; None when there is no age at all.
 
-        None when neither has an age.
+        Failures without an age of their own have the age of the others.
         """
         settings = get_config().settings
         other = settings.autoclean_older_than if older_than is None else older_than
@@ -49,7 +63,7 @@ class Ages:
 
 @dataclass(slots=True)
 class Cleaned:
-    """How many rows went. Tries and results go with their executions, and are not counted."""
+    """The numbers of deleted rows. Tries and results are deleted with their executions, and not counted."""
 
     executions: int = 0
     groups: int = 0
@@ -57,20 +71,21 @@ class Cleaned:
 
 
 def clean_old_task_executions(older_than: timedelta | None = None, batch_size: int | None = None) -> int:
-    """Delete the executions that ended and were created longer ago than `older_than`, with their tries and results.
+    """Delete finished executions created longer ago than `older_than`, with their tries and results; give their number.
 
-    Without it, than I3TASKS says in `autoclean_older_than`, else nothing is deleted. Failures are kept for
-    `autoclean_failed_older_than`, where that is set. `batch_size` is how many go in a transaction (1,000; at most
-    10,000). Groups that are done and empty, and the ticks of schedules, go too. Gives the number of executions.
+    Without `older_than`, the setting `autoclean_older_than` counts; without that, nothing is deleted. Failures are
+    kept for `autoclean_failed_older_than`, where that is set. `batch_size` is the number of executions deleted in one
+    transaction (1,000 by default, at most 10,000). Finished groups without members, and ticks of schedules whose
+    execution is deleted, are deleted too.
     """
     ages = Ages.of(older_than)
     return 0 if ages is None else clean(ages, batch_size).executions
 
 
 def old_task_executions(older_than: timedelta | None = None) -> QuerySet[TaskExecution] | None:
-    """The executions that `clean_old_task_executions` would delete; None when nothing says how old is old."""
+    """The executions that `clean_old_task_executions` would delete; None when no age is given or set."""
     ages = Ages.of(older_than)
-    return None if ages is None else old_executions(ages, SYSTEM_CLOCK.now())
+    return None if ages is None else old_executions(ages, current_clock().now())
 
 
 def clean(
@@ -80,21 +95,37 @@ def clean(
     now: datetime | None = None,
     progress: Callable[[int], None] | None = None,
 ) -> Cleaned:
-    """Delete what is older than `ages`. `progress` is called after each batch with the executions deleted so far."""
-    now = now or SYSTEM_CLOCK.now()
+    """Delete what is older than `ages`.
+
+    `progress` is called after each batch that deleted any with the executions deleted so far.
+    """
+    now = now or current_clock().now()
     size = min(max(batch_size or BATCH, 1), LARGEST_BATCH)
     cleaned = Cleaned()
-    for executions in _deleted(old_executions(ages, now), "created_at", size):
+    for executions in _deleted(_aged(ages, now), "created_at", size, partial(_still_old, ages, now)):
         cleaned.executions += executions
-        if progress is not None:
+        if executions and progress is not None:
             progress(cleaned.executions)
-    cleaned.groups = sum(_deleted(_old_groups(ages, now), "pk", size))
-    cleaned.ticks = sum(_deleted(_old_ticks(ages, now), "slot", size))
+    cleaned.groups = sum(_deleted(_old_groups(ages, now), "pk", size, partial(_still_old_groups, ages, now)))
+    cleaned.ticks = sum(_deleted(_old_ticks(ages, now), "slot", size, set))
     return cleaned
 
 
 def old_executions(ages: Ages, now: datetime) -> QuerySet[TaskExecution]:
-    """Executions that are over, were created longer ago than their age, and that nothing waits for."""
+    """Executions that have ended, or will never, were created longer ago than their age, and that nothing waits for."""
+    kept, waiting = _kept(ages, now), _long_pending(ages, now) - _dead_groups(ages, now)
+    return _candidates(ages, now).exclude(pk__in=_some(kept.executions)).exclude(task_group__in=_some(waiting))
+
+
+def _aged(ages: Ages, now: datetime) -> QuerySet[TaskExecution]:
+    """The executions that may be old, by their own columns alone: a page of them is read without any other table."""
+    failed, unmarked = Q(outcome=ExecutionOutcome.FAILED), Q(outcome__isnull=True)
+    other = Q(outcome__in=[ExecutionOutcome.SUCCESS, ExecutionOutcome.CANCELLED])
+    return rows(TaskExecution).filter(_old(failed | unmarked, other | unmarked, ages, now, unmarked))
+
+
+def _candidates(ages: Ages, now: datetime) -> QuerySet[TaskExecution]:
+    """The executions that are old by themselves. Whether unfinished work is linked to them is `_still_old`'s to say."""
     latest_try = rows(TaskExecutionTry).filter(task_execution=OuterRef("pk")).order_by("-try_number")
     # Rows of django-i3tasks have no outcome: they are over when their latest try is.
     over = rows(TaskExecution).alias(
@@ -102,70 +133,152 @@ def old_executions(ages: Ages, now: datetime) -> QuerySet[TaskExecution]:
         ended_well=Subquery(latest_try.values("is_success")[:1]),
     )
     unmarked = Q(outcome__isnull=True, ended_at__isnull=False)
-    failed = Q(outcome=TaskExecution.Outcome.FAILED) | unmarked & Q(ended_well=False)
-    other = Q(outcome__in=[TaskExecution.Outcome.SUCCESS, TaskExecution.Outcome.CANCELLED]) | unmarked & Q(
-        ended_well=True
-    )
+    failed = Q(outcome=ExecutionOutcome.FAILED) | unmarked & Q(ended_well=False)
+    other = Q(outcome__in=[ExecutionOutcome.SUCCESS, ExecutionOutcome.CANCELLED]) | unmarked & Q(ended_well=True)
+    open_try = Exists(unfinished(now).filter(task_execution=OuterRef("pk")))
+    dead = Q(outcome__isnull=True, ended_at__isnull=True, created_at__lt=_dead_before(ages, now)) & Q(~open_try)
     open_group = rows(TaskGroup).filter(pk=OuterRef("task_group"), status=TaskGroup.STATUS_PENDING)
+    open_group = open_group.exclude(_waits_long(ages, now))
     live_key = rows(TaskKey).filter(task_execution=OuterRef("pk"), expires_at__gt=now)
-    return over.filter(_old(failed, other, ages, now), ~Exists(open_group), ~Exists(live_key))
+    return over.filter(_old(failed, other, ages, now, dead), ~Exists(open_group), ~Exists(live_key))
 
 
 def _old_groups(ages: Ages, now: datetime) -> QuerySet[TaskGroup]:
     failed, success = Q(status=TaskGroup.STATUS_FAILED), Q(status=TaskGroup.STATUS_SUCCESS)
+    dead = Q(pk__in=_some(_dead_groups(ages, now)))
     members = rows(TaskExecution).filter(task_group=OuterRef("pk"))
-    return rows(TaskGroup).filter(_old(failed, success, ages, now), ~Exists(members))
+    return rows(TaskGroup).filter(_old(failed, success, ages, now, dead), ~Exists(members))
 
 
 def _old_ticks(ages: Ages, now: datetime) -> QuerySet[ScheduleTick]:
-    """Ticks whose execution is gone. A schedule's state says how far it has come, so none is needed for that."""
-    age = ages.failed if ages.other is None else ages.other
-    assert age is not None  # one of the two is there
-    return rows(ScheduleTick).filter(execution__isnull=True, slot__lt=now - age)
+    """Old ticks whose execution is deleted. Beats do not need them: a schedule's state says which slots are done."""
+    return rows(ScheduleTick).filter(execution__isnull=True, slot__lt=now - ages.unfailed)
 
 
-def _old(failed: Q, other: Q, ages: Ages, now: datetime) -> Q:
-    """Rows of either kind that were created longer ago than the kind's age."""
+def _old(failed: Q, other: Q, ages: Ages, now: datetime, dead: Q) -> Q:
+    """Rows of either kind that were created longer ago than the kind's age; and the dead."""
     kinds = [(kind, now - age) for kind, age in ((failed, ages.failed), (other, ages.other)) if age is not None]
-    either = reduce(or_, (kind & Q(created_at__lt=before) for kind, before in kinds))
-    # Said once more for both together, so that the index on `created_at` serves.
-    return either & Q(created_at__lt=max(before for _, before in kinds))
+    either = reduce(or_, (kind & Q(created_at__lt=before) for kind, before in kinds)) | dead
+    # The latest of the instants is repeated alone: with it, the index on `created_at` can be used.
+    return either & Q(created_at__lt=max(_dead_before(ages, now), *(before for _, before in kinds)))
 
 
-def _deleted(old: Rows, column: str, size: int) -> Iterator[int]:
-    """Delete these rows in the order of `column`; gives how many went, batch by batch."""
+def _dead_before(ages: Ages, now: datetime) -> datetime:
+    """The instant before which an unfinished row was created that is deleted, if nothing will ever finish it."""
+    return now - max(ages.unfailed, LONGEST_DELIVERY)
+
+
+def _waits_long(ages: Ages, now: datetime) -> Q:
+    """Pending groups that may be dead: old ones without a deadline to which nothing has happened for long."""
+    before = _dead_before(ages, now)
+    return Q(status=TaskGroup.STATUS_PENDING, deadline__isnull=True, created_at__lt=before, updated_at__lt=before)
+
+
+def _long_pending(ages: Ages, now: datetime) -> set[int]:
+    return set(rows(TaskGroup).filter(_waits_long(ages, now)).values_list("pk", flat=True))
+
+
+def _dead_groups(ages: Ages, now: datetime) -> set[int]:
+    """Groups that wait for ever: nothing unfinished belongs to them any more."""
+    candidates = _long_pending(ages, now)
+    return candidates - behind_unfinished(now).groups if candidates else candidates
+
+
+def _kept(ages: Ages, now: datetime) -> Ids:
+    """What unfinished executions and open groups follow, or are part of: without it they could not be cancelled."""
+    kept = behind_unfinished(now)
+    pending = rows(TaskGroup).filter(status=TaskGroup.STATUS_PENDING)
+    kept.add(above(Ids(groups=set(pending.values_list("pk", flat=True)) - _dead_groups(ages, now))))
+    return kept
+
+
+def _still_old(ages: Ages, now: datetime, ids: Sequence[int]) -> set[int]:
+    """Those of the executions that are old now, and are not linked to unfinished work."""
+    waiting = _long_pending(ages, now) - _dead_groups(ages, now)
+    found = _candidates(ages, now).filter(pk__in=ids).values_list("pk", "task_group_id")
+    old = {pk for pk, group_id in found if group_id not in waiting}
+    return old - _kept(ages, now).executions if _are_followed(old) else old
+
+
+def _are_followed(ids: set[int]) -> bool:
+    """Whether anything came from one of these executions. If nothing did, unfinished work need not be looked at."""
+    after_executions, after_groups = rows(TaskExecution), rows(TaskGroup)
+    return after_executions.filter(previous__in=ids).exists() or after_groups.filter(previous__in=ids).exists()
+
+
+def _still_old_groups(ages: Ages, now: datetime, ids: Sequence[int]) -> set[int]:
+    found = _old_groups(ages, now).filter(pk__in=ids).values_list("pk", flat=True)
+    return set(found) - _kept(ages, now).groups
+
+
+def _some(ids: set[int]) -> list[int]:
+    """As many of the ids as a statement takes."""
+    return sorted(ids)[:MOST_IDS]
+
+
+def _deleted(old: Rows, column: str, size: int, still_old: StillOld) -> Iterator[int]:
+    """Delete these rows in the order of `column`, if they are `still_old`; yield the number deleted in each batch.
+
+    Their ids are read in pages of many batches: where thousands of rows have the same `column`, each page sorts them.
+    """
     after: tuple[Any, int] | None = None
     while True:
-        # Those that had to stay, because somebody holds on to them, are not come back to.
+        # Rows that could not be deleted (locked, or protected by a row of the project) are passed over.
         rest = (
             old
             if after is None
             else old.filter(**{f"{column}__gte": after[0]}).exclude(**{column: after[0]}, pk__lte=after[1])
         )
-        batch = list(rest.order_by(column, "pk").values_list(column, "pk")[:size])
-        if not batch:
+        page = list(rest.order_by(column, "pk").values_list(column, "pk")[: max(PAGE, size)])
+        if not page:
             return
-        yield _delete(old, [pk for _, pk in batch])
-        after = batch[-1]
+        for start in range(0, len(page), size):
+            yield _delete(old, [pk for _, pk in page[start : start + size]], still_old)
+        after = page[-1]
 
 
-def _delete(old: Rows, ids: Sequence[int]) -> int:
-    """Delete those of `ids` that are still old, and that no row of the project's own forbids to delete."""
+def _delete(old: Rows, ids: Sequence[int], still_old: StillOld) -> int:
+    """Delete the rows of `ids` that are still old. Those that a row of the project protects are kept."""
     try:
-        return _delete_together(old, ids)
+        return _delete_together(old, ids, still_old)
     except IntegrityError:  # of which Django's ProtectedError is one
         if len(ids) == 1:
             return 0
         middle = len(ids) // 2
-        return _delete(old, ids[:middle]) + _delete(old, ids[middle:])
+        return _delete(old, ids[:middle], still_old) + _delete(old, ids[middle:], still_old)
 
 
-def _delete_together(old: Rows, ids: Sequence[int]) -> int:
-    with transaction.atomic(using=alias()):
-        found = old.filter(pk__in=ids).order_by("pk")
+def _delete_together(old: Rows, ids: Sequence[int], still_old: StillOld) -> int:
+    with atomic(savepoint=True):
+        found = rows(old.model).filter(pk__in=ids).order_by("pk")
         if connections[alias()].features.has_select_for_update_skip_locked:
-            # Not `no_key`: an uncommitted row may refer to this one, and we do not wait for its transaction.
+            # Not `no_key`: this way, rows that an uncommitted row refers to are skipped instead of waited for.
             found = found.select_for_update(skip_locked=True)
-        found_ids = list(found.values_list("pk", flat=True))
-        rows(old.model).filter(pk__in=found_ids).only("pk").delete()
-        return len(found_ids)
+        locked_ids = list(found.values_list("pk", flat=True))
+        # Only now: what was retried or followed since the ids were read is not old any more.
+        old_ids = _deletable(old.model, still_old(locked_ids))
+        rows(old.model).filter(pk__in=old_ids).only("pk").delete()
+        return len(old_ids)
+
+
+def _deletable(model: type[Model], ids: set[int]) -> set[int]:
+    """Those of the locked rows whose deletion will wait for no other transaction: what goes with them is locked, too.
+
+    Tries and their results are deleted with an execution; a next step that is kept longer loses its link to it.
+    """
+    if not connections[alias()].features.has_select_for_update_skip_locked:
+        return ids
+    deletable = set(ids)
+    for relation in _links_to(model):
+        cascades = relation.on_delete is CASCADE
+        linked = relation.related_model._base_manager.using(alias()).filter(**{f"{relation.field.name}__in": deletable})
+        free = {row.pk for row in unlocked(linked.order_by("pk").only("pk"), to_delete=cascades)}
+        free = _deletable(relation.related_model, free) if cascades else free
+        deletable -= {owner for pk, owner in linked.values_list("pk", f"{relation.field.name}__pk") if pk not in free}
+    return deletable
+
+
+def _links_to(model: type[Model]) -> list[Any]:
+    """The relations by which Django deletes or changes other rows with those of `model`; a project may have its own."""
+    links = [field for field in model._meta.get_fields(include_hidden=True) if isinstance(field, ForeignObjectRel)]
+    return [field for field in links if not field.many_to_many and field.on_delete not in (*_UNTOUCHED, None)]

@@ -1,33 +1,37 @@
-"""The schedules there are, in I3TASKS and in rows, and what each of them would enqueue."""
+"""The schedules of I3TASKS and of the database, and the call that each of them enqueues."""
 
 from __future__ import annotations
 
-import inspect
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
 from django.conf import settings as django_settings
+from django.db.models import QuerySet
+from django.db.models.functions import Now
 
 from ..conf import get_config
-from ..crontab import Crontab, zone_named
+from ..core import binding
+from ..core.clock import current_clock
+from ..core.crontab import Crontab, zone_named
+from ..core.schedule_fields import LONGEST_NAME, problems
+from ..core.values import encode_arguments
 from ..exceptions import ScheduleError, UnknownQueueError, UnknownTaskError
-from ..models import TaskSchedule
-from ..registry import TaskSpec, load
-from ..schedule_fields import problems
+from ..models import ScheduleState, TaskSchedule
+from ..registry import TaskSpec, all_tasks, load
 from ..types import Schedule
-from ..values import encode_arguments
-from .database import rows
+from .database import atomic, locked, rows
 from .enqueue import NewExecution
+from .keys import argument_key
 
 
 @dataclass(frozen=True, slots=True)
 class KnownSchedule:
-    """One schedule, wherever it is kept. Its fields are as they were found: `crontab` and `call` check them."""
+    """One schedule of I3TASKS or of the database. Its fields are unchecked; `crontab` and `call` check them."""
 
     key: str
     row_id: int | None
-    """Of its TaskSchedule; None: it is in I3TASKS."""
+    """The id of its TaskSchedule; None for a schedule of I3TASKS."""
     module_name: str
     func_name: str
     cron: str
@@ -41,29 +45,33 @@ class KnownSchedule:
     problem: str = ""
 
     def crontab(self) -> Crontab:
-        """When it is due. Raises ScheduleError naming the fields that are wrong."""
+        """The crontab of its due times. Raises ScheduleError naming the fields that are wrong."""
         self._require_valid_fields()
         return Crontab(self.cron, zone_named(self.time_zone or django_settings.TIME_ZONE))
 
-    def call(self) -> tuple[NewExecution, TaskSpec]:
-        """What it enqueues. Raises ScheduleError where no worker could run that."""
+    def call(self, find_task: Callable[[str, str], TaskSpec] = load) -> NewExecution:
+        """The call that it enqueues. Raises ScheduleError when no worker could run it.
+
+        `find_task` gives the task; `load` may import its module.
+        """
         self._require_valid_fields()
         try:
-            spec = load(self.module_name, self.func_name)
-            queue_name = self._queue_name(spec)
+            spec = find_task(self.module_name, self.func_name)
+            queue_name = spec.queue_name(self.queue_name)
         except (UnknownTaskError, UnknownQueueError) as error:
             raise ScheduleError(str(error)) from error
         require_arguments_that_fit(spec, self.args, self.kwargs)
-        call = NewExecution(
+        return NewExecution(
             module_name=spec.module_name,
             func_name=spec.func_name,
             args=list(self.args),
             kwargs=dict(self.kwargs),
             queue_name=queue_name,
             priority=spec.options.priority,
+            options={"schedule": self.key},
             chain=spec.options.on_success,
+            key=argument_key(spec, self.args, self.kwargs) if spec.options.unique else None,
         )
-        return call, spec
 
     def _require_valid_fields(self) -> None:
         if self.problem:
@@ -72,17 +80,24 @@ class KnownSchedule:
         if wrong:
             raise ScheduleError(" ".join(f"{name}: {problem}" for name, problem in wrong.items()))
 
-    def _queue_name(self, spec: TaskSpec) -> str | None:
-        name = self.queue_name or spec.options.queue_name
-        return get_config().queue(name).name if name or not spec.options.topic_name else None
-
 
 def known_schedules() -> list[KnownSchedule]:
-    """All of them, the disabled ones too."""
-    in_settings = [of_settings(schedule) for schedule in get_config().settings.schedules]
-    names = {schedule.key for schedule in in_settings}
+    """All schedules, the disabled ones too."""
+    by_key = {schedule.key: schedule for schedule in map(of_task, all_tasks()) if schedule is not None}
+    by_key |= {schedule.key: schedule for schedule in map(of_settings, get_config().settings.schedules)}
+    in_code = _as_switched([*by_key.values()])
+    names = {schedule.key for schedule in in_code}
     in_rows = map(of_row, rows(TaskSchedule).order_by("pk"))
-    return in_settings + [_shadowed(schedule) if schedule.key in names else schedule for schedule in in_rows]
+    return in_code + [_shadowed(schedule) if schedule.key in names else schedule for schedule in in_rows]
+
+
+def _as_switched(in_code: Sequence[KnownSchedule]) -> list[KnownSchedule]:
+    """Schedules of I3TASKS and of tasks, of which some may be switched off."""
+    if not in_code:
+        return []
+    off = rows(ScheduleState).filter(switched_off_at__isnull=False)
+    keys = set(off.values_list("schedule_key", flat=True))
+    return [replace(schedule, enabled=False) if schedule.key in keys else schedule for schedule in in_code]
 
 
 def of_settings(schedule: Schedule) -> KnownSchedule:
@@ -103,8 +118,16 @@ def of_settings(schedule: Schedule) -> KnownSchedule:
     )
 
 
+def of_task(spec: TaskSpec) -> KnownSchedule | None:
+    """The schedule that the task names itself, with `cron`. A schedule of I3TASKS with the task's name replaces it."""
+    if spec.options.cron is None:
+        return None
+    schedule = Schedule(spec.module_name, spec.func_name, spec.options.cron, name=spec.path[-LONGEST_NAME:])
+    return of_settings(schedule)
+
+
 def of_row(row: TaskSchedule) -> KnownSchedule:
-    """A schedule of the database, whose fields anybody may have written."""
+    """A schedule of the database. Its fields may be wrong: the row can be written without our checks."""
     return KnownSchedule(
         key=row.name,
         row_id=row.pk,
@@ -121,21 +144,73 @@ def of_row(row: TaskSchedule) -> KnownSchedule:
 
 
 def _shadowed(schedule: KnownSchedule) -> KnownSchedule:
-    """It must not share the state of its namesake."""
+    """The schedule with a key of its own, so that it does not share the state of the one in I3TASKS."""
     problem = f"I3TASKS has a schedule {schedule.key!r}, which counts. Give the one in the database another name."
     return replace(schedule, key=f"{schedule.key} (row {schedule.row_id})", problem=problem)
 
 
 def save_schedule(name: str, fields: Mapping[str, Any]) -> TaskSchedule:
-    """Make or replace the row of that name. Raises ScheduleError, and writes nothing, where it could not run."""
+    """Create or replace the row of that name. Raises ScheduleError, and writes nothing, when it could not run."""
     require_free_name(name)
     of_row(TaskSchedule(name=name, **fields)).call()
-    row, _ = rows(TaskSchedule).update_or_create(name=name, defaults=dict(fields))
+    with atomic():
+        before = locked(rows(TaskSchedule).filter(name=name), wait=True).first()
+        row, _ = rows(TaskSchedule).update_or_create(name=name, defaults=dict(fields))
+        if before is not None and counts_anew(before, row):
+            count_from_now([name])
     return row
 
 
+def counts_anew(before: TaskSchedule, after: TaskSchedule) -> bool:
+    """Whether a change of a schedule gives it other slots than before: it is due at other times, or enabled again."""
+    is_enabled = after.enabled and not before.enabled
+    return is_enabled or (before.cron, before.time_zone) != (after.cron, after.time_zone)
+
+
+def count_from_now(names: Iterable[str]) -> None:
+    """Have beats enqueue no slot of these schedules of the database that was due before now."""
+    rows(ScheduleState).filter(schedule_key__in=list(names)).update(changed_at=Now())
+
+
+def switch(schedules: QuerySet[TaskSchedule], *, enabled: bool) -> int:
+    """Enable or disable these schedules; give their number. One that is enabled again counts from now on."""
+    with atomic():
+        # The rows before their states, as in `save_schedule`: two transactions never wait for each other.
+        changed = locked(schedules.exclude(enabled=enabled), wait=True)
+        names = list(changed.values_list("name", flat=True))
+        count = schedules.update(enabled=enabled)
+        if enabled:
+            count_from_now(names)
+        return count
+
+
+def switch_known(schedule: KnownSchedule, *, enabled: bool) -> bool:
+    """Switch a schedule on or off, whether I3TASKS or the database has it. False: it was so already.
+
+    One that is switched on counts from now on. Raises ScheduleError for one that I3TASKS itself disables.
+    """
+    if schedule.row_id is not None:
+        return bool(switch(rows(TaskSchedule).filter(pk=schedule.row_id).exclude(enabled=enabled), enabled=enabled))
+    if any(own.key == schedule.key and not own.enabled for own in get_config().settings.schedules):
+        raise ScheduleError(f"I3TASKS has enabled=False for the schedule {schedule.key!r}: change it there.")
+    with atomic():
+        first_seen = {"first_seen": current_clock().now()}
+        state, _ = rows(ScheduleState).get_or_create(schedule_key=schedule.key, defaults=first_seen)
+        one = rows(ScheduleState).filter(pk=state.pk, switched_off_at__isnull=not enabled)
+        changes: dict[str, Any] = (
+            {"switched_off_at": None, "changed_at": Now()} if enabled else {"switched_off_at": Now()}
+        )
+        return bool(one.update(**changes))
+
+
+def lock_schedule(row_id: int) -> None:
+    """Lock a schedule of the database, then its state: another change of both comes after this one."""
+    list(locked(rows(TaskSchedule).filter(pk=row_id), wait=True))
+    list(locked(rows(ScheduleState).filter(schedule=row_id), wait=True))
+
+
 def require_free_name(name: str) -> None:
-    """Raises ScheduleError when a row can't have that name."""
+    """Raise ScheduleError when a row can't have that name."""
     if problem := problems({"name": name}).get("name"):
         raise ScheduleError(f"name: {problem}")
     if any(schedule.name == name for schedule in get_config().settings.schedules):
@@ -143,9 +218,6 @@ def require_free_name(name: str) -> None:
 
 
 def require_arguments_that_fit(spec: TaskSpec, args: Sequence[Any], kwargs: Mapping[str, Any]) -> None:
-    """Raises ScheduleError when the task's function does not take these arguments."""
-    given = {**kwargs, "task_metadata": None} if spec.options.bind else kwargs
-    try:
-        inspect.signature(spec.function).bind(*args, **given)
-    except TypeError as error:
-        raise ScheduleError(f"args and kwargs don't fit the task {spec.path}: {error}.") from error
+    """Raise ScheduleError when the task's function does not take these arguments."""
+    if found := binding.problem(spec.function, args, kwargs, spec.given):
+        raise ScheduleError(f"args and kwargs don't fit the task {spec.path}: {found}.")

@@ -1,91 +1,51 @@
-"""Group commit: what many coroutines ask of the database becomes one transaction of one thread.
+"""Group commit: the requests of many coroutines become one transaction of one thread.
 
 A worker with 100 tries under way would spend its time on the ORM's cost per statement; here their claims and
-settlements share statements. The thread has a Django connection of its own, so that no body's ORM calls are in its
-way, ends after some idle seconds, and is made anew when needed (also after a fork).
+settlements share statements. The thread has a Django connection of its own, so that it never waits for a body's ORM
+calls; it ends after some idle seconds, and is started again when needed (also after a fork).
 
 When the database gives no answer, claims fail with StoreUnavailable, so that their messages go back to Pub/Sub;
-settlements wait here until it is back: what a body has done must not be forgotten.
+settlements wait here until it is back, so that no outcome is forgotten.
 """
 
 from __future__ import annotations
 
 import asyncio
-import os
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import Any, Generic, Protocol, TypeVar
+from typing import Any
 
 from django.core import mail
 from django.db import DatabaseError, InterfaceError, OperationalError, connections
 
-from ..batching import BatchThread
-from ..clock import SYSTEM_CLOCK, Clock
+from ..core.clock import Clock
+from ..core.outcome import Released
 from ..exceptions import StoreUnavailable
-from ..forking import ForkBarrier
-from ..outcome import Released
 from ..telemetry import emit
-from .database import alias, atomic
-from .dispatching import confirm_published, deny_published
-from .leases import claim, renew
-from .refs import (
-    LOCKED,
-    Claimed,
-    ClaimRequest,
-    Locked,
-    Refusal,
-    Renewed,
-    RenewRequest,
-    Settled,
-    Settlement,
-    Stale,
-    TryRef,
-)
-from .settle import settle
-
-Request = TypeVar("Request")
-Answer = TypeVar("Answer")
-Request_contra = TypeVar("Request_contra", contravariant=True)
-Answer_co = TypeVar("Answer_co", covariant=True)
+from ..threads.batching import BatchThread
+from ..threads.forking import ForkBarrier
+from .database import alias, atomic, is_contention, time_of
+from .operations import IN_ORDER, SETTLE, Answer, Operation, Request
+from .requests import LOCKED, Claimed, Settlement
 
 MAXIMUM_BATCH = 400
 MAXIMUM_QUEUED = 200_000
 IDLE_SECONDS = 5.0
-LOCKED_DELAY = 0.05  # seconds; doubled each time, up to
+LOCKED_DELAY = 0.01  # seconds; doubled each time, up to
 LOCKED_LONGEST_DELAY = 1.0
+LOCKED_CLAIM_SECONDS = 1.0
+"""How long a claim waits for a row that another transaction has locked; its worker has others to run."""
 OUTAGE_DELAY = 1.0
+GATHER_SECONDS = 0.5
+"""Confirmations wait for this time to twice as long, and are written together. By then most of the tries have been
+claimed; a confirmation that had locked such a row when its claim came would have made the claim wait."""
 READ_ONLY = "25006"  # PostgreSQL's state of a standby, and of a server whose disk is full: a while later we may write
 ATTEMPTS = 3  # for deadlocks, serialization failures, and a connection that had gone stale
 
 # SQLite's locks are the process's: a child born during a transaction would find its file locked for ever.
 _transactions = ForkBarrier()
-
-
-class StoreFunction(Protocol[Request_contra, Answer_co]):
-    """As `claim`, `settle`, `renew` and `confirm_published` are."""
-
-    def __call__(
-        self, requests: Sequence[Request_contra], /, *, wait: bool = False
-    ) -> Sequence[Answer_co | Locked]: ...
-
-
-@dataclass(frozen=True, slots=True)
-class Operation(Generic[Request, Answer]):
-    """A store function that answers many requests in one transaction."""
-
-    run: StoreFunction[Request, Answer]
-    survives_outage: bool
-
-
-CLAIM: Operation[ClaimRequest, Claimed | Refusal] = Operation(claim, survives_outage=False)
-SETTLE: Operation[Settlement, Settled | Stale] = Operation(settle, survives_outage=True)
-RENEW: Operation[RenewRequest, Renewed] = Operation(renew, survives_outage=False)
-CONFIRM: Operation[TryRef, None] = Operation(confirm_published, survives_outage=False)
-DENY: Operation[TryRef, None] = Operation(deny_published, survives_outage=False)
-
-_ORDER: tuple[Operation[Any, Any], ...] = (SETTLE, RENEW, CONFIRM, DENY, CLAIM)
 
 
 @dataclass(slots=True, eq=False)
@@ -95,6 +55,7 @@ class _Item:
     future: asyncio.Future[Any] | None = None
     then: Callable[[Any], None] | None = None
     delay: float = LOCKED_DELAY
+    waited: float = 0.0  # seconds, for a locked row
 
     @property
     def is_abandoned(self) -> bool:
@@ -104,8 +65,9 @@ class _Item:
 class Writer:
     """Runs store operations for coroutines of any number of loops, and for threads."""
 
-    def __init__(self, clock: Clock = SYSTEM_CLOCK) -> None:
-        self._clock = clock
+    def __init__(self, clock: Callable[[], Clock]) -> None:
+        """`clock` gives the clock that counts at the time."""
+        self._clock_now = clock
         self._down_until = 0.0
         self._is_down = False
         self._connection: Any = None  # referred to, so that a forked child does not close its parent's
@@ -114,23 +76,36 @@ class Writer:
             self._handle,
             max_batch=MAXIMUM_BATCH,
             max_queued=MAXIMUM_QUEUED,
-            idle_seconds=_idle_seconds,
+            idle_seconds=idle_seconds,
             on_end=_close_connection,
         )
 
-    async def ask(self, operation: Operation[Request, Answer], request: Request) -> Answer:
+    async def ask(
+        self,
+        operation: Operation[Request, Answer],
+        request: Request,
+        at_commit: Callable[[Answer], None] | None = None,
+    ) -> Answer:
         """The answer, after the commit of the transaction it was found in.
 
+        `at_commit` gets it before, in the writer's thread: the asker's loop may be blocked for long.
         Raises StoreUnavailable when the database gave none, or the error that this request alone causes.
         """
         future: asyncio.Future[Answer] = asyncio.get_running_loop().create_future()
-        if not self._thread.put(_Item(operation, request, future)):
+        # What has been claimed is bounded by what runs: there is room for its outcome, or it would be forgotten.
+        item = _Item(operation, request, future, at_commit)
+        if not self._thread.put(item, even_if_full=operation.survives_outage):
             raise StoreUnavailable("The writer's queue is full: the database is too slow for this load.")
         return await future
 
-    def post(self, operation: Operation[Request, Answer], request: Request) -> None:
-        """The same from any thread, for those who need no answer. What does not fit is dropped."""
-        self._thread.put(_Item(operation, request))
+    @property
+    def _clock(self) -> Clock:
+        return self._clock_now()
+
+    def post(self, operation: Operation[Request, Answer], request: Request, *, at_once: bool = False) -> None:
+        """Ask without waiting for the answer, from any thread. A full queue drops the request."""
+        waits = operation.is_gathered and not at_once
+        self._thread.put(_Item(operation, request), delay=self._seconds_until_gathered() if waits else 0)
 
     def later(
         self,
@@ -141,16 +116,22 @@ class Writer:
     ) -> Callable[[], None]:
         """Ask after `delay` seconds; `then` gets the answer, in the writer's thread. Call the result to cancel."""
         item = _Item(operation, request, then=then)
-        self._thread.put(item, delay=delay)
+        self._thread.put(item, delay=delay, even_if_full=True)  # one for each loop
         return partial(self._thread.discard, item)
 
     def flush(self, timeout: float) -> bool:
         """Wait until everything asked so far is answered; False if that took more than `timeout` seconds."""
+        self._thread.hurry(lambda item: item.operation.is_gathered)
         return self._thread.flush(timeout)
 
     def close(self, timeout: float) -> None:
         """Wait for the thread to go idle and close its connection."""
         self._thread.join(timeout)
+
+    def _seconds_until_gathered(self) -> float:
+        """Until the end of the next span of time, so that all that is posted in this one falls due together."""
+        span, now = gather_seconds(), self._clock.monotonic()
+        return (now // span + 2) * span - now if span else 0.0
 
     def _handle(self, items: list[_Item]) -> None:
         live = [item for item in items if not item.is_abandoned or item.operation.survives_outage]
@@ -161,21 +142,24 @@ class Writer:
             with _transactions.held():
                 answers = self._commit(live)
         except Exception as error:
-            if _is_outage(error):
+            if is_contention(error):
+                self._deliver(self._put_back_locked((item, LOCKED) for item in live))
+            elif _is_outage(error):
                 self._go_down(error)
                 self._refuse(live, error)
             else:
                 self._bisect(live, error)
         else:
             self._come_back()
-            _deliver(self._put_back_locked(answers))
+            self._deliver(self._put_back_locked(answers))
 
     def _commit(self, items: Sequence[_Item]) -> list[tuple[_Item, Any]]:
         for _ in range(ATTEMPTS - 1):
             try:
                 return self._run_all(items)
-            except (OperationalError, InterfaceError):
-                _close_connection()
+            except (OperationalError, InterfaceError) as error:
+                if not is_contention(error):
+                    _close_connection()
         return self._run_all(items)
 
     def _run_all(self, items: Sequence[_Item]) -> list[tuple[_Item, Any]]:
@@ -184,10 +168,11 @@ class Writer:
         for item in items:
             grouped[item.operation].append(item)
         answers: list[tuple[_Item, Any]] = []
+        now = time_of(self._clock)
         with atomic():
-            for operation in _ORDER:
+            for operation in IN_ORDER:
                 if group := grouped.get(operation):
-                    answers += zip(group, operation.run([item.request for item in group]), strict=True)
+                    answers += zip(group, operation.run([item.request for item in group], now=now), strict=True)
         return answers
 
     def _bisect(self, items: list[_Item], error: Exception) -> None:
@@ -199,24 +184,35 @@ class Writer:
             return
         if not isinstance(error, DatabaseError):
             emit("internal_error", where="writer", error=repr(error), exc_info=error)
-        _deliver((item, error) for item in items)
+        self._deliver((item, error) for item in items)
 
     def _refuse(self, items: Iterable[_Item], error: Exception) -> None:
         for item in items:
-            if not (item.operation.survives_outage and self._thread.put(item, delay=OUTAGE_DELAY)):
+            if not (item.operation.survives_outage and self._keep(item, OUTAGE_DELAY)):
                 unavailable = StoreUnavailable(f"The database gave no answer: {error}")
                 unavailable.__cause__ = error
-                _deliver([(item, unavailable)])
+                self._deliver([(item, unavailable)])
 
     def _put_back_locked(self, answers: Iterable[tuple[_Item, Any]]) -> list[tuple[_Item, Any]]:
-        """Requests whose row is locked by somebody's open transaction wait in the queue, not in the database."""
+        """Put requests whose row is locked by another transaction back: they wait in the queue, not in the database."""
         final = []
         for item, answer in answers:
-            if answer is LOCKED and self._thread.put(item, delay=item.delay):
-                item.delay = min(item.delay * 2, LOCKED_LONGEST_DELAY)
-            else:
-                final.append((item, StoreUnavailable("The row stayed locked.") if answer is LOCKED else answer))
+            if answer is not LOCKED:
+                final.append((item, answer))
+            elif item.operation.when_locked is not None and item.waited >= LOCKED_CLAIM_SECONDS:
+                final.append((item, item.operation.when_locked))
+            elif not self._wait_for_lock(item):
+                final.append((item, StoreUnavailable("The row is locked, and the writer's queue is full.")))
         return final
+
+    def _wait_for_lock(self, item: _Item) -> bool:
+        delay, item.delay = item.delay, min(item.delay * 2, LOCKED_LONGEST_DELAY)
+        item.waited += delay
+        return self._keep(item, delay)
+
+    def _keep(self, item: _Item, delay: float) -> bool:
+        """Put back what is under way. False: it can be forgotten, and the queue is full."""
+        return self._thread.put(item, delay=delay, even_if_full=item.operation.survives_outage)
 
     def _go_down(self, error: Exception) -> None:
         _close_connection()  # it may be to a server that is the primary no more
@@ -230,21 +226,35 @@ class Writer:
             self._is_down = False
             emit("store_recovered")
 
+    def _deliver(self, answers: Iterable[tuple[_Item, Any]]) -> None:
+        """Resolve futures on their own loops, with one wake-up a loop."""
+        by_loop: defaultdict[asyncio.AbstractEventLoop, list[tuple[_Item, Any]]] = defaultdict(list)
+        for item, answer in answers:
+            if item.then is not None and (item.future is None or not isinstance(answer, Exception)):
+                _tell(item.then, answer)
+            if item.future is not None:
+                by_loop[item.future.get_loop()].append((item, answer))
+        for loop, resolved in by_loop.items():
+            try:
+                loop.call_soon_threadsafe(self._resolve, resolved)
+            except RuntimeError:  # the loop was closed
+                for _, answer in resolved:
+                    self._give_back(answer)
 
-def _deliver(answers: Iterable[tuple[_Item, Any]]) -> None:
-    """Resolve futures on their own loops, with one wake-up a loop."""
-    by_loop: defaultdict[asyncio.AbstractEventLoop, list[tuple[_Item, Any]]] = defaultdict(list)
-    for item, answer in answers:
-        if item.then is not None:
-            _tell(item.then, answer)
-        elif item.future is not None:
-            by_loop[item.future.get_loop()].append((item, answer))
-    for loop, resolved in by_loop.items():
-        try:
-            loop.call_soon_threadsafe(_resolve, resolved)
-        except RuntimeError:  # the loop was closed
-            for _, answer in resolved:
-                _give_back(answer)
+    def _resolve(self, answers: Iterable[tuple[_Item, Any]]) -> None:
+        for item, answer in answers:
+            assert item.future is not None
+            if item.future.done():
+                self._give_back(answer)
+            elif isinstance(answer, Exception):
+                item.future.set_exception(answer)
+            else:
+                item.future.set_result(answer)
+
+    def _give_back(self, answer: Any) -> None:
+        """Release a lease that was won for a coroutine that has gone."""
+        if isinstance(answer, Claimed):
+            self.post(SETTLE, Settlement(answer.try_id, answer.execution_id, answer.token, Released()))
 
 
 def _tell(then: Callable[[Any], None], answer: Any) -> None:
@@ -253,23 +263,6 @@ def _tell(then: Callable[[Any], None], answer: Any) -> None:
         then(answer)
     except Exception as error:
         emit("internal_error", where="writer", error=repr(error), exc_info=error)
-
-
-def _resolve(answers: Iterable[tuple[_Item, Any]]) -> None:
-    for item, answer in answers:
-        assert item.future is not None
-        if item.future.done():
-            _give_back(answer)
-        elif isinstance(answer, Exception):
-            item.future.set_exception(answer)
-        else:
-            item.future.set_result(answer)
-
-
-def _give_back(answer: Any) -> None:
-    """A lease that was won for somebody who is gone."""
-    if isinstance(answer, Claimed):
-        writer.post(SETTLE, Settlement(answer.try_id, answer.execution_id, answer.token, Released()))
 
 
 def _is_outage(error: Exception) -> bool:
@@ -281,9 +274,16 @@ def _is_outage(error: Exception) -> bool:
     return isinstance(error, (OperationalError, InterfaceError)) and not too_large
 
 
-def _idle_seconds() -> float:
-    """Under a test runner no connection may be left when the test database is dropped."""
+def idle_seconds() -> float:
+    """How long a thread with a database connection may be idle before it ends.
+
+    Under a test runner no connection may be left when the test database is dropped."""
     return 0.0 if hasattr(mail, "outbox") else IDLE_SECONDS
+
+
+def gather_seconds() -> float:
+    """GATHER_SECONDS; nothing under a test runner, where the next test may have begun by then."""
+    return 0.0 if hasattr(mail, "outbox") else GATHER_SECONDS
 
 
 def _close_connection() -> None:
@@ -291,10 +291,3 @@ def _close_connection() -> None:
         connections[alias()].close()
     except DatabaseError:
         connections[alias()].connection = None  # it was broken beyond closing
-
-
-writer = Writer()
-
-_inherited: list[Any] = []
-if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=lambda: _inherited.append(writer._connection))

@@ -2,7 +2,7 @@
 
 The cases named here run against it too, and must fail there: when one starts to pass, its entry goes. Those of
 SOMETIMES hang on its timing, and may pass. The table in
-docs/emulator.md shows the same sentences, which `test_differences.py` checks.
+docs/reference/emulator.md shows the same sentences, which `test_differences.py` checks.
 """
 
 DIFFERENCES = {

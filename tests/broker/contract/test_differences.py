@@ -11,7 +11,7 @@ ROOT = Path(__file__).parents[3]
 
 
 def test_the_docs_name_every_difference() -> None:
-    page = (ROOT / "docs" / "emulator.md").read_text(encoding="utf-8")
+    page = (ROOT / "docs" / "reference" / "emulator.md").read_text(encoding="utf-8")
     rows = {row.strip() for row in re.findall(r"^\| (.+?) \|$", page, re.MULTILINE)}
     assert set(DIFFERENCES.values()) <= rows
 

@@ -134,7 +134,10 @@ def test_push_and_pull_can_be_swapped(pubsub: World) -> None:
     assert base64.b64decode(json.loads(first.body)["message"]["data"]) == b"1"
     pubsub.subscriber.modify_push_config(subscription=subscription, push_config={})
     pubsub.publish(topic, b"2")
-    assert pubsub.pulled(subscription)[0].data == b"2"
+    got = pubsub.pulled(subscription, ack=True)[0]
+    if got.data == b"1":  # the swap came between the endpoint's answer and what it acknowledges
+        got = pubsub.pulled(subscription, ack=True)[0]
+    assert got.data == b"2"
 
 
 @pytest.mark.differs("pulling from push")

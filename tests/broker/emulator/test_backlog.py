@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable
 import pytest
 
 from i3tasks.emulator.backlog import Backlog
-from i3tasks.emulator.messages import Consumer, Delivery, Message, Outcome, Rules
+from i3tasks.emulator.messages import AckOutcome, Consumer, LeasedMessage, Message, Rules
 
 
 class Desk:
@@ -22,7 +22,7 @@ class Desk:
         for number, key in enumerate(keys, start=1):
             self.backlog.add(Message(number, self.now, b"data", key))
 
-    def take(self, limit: int = 10, consumer: Consumer | None = None, deadline: float = 10.0) -> list[Delivery]:
+    def take(self, limit: int = 10, consumer: Consumer | None = None, deadline: float = 10.0) -> list[LeasedMessage]:
         deliveries = self.backlog.take(self.now, consumer or self.consumer, limit, 10**6, deadline)
         self._collect()
         return deliveries
@@ -30,17 +30,17 @@ class Desk:
     def ids(self, limit: int = 10, consumer: Consumer | None = None) -> list[int]:
         return [delivery.message.id for delivery in self.take(limit, consumer)]
 
-    def ack(self, delivery: Delivery) -> Outcome:
+    def ack(self, delivery: LeasedMessage) -> AckOutcome:
         outcome = self.backlog.ack(self.now, delivery.message.id, delivery.lease)
         self._collect()
         return outcome
 
-    def modify(self, delivery: Delivery, seconds: float) -> Outcome:
+    def modify(self, delivery: LeasedMessage, seconds: float) -> AckOutcome:
         outcome = self.backlog.modify(self.now, delivery.message.id, delivery.lease, seconds)
         self._collect()
         return outcome
 
-    def nack(self, delivery: Delivery) -> Outcome:
+    def nack(self, delivery: LeasedMessage) -> AckOutcome:
         return self.modify(delivery, 0)
 
     def _collect(self) -> None:
@@ -92,7 +92,7 @@ def test_a_late_ack_counts_where_delivery_is_at_least_once() -> None:
     first = desk.take()[0]
     desk.now = 10.0
     desk.take()
-    assert desk.ack(first) is Outcome.DONE
+    assert desk.ack(first) is AckOutcome.DONE
     assert desk.settled == [1]
     assert desk.consumer.messages == 0
 
@@ -101,15 +101,15 @@ def test_a_late_ack_is_void_where_delivery_is_exactly_once() -> None:
     desk = Desk(Rules(exactly_once=True), [""])
     first = desk.take()[0]
     desk.now = 10.0
-    assert desk.ack(first) is Outcome.VOID
-    assert desk.modify(first, 10) is Outcome.VOID
+    assert desk.ack(first) is AckOutcome.VOID
+    assert desk.modify(first, 10) is AckOutcome.VOID
     assert desk.ids() == [1]
 
 
 def test_an_ack_counts_once_where_delivery_is_exactly_once() -> None:
     desk = Desk(Rules(exactly_once=True), [""])
     delivery = desk.take()[0]
-    assert [desk.ack(delivery), desk.ack(delivery)] == [Outcome.DONE, Outcome.VOID]
+    assert [desk.ack(delivery), desk.ack(delivery)] == [AckOutcome.DONE, AckOutcome.VOID]
 
 
 def test_back_off_doubles_from_the_minimum_to_the_maximum() -> None:
@@ -158,10 +158,10 @@ def test_a_dead_letter_lets_the_next_message_of_its_key_go_on() -> None:
 def test_a_nack_brings_back_what_follows_in_order_acked_or_not() -> None:
     desk = Desk(Rules(ordered=True), ["a", "a", "a"])
     first, second, third = desk.take()
-    assert desk.ack(second) is Outcome.DONE
+    assert desk.ack(second) is AckOutcome.DONE
     assert desk.settled == []
     desk.nack(first)
-    assert desk.ack(third) is Outcome.VOID
+    assert desk.ack(third) is AckOutcome.VOID
     assert desk.ids() == [1, 2, 3]
     assert desk.consumer.messages == 3
 
@@ -179,9 +179,9 @@ def test_acks_settle_once_the_earlier_ones_of_the_key_are_acked() -> None:
 def test_acks_out_of_order_must_be_repeated_where_delivery_is_exactly_once() -> None:
     desk = Desk(Rules(ordered=True, exactly_once=True), ["a", "a"])
     first, second = desk.take()
-    assert desk.ack(second) is Outcome.UNORDERED
-    assert desk.ack(first) is Outcome.DONE
-    assert desk.ack(second) is Outcome.DONE
+    assert desk.ack(second) is AckOutcome.UNORDERED
+    assert desk.ack(first) is AckOutcome.DONE
+    assert desk.ack(second) is AckOutcome.DONE
 
 
 def test_a_key_stays_with_the_consumer_that_holds_it() -> None:
@@ -263,7 +263,7 @@ def test_an_expired_delivery_no_longer_counts_against_its_consumer() -> None:
 @pytest.mark.parametrize("key", ["", "a"])
 def test_messages_expire_in_any_state(state: str, key: str) -> None:
     desk = Desk(Rules(ordered=True, retention=100.0, minimum_backoff=300.0, maximum_backoff=300.0), [key, key])
-    actions: dict[str, Callable[[list[Delivery]], object]] = {
+    actions: dict[str, Callable[[list[LeasedMessage]], object]] = {
         "waiting": lambda _: None,
         "leased": lambda held: [desk.modify(delivery, 500) for delivery in held],
         "backing off": lambda held: [desk.nack(delivery) for delivery in reversed(held)],
@@ -347,7 +347,7 @@ def test_seeking_ends_the_deliveries_that_are_outstanding() -> None:
     desk = _aged(Rules(exactly_once=True))
     held = desk.take()
     desk.backlog.seek(desk.now, 0.0)
-    assert [desk.ack(delivery) for delivery in held] == [Outcome.VOID] * 3
+    assert [desk.ack(delivery) for delivery in held] == [AckOutcome.VOID] * 3
     assert desk.consumer.messages == 0
     assert desk.ids() == [1, 2, 3]
 

@@ -10,7 +10,8 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
 from i3tasks.emulator.backlog import Backlog
-from i3tasks.emulator.messages import Consumer, Delivery, Message, Outcome, Rules
+from i3tasks.emulator.messages import AckOutcome, Consumer, LeasedMessage, Message, Rules
+from tests.support.exploring import examples
 
 DEADLINE = 10.0
 
@@ -52,8 +53,8 @@ class Subscription(RuleBasedStateMachine):
         self.answered: set[int] = set()  # an ack was accepted
         self.acked: set[int] = set()  # and nothing may bring the message back: in order, an earlier message may
         self.consumers = [Consumer(max_messages=3), Consumer(max_bytes=40), Consumer()]
-        self.held: dict[int, tuple[Delivery, Consumer, float]] = {}  # by message: the latest delivery not given up
-        self.stale: list[Delivery] = []
+        self.held: dict[int, tuple[LeasedMessage, Consumer, float]] = {}  # by message: the latest delivery not given up
+        self.stale: list[LeasedMessage] = []
         self.delivered: defaultdict[str, list[int]] = defaultdict(list)  # by ordering key
 
     # -- what users do
@@ -74,7 +75,7 @@ class Subscription(RuleBasedStateMachine):
             self.check_delivery(delivery, consumer)
         self.disk.write(self.backlog)
 
-    def check_delivery(self, delivery: Delivery, consumer: Consumer) -> None:
+    def check_delivery(self, delivery: LeasedMessage, consumer: Consumer) -> None:
         message = delivery.message
         assert message.id in self.disk.messages, "what is settled is not delivered"
         assert message.id not in self.acked, "what was acked is not delivered again"
@@ -86,7 +87,7 @@ class Subscription(RuleBasedStateMachine):
         if self.is_ordered(message):
             self.check_order(message, consumer)
 
-    def check_redelivery(self, earlier: tuple[Delivery, Consumer, float], message: Message) -> None:
+    def check_redelivery(self, earlier: tuple[LeasedMessage, Consumer, float], message: Message) -> None:
         taken_back = self.is_ordered(message)  # an earlier message of its key failed
         assert earlier[2] <= self.now or taken_back, "a lease is honoured until its deadline"
 
@@ -116,7 +117,7 @@ class Subscription(RuleBasedStateMachine):
         delivery = self.held[message_id][0]
         outcome = self.backlog.ack(self.now, message_id, delivery.lease)
         self.disk.write(self.backlog)
-        if outcome is Outcome.DONE:
+        if outcome is AckOutcome.DONE:
             del self.held[message_id]
             self.answered.add(message_id)
             if not self.is_ordered(delivery.message) or self.terms.exactly_once:
@@ -128,7 +129,7 @@ class Subscription(RuleBasedStateMachine):
     def modify(self, data: st.DataObject, seconds: int) -> None:
         message_id = data.draw(st.sampled_from(sorted(self.held)))
         delivery, consumer, _ = self.held[message_id]
-        if self.backlog.modify(self.now, message_id, delivery.lease, seconds) is Outcome.DONE:
+        if self.backlog.modify(self.now, message_id, delivery.lease, seconds) is AckOutcome.DONE:
             self.held[message_id] = (delivery, consumer, self.now + seconds)
         self.disk.write(self.backlog)
 
@@ -136,12 +137,12 @@ class Subscription(RuleBasedStateMachine):
     @rule(data=st.data())
     def answer_late(self, data: st.DataObject) -> None:
         delivery = data.draw(st.sampled_from(self.stale))
-        assert self.backlog.modify(self.now, delivery.message.id, delivery.lease, 30) is Outcome.VOID
+        assert self.backlog.modify(self.now, delivery.message.id, delivery.lease, 30) is AckOutcome.VOID
         outcome = self.backlog.ack(self.now, delivery.message.id, delivery.lease)
         if self.terms.exactly_once:
-            assert outcome is Outcome.VOID, "a lease that is over confirms nothing"
+            assert outcome is AckOutcome.VOID, "a lease that is over confirms nothing"
         self.disk.write(self.backlog)
-        if outcome is Outcome.DONE:
+        if outcome is AckOutcome.DONE:
             self.answered.add(delivery.message.id)
             self.acked.add(delivery.message.id)
             self.held.pop(delivery.message.id, None)
@@ -222,10 +223,11 @@ CASES = {
 }
 
 
+@pytest.mark.hypothesis
 @pytest.mark.parametrize("case", CASES)
 def test_any_interleaving(case: str) -> None:
     machine = type("Case", (Subscription,), {"terms": CASES[case]}).TestCase
     machine.settings = settings(
-        max_examples=70, stateful_step_count=50, deadline=None, suppress_health_check=list(HealthCheck)
+        max_examples=examples(70), stateful_step_count=50, deadline=None, suppress_health_check=list(HealthCheck)
     )
     machine().runTest()

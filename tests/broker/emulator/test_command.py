@@ -175,7 +175,7 @@ def test_listening_beyond_loopback_is_said() -> None:
         _ready(process)
         process.terminate()
         _, errors = process.communicate(timeout=SECONDS)
-    assert "everybody who reaches this address" in errors
+    assert "anyone who reaches this address" in errors
 
 
 @pytest.mark.parametrize("value", ["8085", ":8085", "host:", "host:x", "host:99999", "host:-1"])

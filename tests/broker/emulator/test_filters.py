@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from i3tasks.emulator import filters
-from i3tasks.emulator.refusals import Refusal
+from i3tasks.emulator.status_errors import StatusError
 
 
 @pytest.mark.parametrize(
@@ -42,7 +42,7 @@ from i3tasks.emulator.refusals import Refusal
 )  # fmt: skip
 def test_matches(text: str, attributes: dict[str, str], matches: bool | None) -> None:
     if matches is None:
-        with pytest.raises(Refusal):
+        with pytest.raises(StatusError):
             filters.parse(text)
     else:
         assert filters.parse(text)(attributes) is matches
@@ -77,7 +77,7 @@ def test_matches(text: str, attributes: dict[str, str], matches: bool | None) ->
     ],
 )
 def test_refusals(text: str) -> None:
-    with pytest.raises(Refusal, match="Invalid filter"):
+    with pytest.raises(StatusError, match="Invalid filter"):
         filters.parse(text)
 
 
@@ -108,7 +108,7 @@ _PIECES = [
 def test_any_text_is_parsed_or_refused(text: str) -> None:
     try:
         predicate = filters.parse(text)
-    except Refusal:
+    except StatusError:
         return
     assert predicate({"a": "a"}) in (True, False)
 

@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 
 from i3tasks.emulator import EmulatorProcess, Seed, wire
 from i3tasks.emulator.server import SERVICES
+from tests.support.exploring import examples
 
 SECONDS = 20
 TOPIC, SUBSCRIPTION = "projects/demo/topics/topic", "projects/demo/subscriptions/sub"
@@ -40,7 +41,7 @@ USUAL = {
 }
 """Values that get a request past its first checks."""
 
-FUZZ = settings(max_examples=200, deadline=None, suppress_health_check=list(HealthCheck))
+FUZZ = settings(max_examples=examples(200), deadline=None, suppress_health_check=list(HealthCheck))
 
 
 @pytest.fixture(scope="module")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from i3tasks.emulator.pacing import FIRST_WINDOW, MAX_BACKOFF, MAX_WINDOW, Pacing
+from i3tasks.emulator.push.pacing import FIRST_WINDOW, MAX_BACKOFF, MAX_WINDOW, Pacing
 
 
 def test_a_full_window_doubles_with_each_round_of_successes() -> None:

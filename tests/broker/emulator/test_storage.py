@@ -105,7 +105,7 @@ async def test_a_batch_is_written_as_a_whole_or_not_at_all(tmp_path: Path) -> No
 
 
 async def test_after_a_write_that_failed_all_others_are_refused(tmp_path: Path) -> None:
-    """Rather than left waiting: the emulator is about to stop, and whoever asks is to hear of it."""
+    """Rather than left waiting: the emulator is about to stop, and the caller is to hear of it."""
     journal, bad, good = _open(tmp_path, []), Batch(), Batch()
     bad.add_message(_message(1), "topic", 0, [7])
     bad.add_message(_message(1), "topic", 0, [7])

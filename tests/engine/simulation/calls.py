@@ -4,25 +4,50 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Callable
-from contextlib import suppress
+from contextlib import nullcontext, suppress
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from itertools import count
 from typing import Any
+from unittest import mock
 
-from django.db import connection, transaction
+from django.core.exceptions import ObjectDoesNotExist
+from django.db import IntegrityError, connection, transaction
 
 from i3tasks import RESULT, RetryPolicy, chain, group
+from i3tasks.calls.handles import ChainHandle
+from i3tasks.core.clock import current_clock
 from i3tasks.engine.launch import launch
-from i3tasks.handles import ChainHandle
+from i3tasks.exceptions import ExecutionNotFound
 from i3tasks.models import TaskExecution, TaskExecutionTry, TaskGroup
-from i3tasks.store.cancel import cancel
+from i3tasks.store import retention
+from i3tasks.store.cancel import cancel, retry_failed
 
-from .bodies import MANY, bystand, fail, hurry, ledger, lone, mourn, snooze, stumble, take_along, work
+from .bodies import (
+    MANY,
+    abandon,
+    bystand,
+    fail,
+    fail_together,
+    hurry,
+    leave,
+    ledger,
+    lone,
+    mourn,
+    snooze,
+    snooze_together,
+    stumble,
+    take_along,
+    work,
+)
 from .broker import DEADLY, Broker
 from .process import Process
 
 Asked = ChainHandle[Any] | TaskGroup
+GONE = (ExecutionNotFound, ObjectDoesNotExist, IntegrityError)
+"""What a caller may be told of rows that retention has deleted."""
+LARGE = 5
+"""Members that no other group has so many of."""
 NEVER = "never"
 """The argument of calls that are rolled back."""
 
@@ -32,7 +57,7 @@ class Cancelled:
     """An execution that was called off while it was under way, as it was at that instant."""
 
     execution_id: int
-    was_waiting: bool  # nobody ran it
+    was_waiting: bool  # no worker ran it
     begun: int
     tries: int
     at: datetime
@@ -43,6 +68,10 @@ def ends_of_executions() -> dict[int, Any]:
     with connection.cursor() as cursor:
         cursor.execute("SELECT id, outcome, finished_at FROM i3tasks_taskexecution WHERE outcome IS NOT NULL")
         return {pk: end for pk, *end in cursor.fetchall()}
+
+
+def _unfinished() -> list[int]:
+    return list(TaskExecution.objects.filter(outcome__isnull=True).values_list("pk", flat=True))
 
 
 class _TurnedBack(Exception):
@@ -67,6 +96,8 @@ class Calls:
         self._held: dict[str, tuple[int, datetime]] = {}  # idempotency key -> execution, until
         self._has_killer = False
         self._is_about_killer = not self._is_deadly and self.chance.random() < 0.4
+        self.is_cleaned = not self._is_about_killer and self.chance.random() < 0.15
+        """Whether retention deletes what has ended, at once, and what has failed is retried. No books are kept then."""
 
     @property
     def is_calm(self) -> bool:
@@ -74,13 +105,14 @@ class Calls:
         return not self._is_deadly and not self._has_killer
 
     def plan(self, call: Callable[[], Any], seconds: float) -> None:
-        """Have somebody call then."""
+        """Let a caller call then."""
 
         def act() -> None:
             self.planned -= 1
             if self._broker.receivers:
                 Process.current = self.chance.choice(self._broker.receivers)
-            call()
+            with suppress(*GONE) if self.is_cleaned else nullcontext():
+                call()
 
         self.planned += 1
         self._timeline.after(seconds, act)
@@ -99,6 +131,30 @@ class Calls:
         if self._asked:
             self.chance.choice(MEDDLING)(self, self.chance.choice(self._asked))
 
+    def retry(self) -> None:
+        """Give some of what has failed or was cancelled another try; what is unique may have a successor by then."""
+        ended = (
+            TaskExecution.objects.filter(outcome__in=["failed", "cancelled"]).exclude(task_name="lone").order_by("pk")
+        )
+        for pk in ended.values_list("pk", flat=True):
+            if self.chance.random() < 0.5:
+                launch(retry_failed([pk], now=current_clock().now()))
+
+    def clean(self) -> None:
+        """Delete all that has ended. Between a look at what is old and its lock, some of it may be retried."""
+        delete_together = retention._delete_together
+
+        def retry_before(*args: Any) -> int:
+            self.retry()
+            unfinished = set(_unfinished())
+            deleted = delete_together(*args)
+            assert unfinished <= set(_unfinished()), "retention deleted what was not over"
+            return deleted
+
+        with mock.patch.object(retention, "_delete_together", retry_before):
+            now = self._timeline.now + timedelta(seconds=1)
+            retention.clean(retention.Ages(failed=timedelta(), other=timedelta()), 3, now=now)
+
     def note_ends(self) -> None:
         """What has ended stays as it is: this keeps how, for the check."""
         for pk, end in ends_of_executions().items():
@@ -112,6 +168,15 @@ class Calls:
     def _one(self) -> Asked:
         return work.delay("one")
 
+    def _ranked(self) -> Asked:
+        """Some calls that overtake others."""
+        ranked = work.using(priority=self.chance.choice([-9, 0, 0, 5, 9]))
+        for _ in range(self.chance.randint(0, 3)):
+            self._plan_soon(
+                lambda: ranked.using(priority=self.chance.choice([-9, 0, 5, 9])).delay("ranked") and None, 8
+            )
+        return ranked.delay("ranked")
+
     def _stumbling(self) -> Asked:
         return stumble.delay(self.chance.randint(1, 3))
 
@@ -121,6 +186,17 @@ class Calls:
 
     def _snoozing(self) -> Asked:
         return snooze.delay(self.chance.randint(1, 3))
+
+    def _leaving_things_behind(self) -> Asked:
+        """Among neighbours, which must not notice."""
+        for _ in range(self.chance.randint(0, 2)):
+            work.delay("beside")
+        return self.chance.choice([leave, abandon]).delay(self.chance.randint(1, 3))
+
+    def _failing_in_groups_of_errors(self) -> Asked:
+        if self.chance.random() < 0.5:
+            return snooze_together.delay(self.chance.randint(1, 3))
+        return fail_together.using(on_failure=mourn.s(next(self._tags))).delay()
 
     def _hurrying(self) -> Asked:
         return hurry.delay()
@@ -151,7 +227,7 @@ class Calls:
         key = self.chance.choice("ab")
         seconds = self.chance.uniform(1, 15)
         handle = work.using(idempotency_key=key, idempotency_period=timedelta(seconds=seconds)).delay(key)
-        now, execution_id = self._timeline.now, handle.task_execution_id
+        now, execution_id = current_clock().now(), handle.task_execution_id  # the clock of the one who calls
         assert execution_id is not None
         holder, until = self._held.get(key, (0, now))
         if until > now:
@@ -208,8 +284,25 @@ class Calls:
         self.plan(gathering.close, self.chance.uniform(0, 20))
         return gathering
 
+    def _nested_that_waits_for_all(self) -> Asked:
+        inner = group(fail.s(), chain(work.s(1), snooze.s(1)), wait_for_all=True)
+        outer = group(inner, chain(work.s(2), fail.s()), work.s(3), wait_for_all=True)
+        return chain(work.s(0), outer.otherwise(mourn.s(next(self._tags)))).delay()
+
+    def _joined_by_a_step_of_a_failed_chain(self) -> Asked:
+        """The group must not wait for a step that is added before, at or after the failure, and never runs."""
+        joined = TaskGroup.create(work, 1, args=["never"])
+        handle = fail.delay()
+        self._plan_soon(lambda: handle.then(work, "never runs", __i3group__=joined), 15)
+        return joined
+
     def _nested(self) -> Asked:
         return chain(work.s(1), group(chain(work.s(2), work.s(3)), work.s(4)), work.s(RESULT)).delay()
+
+    def _large_group_after_a_step(self) -> Asked:
+        """Its members are written in slices."""
+        members = group(work.s(number) for number in range(self.chance.randint(LARGE, 2 * LARGE)))
+        return chain(work.s("first"), members, work.s(RESULT)).delay()
 
     # ---------------------------------------------------------------------------------------------------- suspects
 
@@ -248,6 +341,8 @@ class Calls:
         asked = TaskExecution.objects.filter(cancel_requested_at__isnull=False).order_by("pk")
         before = set(asked.values_list("pk", flat=True))
         act()
+        for pk in asked.values_list("pk", flat=True):
+            tries[pk] = tries[pk] or [True]  # a member of a slice, which the cancellation has written
         self.cancelled += [
             Cancelled(pk, tries[pk][-1], ledger.begun_execution[pk], len(tries[pk]), self._timeline.now)
             for pk in asked.values_list("pk", flat=True)
@@ -257,7 +352,7 @@ class Calls:
         for item in self.cancelled:
             if item.at == self._timeline.now:
                 assert item.was_waiting == (item.execution_id in ended), (
-                    "it ends at once if nobody runs it, and only then"
+                    "it ends at once if no worker runs it, and only then"
                 )
 
     def _put_off(self, asked: Asked) -> None:
@@ -273,10 +368,13 @@ class Calls:
 
 
 WORKFLOWS: list[Callable[[Calls], Asked | None]] = [
-    *(Calls._one, Calls._stumbling, Calls._stumbling_without_a_wait, Calls._snoozing, Calls._hurrying),
+    *(Calls._one, Calls._ranked, Calls._ranked, Calls._stumbling, Calls._stumbling_without_a_wait),
+    *(Calls._snoozing, Calls._hurrying, Calls._failing_in_groups_of_errors),
+    *(Calls._leaving_things_behind, Calls._leaving_things_behind),
     *(Calls._failing, Calls._deferred, Calls._put_off_at_once, Calls._rolled_back, Calls._keyed, Calls._alone),
     *(Calls._chained, Calls._grouped, Calls._group_that_fails, Calls._group_with_a_deadline),
-    *(Calls._group_that_is_closed, Calls._nested, Calls._killer_among_bystanders),
+    *(Calls._nested_that_waits_for_all, Calls._joined_by_a_step_of_a_failed_chain),
+    *(Calls._group_that_is_closed, Calls._nested, Calls._killer_among_bystanders, Calls._large_group_after_a_step),
 ]
 MEDDLING: list[Callable[[Calls, Asked], None]] = [
     *(Calls._call_off, Calls._call_off_one, Calls._call_off_one, Calls._put_off, Calls._append),

@@ -10,22 +10,34 @@ from typing import Any
 
 from django.db import connection
 from django.db.models import Value
+from django.db.transaction import TransactionManagementError
 
 from i3tasks import exceptions
 from i3tasks.models import TaskExecution, TaskExecutionResult, TaskExecutionTry, TaskGroup
-from i3tasks.store.audit import audit
+from i3tasks.store.audit import audit, rules
 
 from .bodies import Wanted, full_name, ledger
-from .calls import NEVER, Calls, ends_of_executions
+from .calls import LARGE, NEVER, Calls, ends_of_executions
 from .process import HEARTBEAT, PASS_SECONDS
 
 WANTED, RETRY, LATE, LOST, CANCELLED = map(
     full_name,
     (Wanted, exceptions.Retry, exceptions.TaskTimeout, exceptions.WorkerLost, exceptions.TaskCancelled),
 )
-OWN_ERRORS = {"stumble": WANTED, "fail": WANTED, "snooze": RETRY, "hurry": LATE}
+GROUP, EXIT = "ExceptionGroup", "SystemExit"
+LEFT_OPEN = full_name(TransactionManagementError)
+OWN_ERRORS = {
+    "stumble": WANTED,
+    "fail": WANTED,
+    "snooze": RETRY,
+    "hurry": LATE,
+    "snooze_together": GROUP,
+    "fail_together": GROUP,
+    "leave": EXIT,
+    "abandon": LEFT_OPEN,
+}
 """What the tries of a task may end with beside the loss of their worker, and a cancellation."""
-FAILING = {"fail", "take_along"}
+FAILING = {"fail", "fail_together", "take_along"}
 _audited: list[tuple[str, Sequence[Any]]] = []
 """The audit's statements, with NOW in their parameters, to be run as one: the ORM takes far longer than SQLite."""
 NOW = object()
@@ -37,6 +49,12 @@ def check_audit(now: datetime) -> None:
         findings = audit(overdue=timedelta(0), now=Value(now))
         assert not findings, [str(finding) for finding in findings]
         _audited[:] = _statements_of_audit(now)
+
+
+def check_rest() -> None:
+    """Nothing waits, whatever was deleted."""
+    assert not TaskExecution.objects.filter(outcome__isnull=True).exists(), "an execution has not ended"
+    assert not TaskGroup.objects.filter(status=TaskGroup.STATUS_PENDING).exists(), "a group waits"
 
 
 def _quickly_counted(now: datetime) -> int:
@@ -56,7 +74,8 @@ def _statements_of_audit(now: datetime) -> list[tuple[str, Sequence[Any]]]:
         return execute(sql, params, many, context)
 
     with connection.execute_wrapper(note):
-        audit(overdue=timedelta(0), now=Value(now))
+        for rule in rules(Value(now) - timedelta(0)):
+            rule.broken.count()
     assert all(sql.startswith("SELECT COUNT(*)") for sql, _ in statements)
     return statements
 
@@ -103,7 +122,7 @@ class Books:
         pk, error, begun = row["pk"], row["error_class"], ledger.begun[row["pk"]]
         was_cancelled = error == CANCELLED and execution["cancel_requested_at"] is not None
         assert begun <= 1 + self._handed_back[pk], f"try {pk} ran {begun} times"
-        if execution["task_name"] != "collect" and (row["is_success"] or error in {WANTED, RETRY, LATE}):
+        if execution["task_name"] != "collect" and (row["is_success"] or error in OWN_ERRORS.values()):
             assert begun >= 1, f"try {pk} ended without having run"
         assert row["started_at"] is not None or was_cancelled, f"try {pk} ended without a claim"
         if row["started_at"] is not None and row["run_after"] is not None:
@@ -122,6 +141,9 @@ class Books:
             succeeded = status == TaskGroup.STATUS_SUCCESS
             assert not succeeded or group["completed_count"] == group["total_count"], f"group {pk} is not complete"
             self._check_deadline(group)
+            if succeeded and group["total_count"] >= LARGE:
+                [callback] = [row for row in self._executions.values() if row["previous_group_id"] == pk]
+                assert callback["task_args"] == [list(range(group["total_count"]))], f"group {pk}: {callback}"
             assert called_back[pk] == succeeded, f"group {pk}, {status}, was called back {called_back[pk]} times"
             if group["on_failure"] and not succeeded:
                 to_mourn[group["on_failure"]["args"][0]] += 1
@@ -129,6 +151,8 @@ class Books:
             if row["outcome"] == "failed" and "on_failure" in (row["options"] or {}):
                 to_mourn[row["options"]["on_failure"]["args"][0]] += 1
         assert mourned == to_mourn, f"{mourned} instead of {to_mourn}"
+        for row in self._executions.values():
+            assert row["task_name"] != "mourn" or row["task_args"][0] in self._executions, f"{row['pk']} mourns no one"
         texts = Counter(str(row["task_args"]) for row in self._executions.values())
         assert all(texts[str([tag])] <= 1 for tag in self._calls.appended), "a step that was added ran twice"
         after = Counter(row["previous_id"] for row in self._executions.values() if row["part_of_id"] is None)
@@ -158,7 +182,7 @@ class Books:
     def _check_snoozes(self) -> None:
         for pk, tries in self._tries.items():
             for task_try, following in pairwise(tries):
-                if task_try["error_class"] == RETRY and pk not in self._calls.put_off:
+                if task_try["error_class"] in {RETRY, GROUP} and pk not in self._calls.put_off:
                     delay = ledger.snoozed[task_try["pk"]]
                     until = task_try["finished_at"] + delay if delay else None
                     assert following["run_after"] == until, f"{pk} snoozed for {delay}, until {following['run_after']}"

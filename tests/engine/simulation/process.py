@@ -6,21 +6,25 @@ from asyncio import events
 from collections import Counter
 from collections.abc import AsyncIterator, Callable, Iterable
 from contextlib import asynccontextmanager
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Any
 
 from django.db import OperationalError, connection
 
-from i3tasks import outbox
-from i3tasks.broker.handover import Delivery
+from i3tasks.broker.deliveries import Delivery
 from i3tasks.broker.publisher import Outgoing
-from i3tasks.dispatcher import Dispatcher
+from i3tasks.broker.stream_health import Quiet
+from i3tasks.engine import outbox
 from i3tasks.engine.bodies import Raised, Returned, acall, bounded
+from i3tasks.engine.connections import call_apart
+from i3tasks.engine.dispatcher import Dispatcher
 from i3tasks.engine.executor import Executor, Verdict
-from i3tasks.engine.pool import PoolClosing
+from i3tasks.engine.fallback import Fallback, Source
+from i3tasks.engine.pool import PoolClosing, Room
 from i3tasks.engine.running import HandedBack, Run, Running
 from i3tasks.registry import TaskSpec
-from i3tasks.store.refs import TryRef
+from i3tasks.store.operations import CLAIM, PUT_BACK, SETTLE
+from i3tasks.store.requests import LOCKED, TryRef
 from i3tasks.store.writer import Writer
 
 from .broker import Broker, Message
@@ -30,6 +34,8 @@ from .watch import breaches_of_dispatcher, breaches_of_writer, look
 LEASE = 6.0
 HEARTBEAT = 2.0
 PASS_SECONDS = (0.5, 5.0)
+FALLBACK = 3.0
+MOST_TAKEN = 5
 
 
 class SimBatches:
@@ -41,7 +47,7 @@ class SimBatches:
         self._ready: list[Any] = []
         self._later: list[Any] = []
 
-    def put(self, item: Any, *, delay: float = 0) -> bool:
+    def put(self, item: Any, *, delay: float = 0, even_if_full: bool = False) -> bool:
         if delay > 0:
             self._later.append(item)
             self._process.after(delay, lambda: self._come_due(item))
@@ -71,7 +77,7 @@ class FaultyWriter(Writer):
     """The writer, on a database that goes away before a transaction, or after it and before it has said so."""
 
     def __init__(self, process: Process) -> None:
-        super().__init__(clock=process.timeline.clock())
+        super().__init__(lambda: process.clock)
         self._process = process
         self._thread = SimBatches(process, self._handle)  # type: ignore[assignment]
 
@@ -79,9 +85,11 @@ class FaultyWriter(Writer):
         broker = self._process.broker
         if broker.happens(broker.faults.database_away):
             raise OperationalError("away")
+        held = [item for item in items if item.operation in {CLAIM, SETTLE} and broker.happens(broker.faults.row_held)]
+        free = [item for item in items if item not in held]
         before = look()
-        answers = super()._run_all(items)
-        broker.breaches += breaches_of_writer(before, look(), items)
+        answers = super()._run_all(free) + [(item, LOCKED) for item in held]
+        broker.breaches += breaches_of_writer(before, look(), free)
         if broker.happens(broker.faults.reply_lost):
             raise OperationalError("the reply was lost")
         return answers
@@ -94,6 +102,9 @@ class SimPublisher:
 
     def __init__(self, process: Process) -> None:
         self._process = process
+
+    def is_refused_by(self, topic: str) -> bool:
+        return False
 
     def publish(self, outgoing: Outgoing) -> bool:
         process = self._process
@@ -110,20 +121,36 @@ class SimPublisher:
 
 
 class SimPool:
-    """Coroutines only, and room for all of them until it closes."""
+    """Coroutines, and functions that take no time; room for all of them until it closes."""
 
     is_closing = False
 
+    @property
+    def room(self) -> Room:
+        return Room(0, 0) if self.is_closing else Room(MOST_TAKEN, MOST_TAKEN)
+
     @asynccontextmanager
-    async def slot(self, spec: TaskSpec | None) -> AsyncIterator[None]:
+    async def slot(self, spec: TaskSpec | None) -> AsyncIterator[SimPool]:
         if self.is_closing:
             raise PoolClosing
-        yield
+        yield self
 
     async def run(
         self, spec: TaskSpec, run: Run, function: Callable[[], Any], timeout: float | None
     ) -> Returned | Raised:
+        if not spec.is_coroutine:
+            return _as_in_a_thread(function)
         return await bounded(run, acall(run, function), timeout)
+
+
+def _as_in_a_thread(function: Callable[[], Any]) -> Returned | Raised:
+    """Call the body where Django sees no event loop."""
+    loop = events._get_running_loop()
+    events._set_running_loop(None)
+    try:
+        return call_apart(function)
+    finally:
+        events._set_running_loop(loop)
 
 
 class Process:
@@ -144,6 +171,7 @@ class Process:
         number: int,
         on_death: Callable[[], None],
         handed_back: Counter[int],
+        falls_back: bool,
     ) -> None:
         self.timeline = timeline
         self.broker = broker
@@ -153,14 +181,17 @@ class Process:
         self._on_death = on_death
         self._handed_back = handed_back
         self._frozen_until = 0.0
+        self._blocked_until = 0.0
+        differ = broker.faults.clocks_differ
+        self.clock = timeline.clock(timedelta(seconds=timeline.chance.uniform(-differ, differ)))
         self._pool = SimPool()
         self._held: dict[Message, None] = {}  # in their order; a set's would differ from run to run
         self.loop = Loop(timeline)
-        self.loop.run_ready = self._alive(self.loop.run_ready)  # type: ignore[method-assign]
+        self.loop.run_ready = self._alive(self._unless_blocked(self.loop.run_ready))  # type: ignore[method-assign]
         self.writer = FaultyWriter(self)
         self.publisher = SimPublisher(self)
-        clock = timeline.clock()
-        self._running = Running(self.writer, lease_seconds=LEASE, heartbeat_seconds=HEARTBEAT)
+        clock = self.clock
+        self._running = Running(self.writer, lease_seconds=LEASE, heartbeat_seconds=HEARTBEAT, clock=clock)
         self._executor = Executor(
             store=self.writer,
             pool=self._pool,
@@ -170,14 +201,46 @@ class Process:
             clock=clock,
         )
         self._dispatcher = Dispatcher(clock)
+        self._quiet = Quiet(clock, FALLBACK, MOST_TAKEN)
+        self._fallback = Fallback(
+            [Source("default", self)],
+            store=self.writer,
+            room=lambda: self._pool.room,
+            begin=lambda ref: self.loop.create_task(self._run_waiting(ref)) and None,
+            seconds=FALLBACK,
+            clock=clock,
+        )
         broker.receivers.append(self)
+        if falls_back:
+            self.after(timeline.chance.uniform(0, 1), self._fall_back)
         self.after(timeline.chance.uniform(*PASS_SECONDS), self._pass)
 
     def after(self, seconds: float, action: Callable[[], Any]) -> None:
         """Do something later, if the process lives then."""
         self.timeline.after(seconds, self._alive(action))
 
+    is_down = False
+
+    @property
+    def quiet_seconds(self) -> float:
+        """As `Receiver.quiet_seconds`."""
+        return self._quiet.seconds
+
+    def doubt(self) -> None:
+        """There is no client to start anew."""
+
+    def _fall_back(self) -> None:
+        if _anything_waits(self.timeline.now):
+            self.loop.create_task(self._fallback.turn())
+        self.after(self.timeline.chance.uniform(0.5, 1.5), self._fall_back)
+
+    async def _run_waiting(self, ref: TryRef) -> None:
+        """As `Worker._begin`, without a message."""
+        if (await self._executor.execute_waiting(ref)).verdict is Verdict.NACK:
+            self.writer.post(PUT_BACK, ref)
+
     def receive(self, message: Message, delivery: Delivery) -> None:
+        self._quiet.arrived(delivery.publish_time)
         self._held[message] = None
         self._alive(lambda: self.loop.create_task(self._carry_out(message, delivery)))()
 
@@ -210,6 +273,20 @@ class Process:
 
         return act
 
+    def _unless_blocked(self, run_ready: Callable[[], None]) -> Callable[[], None]:
+        """A body may block the loop; the writer's and the dispatcher's threads go on."""
+
+        def run() -> None:
+            faults, seconds = self.broker.faults, self.timeline.seconds
+            if seconds >= self._blocked_until and self.broker.happens(faults.loop_blocks):
+                self._blocked_until = seconds + self.timeline.chance.uniform(0.1, 3 * LEASE)
+            if seconds < self._blocked_until:
+                self.timeline.after(self._blocked_until - seconds, self.loop.run_ready, in_order=True)
+            else:
+                run_ready()
+
+        return run
+
     def _stop(self) -> None:
         """As `Worker._drain`: nothing new, what runs may end, what does not end in time is handed back."""
         self._pool.is_closing = True
@@ -234,7 +311,7 @@ class Process:
             self.broker.nack(message)
 
     def _send(self, refs: Iterable[TryRef]) -> None:
-        outbox.send(refs, clock=self.timeline.clock())
+        outbox.send(refs, clock=self.clock)
 
     def _pass(self) -> None:
         if _anything_to_do(self.timeline.now):  # a pass without costs more than all else
@@ -251,8 +328,20 @@ async def _a_step() -> None:
 def _anything_to_do(now: datetime) -> bool:
     with connection.cursor() as cursor:
         cursor.execute(
-            "SELECT EXISTS (SELECT 1 FROM i3tasks_taskexecutiontry WHERE dispatch_at <= %s OR lease_until < %s)"
-            " OR EXISTS (SELECT 1 FROM i3tasks_taskgroup WHERE status = 'pending' AND deadline < %s)",
+            "SELECT EXISTS (SELECT 1 FROM i3tasks_taskexecutiontry"
+            " WHERE dispatch_at <= %s OR dispatch_at >= '9000' OR lease_until < %s)"
+            " OR EXISTS (SELECT 1 FROM i3tasks_taskgroup WHERE status = 'pending' AND deadline < %s)"
+            " OR EXISTS (SELECT 1 FROM i3tasks_groupslice)",
             [now, now, now],
+        )
+        return bool(cursor.fetchone()[0])
+
+
+def _anything_waits(now: datetime) -> bool:
+    with connection.cursor() as cursor:
+        cursor.execute(
+            "SELECT EXISTS (SELECT 1 FROM i3tasks_taskexecutiontry"
+            " WHERE NOT is_completed AND started_at IS NULL AND coalesce(run_after, asked_at) <= %s)",
+            [now],
         )
         return bool(cursor.fetchone()[0])

@@ -4,26 +4,37 @@ from __future__ import annotations
 
 import random
 from collections import Counter
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import replace
+from datetime import datetime
 
 from django.db import connection, transaction
 
-from i3tasks.clock import SYSTEM_CLOCK
-from i3tasks.models import TaskExecution, TaskExecutionResult, TaskExecutionTry, TaskGroup, TaskKey
+from i3tasks.core.clock import Clock
+from i3tasks.models import (
+    GroupSlice,
+    QueuePause,
+    TaskExecution,
+    TaskExecutionResult,
+    TaskExecutionTry,
+    TaskGroup,
+    TaskKey,
+)
+from i3tasks.store.pauses import known_pauses, pause, resume
 
 from .bodies import ledger
 from .broker import DEADLY, Broker, Faults
 from .calls import Calls
-from .checks import Books, check_audit
+from .checks import Books, check_audit, check_rest
 from .process import Process
 from .timeline import Timeline
 
 CALM_AFTER = {"small": 15.0, "large": 30.0}
 """Virtual seconds of faults; then the world is well, and must come to rest by itself."""
 AT_REST_BEFORE = 3600.0
-TABLES = [model._meta.db_table for model in (TaskKey, TaskExecutionResult, TaskExecutionTry, TaskExecution, TaskGroup)]
+TABLES = [
+    model._meta.db_table
+    for model in (GroupSlice, QueuePause, TaskKey, TaskExecutionResult, TaskExecutionTry, TaskExecution, TaskGroup)
+]
 
 
 def some_faults(chance: random.Random) -> Faults:
@@ -37,12 +48,18 @@ def some_faults(chance: random.Random) -> Faults:
         publish_unanswered=some(0.5),
         message_lost=some(0.5),
         message_doubled=some(0.5),
+        all_forgotten=some(0.2),
+        falls_silent=some(0.2),
+        all_late=some(40.0),
         ack_lost=some(0.5),
         process_dies=some(0.04),
         process_freezes=some(0.04),
         process_stops=some(0.04),
         database_away=some(0.3),
         reply_lost=some(0.6),
+        row_held=some(0.4),
+        loop_blocks=some(0.02),
+        clocks_differ=some(20.0),
     )
     return replace(faults, **dict.fromkeys(DEADLY, 0.0)) if chance.random() < 0.33 else faults
 
@@ -56,7 +73,10 @@ class Schedule:
         self.broker = Broker(self.timeline, some_faults(self.chance))
         self.calls = Calls(self.broker)
         self.handed_back: Counter[int] = Counter()  # by try
+        self._processes: list[Process] = []
+        self._paused: list[tuple[datetime, datetime]] = []
         self._numbers = iter(range(10**9))
+        self._falls_back = self.chance.random() < 0.5  # else only messages bring tries
         ledger.__init__(chance=self.chance, haste=self.chance.choice([6, 6, 2]))  # type: ignore[misc]
 
     def run(self) -> None:
@@ -68,13 +88,26 @@ class Schedule:
             self.calls.plan(self.calls.ask, self.chance.uniform(0, 5))
         for _ in range(self.chance.randint(0, 2)):
             self.calls.plan(self.calls.meddle, self.chance.uniform(0, 10))
+        if self.chance.random() < 0.3:
+            self.calls.plan(self._pause, self.chance.uniform(0, 8))
+        if self.calls.is_cleaned:
+            for act in self.chance.choices([self.calls.clean, self.calls.retry], k=6):
+                self.calls.plan(act, self.chance.uniform(2, 40))
         self.timeline.after(CALM_AFTER[size], self._calm_down)
-        self._until_at_rest()
+        try:
+            self._until_at_rest()
+        finally:
+            for process in self._processes:
+                process.loop.kill()  # its next step may be one that was never begun
         assert not self.broker.breaches, self.broker.breaches
-        check_audit(self.timeline.now)
-        for process in self.broker.receivers:
+        for process in self._processes:
             assert not process.loop.errors, process.loop.errors
-        Books(self.calls, self.handed_back).check()
+        self._check_pauses()
+        if self.calls.is_cleaned:
+            check_rest()
+        else:
+            check_audit(self.timeline.now)
+            Books(self.calls, self.handed_back).check()
 
     @property
     def fingerprint(self) -> tuple[int, float, float]:
@@ -83,14 +116,33 @@ class Schedule:
         chance.setstate(self.chance.getstate())
         return self.timeline.steps, self.timeline.seconds, chance.random()
 
+    def _pause(self) -> None:
+        pause("default", now=self.timeline.now)
+        since = self.timeline.now
+
+        def end() -> None:
+            resume("default")
+            self._paused.append((since, self.timeline.now))
+
+        self.calls.plan(end, self.chance.uniform(0.1, 10))
+
+    def _check_pauses(self) -> None:
+        for since, until in self._paused:
+            begun = TaskExecutionTry.objects.filter(started_at__gt=since, started_at__lt=until)
+            assert not begun, f"begun while their queue was paused: {list(begun)}"
+
     def _start_process(self) -> None:
-        Process(self.timeline, self.broker, next(self._numbers), self._replace_later, self.handed_back)
+        number = next(self._numbers)
+        self._processes.append(
+            Process(self.timeline, self.broker, number, self._replace_later, self.handed_back, self._falls_back)
+        )
 
     def _replace_later(self) -> None:
         self.timeline.after(self.chance.uniform(0.1, 10), self._start_process)
 
     def _calm_down(self) -> None:
         self.broker.faults = Faults()
+        self.broker.silent_until = 0.0
 
     def _until_at_rest(self) -> None:
         look_at = 0.0
@@ -103,31 +155,20 @@ class Schedule:
                 assert self.timeline.seconds < AT_REST_BEFORE, "never comes to rest"
 
     def _is_at_rest(self) -> bool:
-        """Nobody is going to call, nothing is to be done, and no message is on its way."""
+        """No caller is going to call, nothing is to be done, and no message is on its way."""
         if self.calls.planned or self.broker.open:
             return False
-        return not TaskExecutionTry.objects.filter(is_completed=False).exists()
+        return not TaskExecutionTry.objects.filter(is_completed=False).exists() and not GroupSlice.objects.exists()
 
 
-@contextmanager
-def on_virtual_time() -> Iterator[None]:
-    """Turn the system's clock, which callers outside of the engine use, into that of the simulation."""
-    names = ("now", "monotonic", "random", "random_bytes")
-    before = {name: getattr(SYSTEM_CLOCK, name) for name in names}
-    timeline = lambda: Process.current.timeline  # noqa: E731
-    virtual = {
-        "now": lambda: timeline().now,
-        "monotonic": lambda: timeline().seconds,
-        "random": lambda: timeline().chance.random(),
-        "random_bytes": lambda count: timeline().chance.randbytes(count),
-    }
-    for name in names:
-        object.__setattr__(SYSTEM_CLOCK, name, virtual[name])
-    try:
-        yield
-    finally:
-        for name in names:
-            object.__setattr__(SYSTEM_CLOCK, name, before[name])
+CALLERS_CLOCK = Clock(
+    now=lambda: Process.current.clock.now(),
+    monotonic=lambda: Process.current.timeline.seconds,
+    random=lambda: Process.current.timeline.chance.random(),
+    random_bytes=lambda count: Process.current.timeline.chance.randbytes(count),
+    database_now=lambda: Process.current.timeline.now,
+)
+"""The clock of code that is passed none: that of the process whose code runs now."""
 
 
 def forget_everything() -> None:
@@ -141,6 +182,7 @@ def forget_everything() -> None:
 def simulate(seed: int) -> Schedule:
     """Run the schedule of `seed` to its end."""
     forget_everything()
+    known_pauses.forget()
     schedule = Schedule(seed)
     schedule.run()
     return schedule

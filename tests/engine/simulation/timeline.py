@@ -9,10 +9,11 @@ import random
 from asyncio import events
 from collections.abc import Callable
 from contextlib import suppress
+from contextvars import Context, copy_context
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
-from i3tasks.clock import Clock
+from i3tasks.core.clock import Clock
 
 START = datetime(2030, 1, 1, tzinfo=UTC)
 
@@ -31,12 +32,14 @@ class Timeline:
     def now(self) -> datetime:
         return START + timedelta(seconds=self.seconds)
 
-    def clock(self) -> Clock:
+    def clock(self, skew: timedelta = timedelta(0)) -> Clock:
+        """A process's clock, which differs by `skew` from the database's."""
         return Clock(
-            now=lambda: self.now,
+            now=lambda: self.now + skew,
             monotonic=lambda: self.seconds,
             random=self.chance.random,
             random_bytes=self.chance.randbytes,
+            database_now=lambda: self.now,
         )
 
     def after(self, seconds: float, event: Callable[[], Any], *, in_order: bool = False) -> None:
@@ -60,7 +63,8 @@ class Loop(asyncio.AbstractEventLoop):
     def __init__(self, timeline: Timeline) -> None:
         self._timeline = timeline
         self._ready: list[asyncio.Handle] = []
-        self._tasks: dict[asyncio.Task[Any], None] = {}  # in their order
+        self._tasks: dict[asyncio.Task[Any], Context] = {}  # in their order
+        self._task_factory: Any = None
         self.errors: list[dict[str, Any]] = []
         self.is_dead = False
 
@@ -79,10 +83,10 @@ class Loop(asyncio.AbstractEventLoop):
         self.is_dead = True
         events._set_running_loop(None)  # it may be in the middle of a callback
         self._ready.clear()
-        for task in list(self._tasks):
+        for task, context in list(self._tasks.items()):
             task._log_destroy_pending = False  # type: ignore[attr-defined]
             with suppress(RuntimeError):  # it was awaiting something while it was closed
-                task.get_coro().close()  # type: ignore[union-attr]
+                context.run(task.get_coro().close)  # type: ignore[union-attr]
 
     def call_soon(self, callback: Any, *args: Any, context: Any = None) -> asyncio.Handle:
         handle = asyncio.Handle(callback, args, self, context)
@@ -109,10 +113,18 @@ class Loop(asyncio.AbstractEventLoop):
         return asyncio.Future(loop=self)
 
     def create_task(self, coro: Any, **_: Any) -> asyncio.Task[Any]:
-        task: asyncio.Task[Any] = asyncio.Task(coro, loop=self)
-        self._tasks[task] = None
+        make: Any = self._task_factory or (lambda loop, coro, **options: asyncio.Task(coro, loop=loop, **options))
+        context = copy_context()
+        task: asyncio.Task[Any] = make(self, coro, context=context)
+        self._tasks[task] = context
         task.add_done_callback(lambda _: self._tasks.pop(task, None))
         return task
+
+    def get_task_factory(self) -> Any:
+        return self._task_factory
+
+    def set_task_factory(self, factory: Any) -> None:
+        self._task_factory = factory
 
     def _timer_handle_cancelled(self, handle: Any) -> None:
         """Nothing to do: a cancelled timer does not run."""

@@ -8,7 +8,11 @@ from typing import Any, NamedTuple
 
 from django.db import connection
 
-from i3tasks.store.writer import CLAIM, CONFIRM, DENY, RENEW, SETTLE
+from i3tasks.store.operations import CLAIM, CONFIRM, DENY, PUT_BACK, READ_PAUSES, RENEW, SETTLE, TAKE_WAITING, WITHHOLD
+from i3tasks.store.pauses import ASIDE_FROM
+
+OF_PUBLISHES = (CONFIRM, DENY, PUT_BACK, WITHHOLD)
+"""What may put a try off that still has the `dispatch_at` it was published with."""
 
 
 class Seen(NamedTuple):
@@ -48,16 +52,19 @@ def breaches_of_writer(before: Snapshot, after: Snapshot, items: Sequence[Any]) 
         elif CLAIM not in own or not own[CLAIM]:
             if is_now.token is not None or is_now.is_completed:
                 yield f"try {pk} changed hands without a claim: {was} -> {is_now}"
-            elif was.dispatch_at not in own.get(CONFIRM, []) + own.get(DENY, []):
+            elif TAKE_WAITING in own and was.dispatch_at is not None and is_now.dispatch_at is not None:
+                continue  # it takes any try that waits, and leaves it waiting
+            elif was.dispatch_at not in [by for operation in OF_PUBLISHES for by in own.get(operation, [])]:
                 yield f"try {pk} was to be published then, and was put off by one who had no say: {was} -> {is_now}"
 
 
 def breaches_of_dispatcher(before: Snapshot, after: Snapshot, now: datetime) -> Iterator[str]:
-    """The same, for a pass at `now`: it ends what is overdue, and takes what is due."""
+    """The same, for a pass at `now`: it ends what is overdue, takes what is due, and releases what was set aside."""
     moment = _text(now)
     for pk, was, is_now in _changes(before, after):
         instant = was.dispatch_at if was.token is None else was.lease_until
-        if was.is_completed or instant is None or instant > moment:
+        is_due = instant is not None and (instant <= moment or instant >= _text(ASIDE_FROM))
+        if was.is_completed or not is_due:
             yield f"try {pk} was not due, and a dispatcher took it: {was} -> {is_now}"
 
 
@@ -70,9 +77,11 @@ def _says(item: Any, pk: int) -> list[str | None]:
     request = item.request
     if item.operation is RENEW:
         return [request.leases[pk].hex] if pk in request.leases else []
-    if request.try_id != pk:
+    if item.operation is CLAIM and pk in dict(request.taken):  # by a ticket that asked for another one
+        return [request.token.hex]
+    if item.operation in {TAKE_WAITING, READ_PAUSES} or request.try_id != pk:
         return []
-    return [_text(request.dispatch_at) if item.operation in {CONFIRM, DENY} else request.token.hex]
+    return [_text(request.dispatch_at) if item.operation in OF_PUBLISHES else request.token.hex]
 
 
 def _text(moment: datetime) -> str:

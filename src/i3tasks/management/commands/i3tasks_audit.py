@@ -1,16 +1,17 @@
-"""`i3tasks_audit`, also `i3tasks audit`: check that every row adds up."""
+"""`i3tasks_audit`, also `i3tasks audit`: check that the rows of i3tasks are consistent."""
 
 from __future__ import annotations
 
 from datetime import timedelta
 from typing import Any
 
-from django.core.management.base import BaseCommand, CommandError, CommandParser
+from django.core.management.base import CommandError, CommandParser
 
 from ...store.audit import audit
+from ..command import RowsCommand
 
 
-class Command(BaseCommand):
+class Command(RowsCommand):
     help = "Check that no execution is lost, stuck or finished twice. Ends with an error if one is."
 
     def add_arguments(self, parser: CommandParser) -> None:
@@ -27,5 +28,5 @@ class Command(BaseCommand):
         for finding in findings:
             self.stdout.write(str(finding))
         if findings:
-            raise CommandError(f"{len(findings)} rules are broken.")
-        self.stdout.write("Every row adds up.")
+            raise CommandError(f"{len(findings)} {'rule is' if len(findings) == 1 else 'rules are'} broken.")
+        self.stdout.write("All rows are consistent.")

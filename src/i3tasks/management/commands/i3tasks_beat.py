@@ -7,8 +7,10 @@ from typing import Any
 
 from django.core.management.base import BaseCommand, CommandError, CommandParser
 
-from ...dispatcher import Dispatcher
 from ...engine.beat import Beat
+from ...engine.dispatcher import Dispatcher
+from ...engine.presence import Presence, passing_by
+from ...models import WorkerRole
 from ..events import show_events
 from ..stopping import run_until_stopped
 
@@ -16,12 +18,12 @@ from ..stopping import run_until_stopped
 class Command(BaseCommand):
     help = (
         "Enqueue schedules when they are due, publish what is due, and expire the leases of dead workers. Workers do "
-        "so too: this is for projects whose tasks are pushed. Any number may run."
+        "the same, so this is for projects whose tasks are pushed. Any number may run."
     )
     requires_migrations_checks = True
 
     def add_arguments(self, parser: CommandParser) -> None:
-        parser.add_argument("--once", action="store_true", help="One pass, instead of until SIGTERM or Ctrl-C.")
+        parser.add_argument("--once", action="store_true", help="What is due now, instead of until SIGTERM or Ctrl-C.")
 
     def handle(self, *args: Any, once: bool, verbosity: int, **options: Any) -> None:
         show_events(verbosity)
@@ -34,12 +36,19 @@ class Command(BaseCommand):
 
 
 def _pass_once() -> None:
-    beat = Beat()
+    presence = passing_by(WorkerRole.BEAT)
+    beat = Beat(presence.beaten)
     beat.pass_once()
-    Dispatcher().pass_once()
-    if beat.is_down:
-        raise CommandError("The database gave no answer. What is due stays due.")
+    Dispatcher(on_pass=presence.dispatched).pass_while_busy()
+    presence.end()
+    if beat.problem:
+        raise CommandError(beat.problem)
 
 
 async def _run() -> None:
-    await run_until_stopped(Beat().run(), Dispatcher().run())
+    presence = Presence(WorkerRole.BEAT)
+    presence.begin()
+    try:
+        await run_until_stopped(Beat(presence.beaten).run(), Dispatcher(on_pass=presence.dispatched).run())
+    finally:
+        presence.end()

@@ -2,29 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Any
-
-from django.core.management.base import BaseCommand, CommandParser
-
-from ...engine.launch import launch
-from ...models import TaskExecution
-from ...store.cancel import cancel
-from ..executions import execution_named
+from ...store.bulk import Act
+from ..acting import ActCommand
 
 
-class Command(BaseCommand):
-    help = "Cancel executions by id or uuid: what waits never runs, what runs is told within a heartbeat."
-
-    def add_arguments(self, parser: CommandParser) -> None:
-        parser.add_argument("executions", nargs="+", metavar="ID_OR_UUID")
-
-    def handle(self, *args: Any, executions: list[str], **options: Any) -> None:
-        found = [execution_named(text) for text in executions]
-        launch(cancel([execution.pk for execution in found]))
-        for execution in found:
-            execution.refresh_from_db()
-            self.stdout.write(f"{execution}: {_state(execution)}")
-
-
-def _state(execution: TaskExecution) -> str:
-    return execution.outcome or "running, and told to stop"
+class Command(ActCommand):
+    help = (
+        "Cancel executions, by id or all that a filter finds: what waits never runs, what runs is told within a "
+        "heartbeat. Exit code 1 when one of them has ended already."
+    )
+    act = Act.CANCEL
+    done = "cancelled, or told to stop"

@@ -5,16 +5,17 @@ from __future__ import annotations
 from datetime import timedelta
 from typing import Any
 
-from django.core.management.base import BaseCommand, CommandError, CommandParser
+from django.core.management.base import CommandError, CommandParser
 
-from ...clock import SYSTEM_CLOCK
+from ...core.clock import current_clock
 from ...store.retention import BATCH, LARGEST_BATCH, Ages, clean, old_executions
+from ..command import RowsCommand
 
 WIDTH = 36
 LONGEST_DAYS = 365_000  # a thousand years; there is no date before the year 1
 
 
-class Command(BaseCommand):
+class Command(RowsCommand):
     help = "Delete finished executions that are old, with their tries and results. What is unfinished always stays."
 
     def add_arguments(self, parser: CommandParser) -> None:
@@ -40,7 +41,7 @@ class Command(BaseCommand):
         ages = Ages.of(_age("--days", options["days"]), _age("--failed-days", options["failed_days"]))
         if ages is None:
             raise CommandError("How old is old? Pass --days, or set autoclean_older_than in I3TASKS.")
-        now = SYSTEM_CLOCK.now()
+        now = current_clock().now()
         old = old_executions(ages, now)
         if dry_run:
             self.stdout.write(f"[dry-run] {old.count()} TaskExecution rows would be deleted.")
@@ -55,7 +56,7 @@ class Command(BaseCommand):
 
 
 class _Bar:
-    """How far it has come, on a terminal."""
+    """A progress bar on a terminal."""
 
     def __init__(self, stream: Any, total: int) -> None:
         self._stream = stream

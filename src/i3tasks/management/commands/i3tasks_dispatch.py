@@ -7,7 +7,9 @@ from typing import Any
 
 from django.core.management.base import BaseCommand, CommandParser
 
-from ...dispatcher import Dispatcher
+from ...engine.dispatcher import Dispatcher
+from ...engine.presence import Presence, passing_by
+from ...models import WorkerRole
 from ..events import show_events
 from ..stopping import run_until_stopped
 
@@ -17,12 +19,14 @@ class Command(BaseCommand):
     requires_migrations_checks = True
 
     def add_arguments(self, parser: CommandParser) -> None:
-        parser.add_argument("--once", action="store_true", help="One pass, instead of until SIGTERM.")
+        parser.add_argument("--once", action="store_true", help="What is due now, instead of until SIGTERM.")
 
     def handle(self, *args: Any, once: bool, verbosity: int, **options: Any) -> None:
         show_events(verbosity)
         if once:
-            Dispatcher().pass_once()
+            presence = passing_by(WorkerRole.DISPATCHER)
+            Dispatcher(on_pass=presence.dispatched).pass_while_busy()
+            presence.end()
         else:
             self.stdout.write("Dispatching. Ctrl-C stops.")
             self.stdout.flush()
@@ -30,4 +34,9 @@ class Command(BaseCommand):
 
 
 async def _run() -> None:
-    await run_until_stopped(Dispatcher().run())
+    presence = Presence(WorkerRole.DISPATCHER)
+    presence.begin()
+    try:
+        await run_until_stopped(Dispatcher(on_pass=presence.dispatched).run())
+    finally:
+        presence.end()

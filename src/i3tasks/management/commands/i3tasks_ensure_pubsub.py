@@ -4,16 +4,17 @@ from __future__ import annotations
 
 from typing import Any
 
-from django.core.management.base import BaseCommand, CommandError, CommandParser
+from django.core.management.base import CommandError, CommandParser
 from django.urls import NoReverseMatch, reverse
 
-from ...broker.gcloud import beat_command, push_commands
-from ...broker.provisioning import dead_letter_grants, ensure
+from ...broker.gcloud import beat_command, dead_letter_grants, push_grants
+from ...broker.provisioning import ensure
 from ...conf import Config, get_config
 from ...exceptions import BrokerError
+from ..command import RowsCommand
 
 
-class Command(BaseCommand):
+class Command(RowsCommand):
     help = "Create the Pub/Sub topics and subscriptions of every queue, and update those that differ from the settings."
 
     def add_arguments(self, parser: CommandParser) -> None:
@@ -21,6 +22,9 @@ class Command(BaseCommand):
 
     def handle(self, *args: Any, dry_run: bool = False, **options: Any) -> None:
         config = get_config()
+        if not config.pubsub_queues:
+            self.stdout.write("All queues of I3TASKS are in the database: there is nothing to make in Pub/Sub.")
+            return
         try:
             changes = ensure(config, dry_run=dry_run)
         except BrokerError as error:
@@ -28,7 +32,7 @@ class Command(BaseCommand):
         prefix = "[dry-run] " if dry_run else ""
         for change in changes:
             self.stdout.write(f"{prefix}{change}")
-        self._show_grants(dead_letter_grants(config))
+        self._show("Pub/Sub moves dead letters only once it may. If you have not yet, run:", dead_letter_grants(config))
         self._show_doors(config)
         impossible = sum(change.action == "impossible" for change in changes)
         count = len(changes) - impossible
@@ -38,23 +42,34 @@ class Command(BaseCommand):
         if impossible:
             raise CommandError(f"{impossible} subscription(s) can't be changed; see above for what to do.")
 
-    def _show_grants(self, commands: list[str]) -> None:
-        if commands:
-            self.stdout.write("Pub/Sub moves dead letters only once it may. If you have not yet, run:")
-            for command in commands:
-                self.stdout.write(f"  {command}")
-
     def _show_doors(self, config: Config) -> None:
-        """What Google is to call, and to sign its calls with."""
+        """Print which URLs Google is to call, and which account signs the requests."""
         if config.pubsub.emulator:
             return
-        commands = [beat_command(config, _beat_path()), *push_commands(config)]
-        self.stdout.write(
-            "Cloud Scheduler calls the beat endpoint each minute, and Pub/Sub signs its pushes, once you have run "
-            "these (SERVICE_ACCOUNT: the e-mail of the account that signs; LOCATION: a region such as europe-west1):"
+        for names in config.push_queues:
+            if names.push_identity is None:
+                self.stdout.write(
+                    f"Pushes of the queue {names.name!r} are not signed: set service_account in I3TASKS, and run this "
+                    "again."
+                )
+        self._show(
+            "Cloud Scheduler calls the beat endpoint each minute once you have run (LOCATION: a region such as "
+            "europe-west1):",
+            [beat_command(config, _beat_path())],
         )
-        for command in commands:
-            self.stdout.write(f"  {command}")
+        self._show(
+            "The accounts that sign requests need roles/run.invoker; who has them sign, iam.serviceAccounts.actAs; and "
+            "Pub/Sub itself, in projects that have used it since before April 8, 2021, the last role. If you have not "
+            "yet, run (SERVICE: the Cloud Run service; DEPLOYER: the account that runs this command, such as "
+            "user:ann@example.com):",
+            push_grants(config),
+        )
+
+    def _show(self, introduction: str, commands: list[str]) -> None:
+        if commands:
+            self.stdout.write(introduction)
+            for command in commands:
+                self.stdout.write(f"  {command}")
 
 
 def _beat_path() -> str:

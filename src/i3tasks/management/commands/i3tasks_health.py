@@ -7,21 +7,23 @@ import sys
 from typing import Any
 
 from asgiref.sync import async_to_sync
-from django.core.management.base import BaseCommand, CommandParser
+from django.core.management.base import CommandParser
 
-from ...store import reports
+from ...models import TryState
+from ...store.health import CRITICAL, health
+from ..command import RowsCommand
 
 
-class Command(BaseCommand):
+class Command(RowsCommand):
     help = "Say how the task system is doing, as the health endpoint does. Exit code 1 when it is critical."
 
     def add_arguments(self, parser: CommandParser) -> None:
         parser.add_argument("--json", action="store_true", dest="as_json", help="The health endpoint's JSON.")
 
     def handle(self, *args: Any, as_json: bool = False, **options: Any) -> None:
-        report = async_to_sync(reports.health)()
+        report = async_to_sync(health)()
         self.stdout.write(json.dumps(report, indent=2) if as_json else _readable(report))
-        if report["status"] == reports.CRITICAL:
+        if report["status"] == CRITICAL:
             sys.exit(1)
 
 
@@ -32,9 +34,9 @@ def _readable(report: dict[str, Any]) -> str:
             *(f"  {problem}" for problem in report["problems"]),
             "",
             f"Tries asked for in the last {report['window_minutes']} minutes:",
-            _line("", reports.STATES),
-            _line("all tasks", [report["totals"][state] for state in reports.STATES]),
-            *(_line(task["task_path"], [task[state] for state in reports.STATES]) for task in report["by_task"]),
+            _line("", TryState.values),
+            _line("all tasks", [report["totals"][state] for state in TryState.values]),
+            *(_line(task["task_path"], [task[state] for state in TryState.values]) for task in report["by_task"]),
             "",
             f"Running for too long: {report['stuck_running']}. "
             f"The oldest pending try has waited {report['oldest_pending_age_seconds']} s.",

@@ -1,61 +1,59 @@
-"""`i3tasks_status`, also `i3tasks status`: what became of one execution; exit code 1 when there is none."""
+"""`i3tasks_status`, also `i3tasks status`: what became of executions; exit code 1 when one of them is not known."""
 
 from __future__ import annotations
 
-import json
 import sys
 from typing import Any
-from uuid import UUID
 
 from asgiref.sync import async_to_sync
-from django.core.management.base import BaseCommand, CommandError, CommandParser
-from django.core.serializers.json import DjangoJSONEncoder
+from django.core.management.base import CommandError, CommandParser
 
-from ...store import reports
+from ...core.clock import current_clock
+from ...models import TaskExecution, TaskExecutionTry
+from ...store.database import rows
+from ...store.status import MOST_TRIES, status
+from ..command import RowsCommand, add_json
+from ..executions import executions_named, told
+from ..filters import named
+
+NOT_FOUND = {"status": "not_found"}
 
 
-class Command(BaseCommand):
-    help = "Say what became of an execution, as the status endpoint does. Exit code 1 when nothing is known of it."
+class Command(RowsCommand):
+    help = "Say what became of executions: what they wait for, who runs them, how each try ended."
 
     def add_arguments(self, parser: CommandParser) -> None:
-        parser.add_argument("execution", metavar="ID_OR_UUID", type=_key, help="The execution's id, or its uuid.")
-        parser.add_argument("--json", action="store_true", dest="as_json", help="The status endpoint's JSON.")
+        parser.add_argument(
+            "executions",
+            nargs="+",
+            metavar="ID",
+            help="An execution's id or uuid, or `try:` and the id of a try.",
+        )
+        add_json(parser, "The status endpoint's JSON; of several, a list.")
 
-    def handle(self, *args: Any, execution: dict[str, Any], as_json: bool = False, **options: Any) -> None:
-        report = async_to_sync(reports.status)(**execution)
+    def handle(self, *args: Any, executions: list[str], as_json: bool = False, **options: Any) -> None:
+        now = current_clock().now()
+        keys = named(executions, now)
         if as_json:
-            self.stdout.write(json.dumps(report or {"status": "not_found"}, indent=2, cls=DjangoJSONEncoder))
-        elif report is None:
-            raise CommandError(f"There is no execution {next(iter(execution.values()))}.")
-        else:
-            self.stdout.write(_readable(report))
-        if report is None or report["status"] == "unknown":
+            self._write_json(executions, now)
+            return
+        is_unknown = False
+        for pk in executions_named(keys):
+            tries = rows(TaskExecutionTry).filter(task_execution=pk).order_by("-try_number")
+            latest = list(reversed(tries.select_related("result").defer("error_traceback")[:MOST_TRIES]))
+            for line in told(rows(TaskExecution).get(pk=pk), latest, now):
+                self.stdout.write(line)
+            is_unknown |= not latest
+        if is_unknown:
             sys.exit(1)
 
-
-def _key(text: str) -> dict[str, Any]:
-    return {"id": int(text)} if text.isdecimal() else {"uuid": UUID(text)}
-
-
-_key.__name__ = "id or uuid"  # argparse shows it: "invalid id or uuid value"
-
-
-def _readable(report: dict[str, Any]) -> str:
-    task = report["task"]
-    arguments = [json.dumps(value, cls=DjangoJSONEncoder) for value in (task["task_args"], task["task_kwargs"])]
-    return "\n".join(
-        [
-            f"{report['status']}: {task['task_path']}.{task['task_name']} with {arguments[0]} {arguments[1]}",
-            f"  id {task['id']}, uuid {task['uuid']}, created {task['created_at']}",
-            *(_line(item) for item in report["tries"]),
-        ]
-    )
-
-
-def _line(item: dict[str, Any]) -> str:
-    if item["finished_at"] is None:
-        began = f"started {item['started_at']}" if item["started_at"] else "waits"
-        return f"  try {item['try_number']}: asked {item['asked_at']}, {began}"
-    result = json.dumps(item["result"], cls=DjangoJSONEncoder)
-    ended = "success" if item["is_success"] else "failed"
-    return f"  try {item['try_number']}: asked {item['asked_at']}, {ended} {item['finished_at']}: {result}"
+    def _write_json(self, executions: list[str], now: Any) -> None:
+        reports: list[dict[str, Any]] = []
+        for text in executions:
+            try:
+                reports += [async_to_sync(status)(id=pk) or NOT_FOUND for pk in executions_named(named([text], now))]
+            except CommandError:
+                reports.append(NOT_FOUND)
+        self.write_json(reports[0] if len(reports) == 1 else reports)
+        if any(report["status"] in ("unknown", "not_found") for report in reports):
+            sys.exit(1)

@@ -4,19 +4,30 @@ from __future__ import annotations
 
 import os
 import sys
+import tempfile
 import threading
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import anyio
 from django.core.management.base import BaseCommand, CommandError, CommandParser
+from django.db import connections
 
+from ...broker.loading import leave_forks_alone
 from ...conf import Config, QueueNames, get_config
+from ...engine.exits import EXITS, Loop
 from ...engine.worker import Worker
-from ...types import PullQueue
+from ...store.database import alias
+from ...types import PushQueue
+from ...views.monitoring import metrics_token
 from ..embedded import embedded_emulator
 from ..events import show_events
+from ..reloading import ReloadingSupervisor
+from ..supervising import Supervisor, end_with_supervisor, processes_of
+from ..worker_options import add_arguments, require_sense
 
 ENDING_SECONDS = 1.0  # for what is left once the worker has drained
 
@@ -26,88 +37,118 @@ class Command(BaseCommand):
     requires_migrations_checks = True
 
     def add_arguments(self, parser: CommandParser) -> None:
-        settings = get_config().settings
-        parser.add_argument(
-            "--queue", action="append", dest="queues", metavar="NAME", help="A queue to run; may be given again. (all)"
-        )
-        parser.add_argument(
-            "--concurrency",
-            type=_positive,
-            default=settings.concurrency,
-            metavar="N",
-            help="How many tasks run at the same time. (%(default)s)",
-        )
-        parser.add_argument(
-            "--threads",
-            type=_positive,
-            default=settings.threads,
-            metavar="N",
-            help="How many of them may be sync functions. (%(default)s)",
-        )
-        parser.add_argument(
-            "--max-tasks",
-            type=_positive,
-            metavar="N",
-            help="Drain and end after N tasks. (never)",
-        )
-        parser.add_argument(
-            "--liveness-file", type=Path, metavar="FILE", help="Touched every few seconds while the worker is well."
-        )
+        add_arguments(parser)
 
     def handle(self, *args: Any, **options: Any) -> None:
         show_events(options["verbosity"])
+        leave_forks_alone()
         config = get_config()
-        liveness_file = _writable(options["liveness_file"])
-        queues = _queues(config, options["queues"])
-        with _emulator(config) as started:
-            if started:
-                self.stdout.write(f"Started the embedded emulator on {config.pubsub.host}.")
-            names = ", ".join(names.name for names in queues)
-            self.stdout.write(f"Running tasks of {names}, {options['concurrency']} at a time. Ctrl-C stops.")
+        options["liveness_file"] = _writable(options["liveness_file"])
+        queues = _queues(config, options["queues"], options["excluded"] or ())
+        require_sense(options)
+        with nullcontext() if options["no_emulator"] else _emulator(config, self.stdout.write):
+            if options["processes"] > 1 or options["reload"]:
+                self._supervise({**options, "queues": [names.name for names in queues]})
+            else:
+                self._work(config, queues, options)
+
+    def _supervise(self, options: Mapping[str, Any]) -> None:
+        many = options["processes"] > 1
+        if many and connections[alias()].vendor == "sqlite":
+            self.stderr.write(
+                "SQLite lets one process write at a time: several share the work of bodies, and add nothing else."
+            )
+        what = f"{options['processes']} processes, which log" if many else "a process, which logs"
+        change = " A change of a Python file starts anew." if options["reload"] else ""
+        self._say(f"Running {what} what is done. Ctrl-C stops.{change}", options)
+        connections.close_all()
+        with tempfile.TemporaryDirectory(prefix="i3tasks-") as folder:
+            members, file = processes_of(options, Path(folder)), options["liveness_file"]
+            supervisor: Supervisor = (
+                ReloadingSupervisor(members, partial(self._say, options=options), liveness_file=file)
+                if options["reload"]
+                else Supervisor(members, liveness_file=file)
+            )
+            code = supervisor.run()
+        if code:
+            raise CommandError("A process of this worker did not end well: its log says more.", returncode=code)
+
+    def _say(self, text: str, options: Mapping[str, Any]) -> None:
+        if options["verbosity"]:
+            self.stdout.write(text)
             self.stdout.flush()
+
+    def _work(self, config: Config, queues: list[QueueNames], options: Mapping[str, Any]) -> None:
+        end_with_supervisor()
+        with _metrics(config, options["metrics_port"]):
+            names = ", ".join(names.name for names in queues)
+            how_long = "until there are none" if options["until_empty"] else "Ctrl-C stops"
+            self._say(f"Running tasks of {names}, {options['concurrency']} at a time. {how_long}.", options)
             worker = Worker(
                 queues,
                 concurrency=options["concurrency"],
                 threads=options["threads"],
+                streams=options["streams"],
                 max_tasks=options["max_tasks"],
-                liveness_file=liveness_file,
+                liveness_file=options["liveness_file"],
+                worker_id=options["worker_id"],
+                until_empty=options["until_empty"],
             )
             _run(worker)
 
 
 def _run(worker: Worker) -> None:
-    """Run it, and end: asyncio would wait for bodies that swallow their cancellation, and for their threads."""
-    end = threading.Timer(ENDING_SECONDS, _end)
+    """Run the worker, then end the process: asyncio would wait for bodies that swallow their cancellation."""
+    end = threading.Timer(ENDING_SECONDS, lambda: _end(worker.exit_code))
     end.daemon = True
 
     async def run() -> None:
-        await worker.run()
+        try:
+            await worker.run()
+        except EXITS as error:  # the loop would go on without it
+            raise RuntimeError(f"The worker itself was told to exit: {error!r}") from error
         end.start()
 
     try:
-        anyio.run(run)
+        anyio.run(run, backend_options={"loop_factory": Loop})
     finally:
         end.cancel()
+    if worker.exit_code:
+        raise CommandError(
+            "The Pub/Sub client of this process broke again and again: start another worker.",
+            returncode=worker.exit_code,
+        )
 
 
-def _end() -> None:
-    """All is answered for and written. What it started ends with it."""
+def _end(exit_code: int) -> None:
+    """End the process. Every try is settled or handed back by now; child processes end with it."""
     sys.stdout.flush()
-    os._exit(0)
+    os._exit(exit_code)
 
 
-def _positive(text: str) -> int:
-    value = int(text)
-    if value < 1:
-        raise ValueError
-    return value
-
-
-_positive.__name__ = "positive number"  # argparse shows it: "invalid positive number value"
+@contextmanager
+def _metrics(config: Config, address: tuple[str, int] | None) -> Iterator[None]:
+    """Count, and answer Prometheus at the address, while the block runs."""
+    if address is None:
+        yield
+        return
+    try:
+        from ...contrib.prometheus.serving import serve
+    except ImportError as error:
+        raise CommandError("--metrics-port needs a package: pip install 'i3tasks[prometheus]'.") from error
+    try:
+        server = serve(*address, metrics_token(config.settings))
+    except OSError as error:
+        raise CommandError(f"--metrics-port can't be listened on: {error}") from None
+    try:
+        yield
+    finally:
+        server.shutdown()
+        server.server_close()
 
 
 def _writable(file: Path | None) -> Path | None:
-    """Its absolute path: a body may change the directory."""
+    """The file's absolute path, because a body may change the directory. Raises CommandError."""
     if file is None:
         return None
     try:
@@ -117,24 +158,36 @@ def _writable(file: Path | None) -> Path | None:
     return file.absolute()
 
 
-def _queues(config: Config, asked: list[str] | None) -> list[QueueNames]:
-    if asked:
-        return [_pull_queue(config, name) for name in dict.fromkeys(asked)]
-    if not config.pull_queues:
+def _queues(config: Config, asked: list[str] | None, excluded: Sequence[str]) -> list[QueueNames]:
+    if not asked and not config.worker_queues:
         raise CommandError(
             "I3TASKS has push queues only: Pub/Sub sends their messages to your web process. To run tasks in a worker, "
-            "add a PullQueue(queue_name, subscription_name) to other_queues, or make it the default_queue."
+            "add a PullQueue(queue_name, subscription_name) or a DatabaseQueue(queue_name) to other_queues, or make it "
+            "the default_queue."
         )
-    return config.pull_queues
+    left_out = {_known_queue(config, name).name for name in excluded}
+    queues = [_pull_queue(config, name) for name in dict.fromkeys(asked)] if asked else config.worker_queues
+    left = [names for names in queues if names.name not in left_out]
+    if not left:
+        raise CommandError("--exclude-queue leaves this worker no queue to run.")
+    return left
 
 
-def _pull_queue(config: Config, name: str) -> QueueNames:
+def _known_queue(config: Config, name: str) -> QueueNames:
     if name not in config.queues:
         raise CommandError(f"Queue {name!r} not found in I3TASKS configuration. It has: {', '.join(config.queues)}.")
-    if not isinstance(config.queues[name].queue, PullQueue):
-        raise CommandError(f"Queue {name!r} is not a PullQueue. Pub/Sub pushes its messages to your web process.")
     return config.queues[name]
 
 
-def _emulator(config: Config) -> AbstractContextManager[bool]:
-    return embedded_emulator(config.pubsub.host) if config.pubsub.host is not None else nullcontext(False)
+def _pull_queue(config: Config, name: str) -> QueueNames:
+    queue = _known_queue(config, name)
+    if isinstance(queue.queue, PushQueue):
+        raise CommandError(f"Queue {name!r} is not a PullQueue. Pub/Sub pushes its messages to your web process.")
+    return queue
+
+
+def _emulator(config: Config, started: Callable[[str], object]) -> AbstractContextManager[None]:
+    """Started only if it is needed: not for Google's service, and not if all queues are in the database."""
+    if config.pubsub.host is None or not config.pubsub_queues:
+        return nullcontext()
+    return embedded_emulator(config.pubsub.host, started)

@@ -36,7 +36,7 @@ class Command(BaseCommand):
 
 
 def _done(census: Census) -> tuple[int, str]:
-    """How many steps are done, of two a file, and in words."""
+    """Count the finished steps, two for each file. Returns the number, and a sentence about them."""
     counts = census.files.aggregate(files=Count("pk"), fetched=Count("text"), measured=Count("measured_at"))
     words = "{fetched} fetched, {measured} measured of {files} files".format(**counts)
     return counts["fetched"] + counts["measured"], words

@@ -1,4 +1,4 @@
-"""`manage.py play`: starts each workflow, waits for its end, and shows what it came to."""
+"""The command `manage.py play`: starts each workflow, waits for its end, and shows its result."""
 
 import asyncio
 from typing import Any
@@ -6,8 +6,8 @@ from typing import Any
 from django.core.management.base import BaseCommand
 
 from i3tasks import RESULT, chain, group
+from i3tasks.core.values import decode
 from i3tasks.models import TaskExecution, TaskExecutionResult
-from i3tasks.values import decode
 from workflows.tasks import (
     add_up,
     announce,
@@ -56,7 +56,7 @@ class Command(BaseCommand):
 
 
 async def result_of(task_name: str, *, number: int = 1) -> Any:
-    """What the task returned when it ran for the `number`th time."""
+    """Wait until the task has succeeded `number` times. Returns its latest result."""
     ended = TaskExecution.objects.filter(task_name=task_name, outcome="success")
     async with asyncio.timeout(SECONDS):
         while await ended.acount() < number:

@@ -1,0 +1,351 @@
+"""Workflows: signatures, chains and groups.
+
+    await chain(fetch.s(url), parse.s(RESULT), store.s(RESULT)).adelay()
+    await group(resize.s(path) for path in paths).then(publish_album.s(RESULT)).adelay()
+
+A workflow is turned into steps (see `core.steps`), whose first ones are written in one transaction.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from datetime import timedelta
+from typing import TYPE_CHECKING, Any, Generic, TypeAlias, TypeVar, overload
+
+from asgiref.sync import sync_to_async
+
+from ..core.clock import current_clock
+from ..core.steps import AsSteps, Step, Steppable, starts_with_result, wants_result
+from ..engine.launch import launch, refuse_in_loop
+from ..exceptions import ArgumentError
+from ..models import TaskGroup
+from ..store.database import atomic, time_of
+from ..store.enqueue import NewExecution
+from ..store.groups import cancel_group, close_group
+from ..store.workflows import Plan, create_group
+from .handles import ChainHandle
+from .results import Written
+from .travelling import travels_with
+from .workflow_parts import failure_step, flat, step_of, steps_of
+
+if TYPE_CHECKING:
+    from .base import Task
+
+T = TypeVar("T", covariant=True)
+U = TypeVar("U")
+Ending: TypeAlias = "Signature[U] | chain[U] | Task[Any, U] | ChainHandle[U]"
+"""A part of a workflow whose last step returns `U`, for type checkers."""
+LONGEST_DEADLINE = timedelta(days=3650)
+
+
+@dataclass(frozen=True, slots=True)
+class Signature(Generic[T]):
+    """A task bound to arguments and options: `send.s("a@example.com")`."""
+
+    step: Step
+    _problem: str = field(default="", repr=False)
+    """Why the arguments don't fit the task; "" if they do. They may still fit a callback of failure."""
+    _failure_problem: str = field(default="", repr=False)
+    """Why the arguments don't fit the task behind the id of a failed execution."""
+
+    def as_step(self, /, *args: Any, **kwargs: Any) -> Step:
+        """The step that calls the task. Raises ArgumentError if it does not take the arguments."""
+        if args or kwargs:
+            raise ArgumentError("A signature has its arguments already. Pass them to .s(), or pass the task itself.")
+        if self._problem:
+            raise ArgumentError(self._problem)
+        return self.step
+
+    def _failure_step(self) -> Step:
+        """The step that calls the task with the id of a failed execution before its own arguments."""
+        if self._failure_problem:
+            raise ArgumentError(f"As a callback of failure: {self._failure_problem}")
+        if wants_result(self.step):
+            raise ArgumentError("RESULT has no meaning in a callback of failure: what failed has no result.")
+        return self.step
+
+    def as_steps(self) -> list[Step]:
+        """The one step, as a part of a workflow."""
+        return [self.as_step()]
+
+    @overload
+    def __or__(self, other: Ending[U]) -> chain[U]: ...
+    @overload
+    def __or__(self, other: AsSteps) -> chain[Any]: ...
+    def __or__(self, other: AsSteps) -> chain[Any]:
+        return chain(self, other)
+
+    def delay(self) -> ChainHandle[T]:
+        """Enqueue the call, as part of the caller's transaction."""
+        refuse_in_loop("delay", "adelay")
+        return _start(self.as_steps())
+
+    async def adelay(self) -> ChainHandle[T]:
+        """`delay` for coroutines."""
+        return await sync_to_async(self.delay)()
+
+
+class chain(Generic[T]):
+    """Steps that run one after the other, each when the one before has succeeded. Also `a.s() | b.s()`.
+
+    An argument `RESULT` of a step stands for the previous step's result (after a group: the list of its members'
+    results, in their order).
+    """
+
+    # A type checker knows the result of the last of up to six parts.
+    @overload
+    def __init__(self, last: Ending[T], /) -> None: ...
+    @overload
+    def __init__(self, a: AsSteps, last: Ending[T], /) -> None: ...
+    @overload
+    def __init__(self, a: AsSteps, b: AsSteps, last: Ending[T], /) -> None: ...
+    @overload
+    def __init__(self, a: AsSteps, b: AsSteps, c: AsSteps, last: Ending[T], /) -> None: ...
+    @overload
+    def __init__(self, a: AsSteps, b: AsSteps, c: AsSteps, d: AsSteps, last: Ending[T], /) -> None: ...
+    @overload
+    def __init__(self, a: AsSteps, b: AsSteps, c: AsSteps, d: AsSteps, e: AsSteps, last: Ending[T], /) -> None: ...
+    @overload
+    def __init__(self: chain[Any], *parts: AsSteps) -> None: ...
+    def __init__(self, *parts: AsSteps) -> None:
+        self._steps = [step for part in parts for step in steps_of("chain()", part)]
+
+    def as_steps(self) -> list[Step]:
+        """The steps, in the order in which they run."""
+        return list(self._steps)
+
+    @overload
+    def __or__(self, other: Ending[U]) -> chain[U]: ...
+    @overload
+    def __or__(self, other: AsSteps) -> chain[Any]: ...
+    def __or__(self, other: AsSteps) -> chain[Any]:
+        return chain(self, other)
+
+    def otherwise(self, failure: Steppable) -> chain[T]:
+        """The same chain that calls `failure` once when a step has no try left, with that execution's id."""
+        step = failure_step("otherwise()", failure)
+        changed: chain[T] = chain()
+        changed._steps = [_with_failure(own, step) for own in self._steps]
+        return changed
+
+    def delay(self) -> ChainHandle[T]:
+        """Enqueue the chain, as part of the caller's transaction."""
+        refuse_in_loop("delay", "adelay")
+        return _start(self._steps)
+
+    async def adelay(self) -> ChainHandle[T]:
+        """`delay` for coroutines."""
+        return await sync_to_async(self.delay)()
+
+
+class group:
+    """Members that run side by side, and the steps that follow when all have succeeded.
+
+    With `wait_for_all` a failed member fails the group only after all other members have ended. `deadline`, in seconds
+    or a timedelta from the group's start: a group that has not succeeded by then has failed.
+    """
+
+    def __init__(
+        self,
+        *members: AsSteps | Iterable[AsSteps],
+        wait_for_all: bool = False,
+        deadline: float | timedelta | None = None,
+    ) -> None:
+        self._members = [steps_of("group()", part) for part in flat(members)]
+        if not all(self._members):
+            raise ArgumentError("A member of the group has no step. Leave empty chains out.")
+        self._settings: Step = {"wait_for_all": wait_for_all}
+        if deadline is not None:
+            self._settings["deadline_seconds"] = _seconds(deadline)
+        self._then: list[Step] = []
+
+    def as_steps(self) -> list[Step]:
+        """The group as a step, and the steps that follow it."""
+        return [{"group": {"members": self._members, **self._settings}}, *self._then]
+
+    @overload
+    def __or__(self, other: Ending[U]) -> chain[U]: ...
+    @overload
+    def __or__(self, other: AsSteps) -> chain[Any]: ...
+    def __or__(self, other: AsSteps) -> chain[Any]:
+        return chain(self, other)
+
+    def then(self, callback: AsSteps) -> group:
+        """The same group that runs `callback` after every member has succeeded."""
+        return self._changed(then=[*self._then, *steps_of("then()", callback)])
+
+    def otherwise(self, failure: Steppable) -> group:
+        """The same group that calls `failure` once when it fails, with the id of a failed execution."""
+        return self._changed(settings={**self._settings, "on_failure": failure_step("otherwise()", failure)})
+
+    def delay(self) -> TaskGroup:
+        """Enqueue all members, as part of the caller's transaction."""
+        refuse_in_loop("delay", "adelay")
+        handle = _start(self.as_steps())
+        started = handle.task_group
+        assert started is not None
+        started.refresh_from_db()  # an empty group has succeeded
+        vars(started)["_written"] = handle._written
+        return started
+
+    async def adelay(self) -> TaskGroup:
+        """`delay` for coroutines."""
+        return await sync_to_async(self.delay)()
+
+    def _changed(self, *, then: list[Step] | None = None, settings: Step | None = None) -> group:
+        changed = group()
+        changed._members = self._members
+        changed._then = self._then if then is None else then
+        changed._settings = self._settings if settings is None else settings
+        return changed
+
+
+def _start(steps: Sequence[Step]) -> ChainHandle[Any]:
+    """Write the beginning of a workflow, and publish it after the commit."""
+    if not steps:
+        raise ArgumentError("The workflow has no step.")
+    if starts_with_result(steps[0]):
+        raise ArgumentError("RESULT stands for what the step before returned, and the first step has none before it.")
+    with atomic():
+        plan = Plan(current_clock().now())
+        plan.add(steps, cause=None)
+        plan.calls = [_with_travels(call) for call in plan.calls]
+        tries = plan.write()
+    launch(tries)
+    written = Written()
+    if "group" in steps[0]:
+        return ChainHandle(None, list(steps), plan.groups[0], written)
+    return ChainHandle(tries[0], list(steps[1:]), _written=written)
+
+
+def _with_travels(call: NewExecution) -> NewExecution:
+    """The call with what travels from here: `plan.write` adds that of the step before, and there is none."""
+    queue, task = call.queue_name, f"{call.module_name}.{call.func_name}"
+    return replace(call, trace_context=travels_with(task, queue))
+
+
+def _with_failure(step: Step, failure: Step) -> Step:
+    """The step with `failure` as its failure callback, unless it has one of its own."""
+    if "group" in step:
+        return {**step, "group": {"on_failure": failure, **step["group"]}}
+    return {**step, "options": {"on_failure": failure, **step.get("options", {})}}
+
+
+def _seconds(deadline: object) -> float:
+    seconds = deadline.total_seconds() if isinstance(deadline, timedelta) else deadline
+    longest = LONGEST_DEADLINE.total_seconds()
+    if isinstance(seconds, (int, float)) and not isinstance(seconds, bool) and 0 < seconds <= longest:
+        return float(seconds)
+    raise ArgumentError(f"deadline must be a timedelta or seconds above 0, at most ten years, not {deadline!r:.80}.")
+
+
+# ------------------------------------------------------------------------------------------- methods of TaskGroup
+
+
+def _create(
+    cls: type[TaskGroup],
+    callback: AsSteps,
+    total_count: int,
+    args: Sequence[Any] | None = None,
+    kwargs: Mapping[str, Any] | None = None,
+) -> TaskGroup:
+    """Make a group of `total_count` members. Each is enqueued with the keyword `__i3group__=group`.
+
+    `callback` (a task, with `args` and `kwargs`, or a handle of `build_chain()`) runs when all have succeeded; at once
+    if `total_count` is 0.
+    """
+    refuse_in_loop("TaskGroup.create", "TaskGroup.acreate")
+    if hasattr(callback, "as_step"):
+        steps = [step_of("TaskGroup.create()", callback, *(args or ()), **(kwargs or {}))]
+    elif args or kwargs:
+        raise ValueError("A chain as callback has its arguments already: leave out args and kwargs.")
+    else:
+        steps = _steps_of_callback(callback)
+    if not steps:
+        raise ValueError("The callback's chain has no step. Begin it with task.build_chain().")
+    if total_count < 0:
+        raise ValueError("total_count must be 0 or more.")
+    with atomic():
+        plan = Plan(current_clock().now())
+        row = create_group({}, steps, at=plan.at, total_count=total_count)
+        if total_count == 0:
+            plan.fire(row, None)
+        tries = plan.write()
+    launch(tries)
+    if total_count == 0:
+        row.refresh_from_db()
+    return row
+
+
+def _steps_of_callback(callback: AsSteps) -> list[Step]:
+    try:
+        return steps_of("TaskGroup.create()", callback)
+    except ArgumentError as error:
+        raise ValueError(str(error)) from error  # as for a chain without steps
+
+
+async def _acreate(cls: type[TaskGroup], *args: Any, **kwargs: Any) -> TaskGroup:
+    """`create` for coroutines."""
+    return await sync_to_async(cls.create)(*args, **kwargs)
+
+
+def _close(self: TaskGroup) -> None:
+    """Expect no further members: the group succeeds or fails by those that have ended.
+
+    Meant for a group whose `total_count` was too high.
+    """
+    refuse_in_loop("close", "aclose")
+    launch(close_group(self.pk, now=time_of(current_clock())))
+    self.refresh_from_db()
+
+
+def _cancel(self: TaskGroup) -> None:
+    """Cancel all unfinished parts of the group: members, the chains and groups that lead to them, and the callback.
+
+    A pending group fails.
+    """
+    refuse_in_loop("cancel", "acancel")
+    launch(cancel_group(self.pk, now=time_of(current_clock())))
+    self.refresh_from_db()
+
+
+def _result(self: TaskGroup, timeout: float | None = None) -> Any:
+    """Wait for the group, and return the result of the last step that follows it; without one, its members' results.
+
+    Raises as `ChainHandle.result` does.
+    """
+    return _handle_of(self).result(timeout)
+
+
+async def _aresult(self: TaskGroup, timeout: float | None = None) -> Any:
+    """`result` for coroutines."""
+    return await _handle_of(self).aresult(timeout)
+
+
+def _handle_of(started: TaskGroup) -> ChainHandle[Any]:
+    return ChainHandle(None, [], started, vars(started).get("_written"))
+
+
+async def _aclose(self: TaskGroup) -> None:
+    """`close` for coroutines."""
+    await sync_to_async(self.close)()
+
+
+async def _acancel(self: TaskGroup) -> None:
+    """`cancel` for coroutines."""
+    await sync_to_async(self.cancel)()
+
+
+# These methods need modules that may import `models`, but not the other way round. `apps` imports this module.
+for _name, _method in {
+    "create": classmethod(_create),
+    "acreate": classmethod(_acreate),
+    "close": _close,
+    "aclose": _aclose,
+    "cancel": _cancel,
+    "acancel": _acancel,
+    "result": _result,
+    "aresult": _aresult,
+}.items():
+    setattr(TaskGroup, _name, _method)

@@ -1,0 +1,153 @@
+"""`@task`, and `@TaskDecorator`, its older name."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable, Coroutine, Mapping
+from typing import Any, ParamSpec, Protocol, TypedDict, TypeVar, Unpack, overload
+
+from ..core.envelope import is_utf8
+from ..core.retry import RetryPolicy
+from ..core.steps import AsSteps, Steppable
+from ..exceptions import ArgumentError, TaskDefinitionError
+from ..registry import Isolation, TaskOptions, register
+from .base import AsyncTask, RecordedTask, SyncTask, Task
+from .workflow_parts import failure_step, steps_of
+
+P = ParamSpec("P")
+T = TypeVar("T")
+
+
+class TaskKeywords(TypedDict, total=False):
+    """The options of `@task`, which its docstring describes."""
+
+    queue_name: str | None
+    max_retries: int | None
+    retry: RetryPolicy | None
+    timeout: float | None
+    priority: int
+    bind: bool
+    unique: bool
+    run_once: bool
+    isolation: Isolation
+    sensitive: tuple[str, ...]
+    cron: str | None
+    on_success: AsSteps | None
+    on_failure: Steppable | None
+
+
+class TaskDecoratorKeywords(TaskKeywords, total=False):
+    """The options of `@TaskDecorator`: those of `@task`, and four of django-i3tasks."""
+
+    project_id: str | None
+    topic_name: str | None
+    subscription_name: str | None
+    encoding: str
+
+
+class TaskMaker(Protocol):
+    """`@task(...)` with options, waiting for its function."""
+
+    @overload
+    def __call__(  # type: ignore[overload-overlap]
+        self, function: Callable[P, Coroutine[Any, Any, T]], /
+    ) -> AsyncTask[P, T]: ...
+    @overload
+    def __call__(self, function: Callable[P, T], /) -> SyncTask[P, T]: ...
+
+
+class RecordedTaskMaker(Protocol):
+    """`@TaskDecorator(...)` with options, waiting for its function."""
+
+    @overload
+    def __call__(self, function: Callable[P, Coroutine[Any, Any, T]], /) -> RecordedTask[P, T]: ...
+    @overload
+    def __call__(self, function: Callable[P, T], /) -> RecordedTask[P, T]: ...
+
+
+@overload
+# A coroutine function is the narrower case, so it comes first.
+def task(  # type: ignore[overload-overlap]
+    function: Callable[P, Coroutine[Any, Any, T]], /, **options: Unpack[TaskKeywords]
+) -> AsyncTask[P, T]: ...
+@overload
+def task(function: Callable[P, T], /, **options: Unpack[TaskKeywords]) -> SyncTask[P, T]: ...
+@overload
+def task(**options: Unpack[TaskKeywords]) -> TaskMaker: ...
+def task(function: Callable[..., Any] | None = None, /, **options: Any) -> Any:
+    """Make a function a task.
+
+    queue_name   the queue of its calls; by default the default queue
+    max_retries  further tries after a failed first one; `retry` takes a whole RetryPolicy
+    timeout      seconds that the body may run
+    priority     -100 to 100: of the calls that wait on a queue, the one with the highest starts first
+    bind         True: the body gets a `task_metadata` keyword (TaskMetadata)
+    unique       True: a call with arguments equal to those of an unfinished call is the same call
+    run_once     True: never tried again, not even when its worker dies, whatever a call says of retries
+    isolation    "process": run a sync function in a process of its own, which a timeout or a cancellation kills
+    sensitive    parameters whose values are hidden wherever calls are shown, and in the texts of errors
+    cron         run it without arguments whenever this is due, such as "@daily", in the project's time zone
+    on_success   a task or chain to run after each success
+    on_failure   a task to call, with the execution's id, after the last try has failed
+
+    Raises TaskDefinitionError for a function that a worker could not find again.
+    """
+    if function is None:
+        return functools.partial(_make_task, options)
+    return _make_task(options, function)
+
+
+@overload
+def TaskDecorator(
+    function: Callable[P, Coroutine[Any, Any, T]], /, **options: Unpack[TaskDecoratorKeywords]
+) -> RecordedTask[P, T]: ...
+@overload
+def TaskDecorator(function: Callable[P, T], /, **options: Unpack[TaskDecoratorKeywords]) -> RecordedTask[P, T]: ...
+@overload
+def TaskDecorator(**options: Unpack[TaskDecoratorKeywords]) -> RecordedTaskMaker: ...
+def TaskDecorator(function: Callable[..., Any] | None = None, /, **options: Any) -> Any:
+    """`task` under its name in django-i3tasks, with one difference: calling the task runs it through `sync_run`.
+
+    topic_name         publish the task's calls to this topic instead of a queue's; i3tasks neither makes nor reads it
+    project_id         the Google Cloud project of the topic; by default that of PUBSUB_CONFIG
+    subscription_name  the subscription of the task's queue; a check warns if the queue has another one
+    encoding           "utf-8", the only encoding of messages
+    """
+    if function is None:
+        return functools.partial(_make_recorded, options)
+    return _make_recorded(options, function)
+
+
+def _make_task(options: Mapping[str, Any], function: Callable[..., Any]) -> Task[Any, Any]:
+    spec = register(function, options_of(options))
+    return AsyncTask(spec) if spec.is_coroutine else SyncTask(spec)
+
+
+def _make_recorded(options: Mapping[str, Any], function: Callable[..., Any]) -> RecordedTask[Any, Any]:
+    return RecordedTask(register(function, options_of(options)))
+
+
+def options_of(given: Mapping[str, Any]) -> TaskOptions:
+    """The options as the registry has them. Raises TaskDefinitionError."""
+    options = dict(given)
+    _require_utf8(options.pop("encoding", "utf-8"))
+    on_success: AsSteps | None = options.pop("on_success", None)
+    on_failure: Steppable | None = options.pop("on_failure", None)
+    if isinstance(options.get("sensitive"), list):
+        options["sensitive"] = tuple(options["sensitive"])
+    try:
+        return TaskOptions(
+            **options,
+            on_success=() if on_success is None else tuple(steps_of("on_success", on_success)),
+            on_failure=None if on_failure is None else failure_step("on_failure", on_failure),
+        )
+    except ArgumentError as error:
+        raise TaskDefinitionError(str(error)) from error
+    except TypeError as error:
+        known = ", ".join(TaskOptions.__dataclass_fields__)
+        raise TaskDefinitionError(f"@task takes {known}; {error}.") from None
+
+
+def _require_utf8(encoding: object) -> None:
+    if not is_utf8(encoding):
+        raise TaskDefinitionError(f"Messages are UTF-8: leave encoding out, or write 'utf-8', not {encoding!r:.80}.")

@@ -1,0 +1,52 @@
+"""The options of a call: queue, time, retries and the like, beside its arguments."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from typing import Any
+
+from ..core.clock import current_clock
+from ..core.retry import RetryPolicy
+from ..core.steps import Step
+from .when import When, instant
+
+A_DAY = timedelta(days=1)
+
+
+@dataclass(frozen=True, slots=True)
+class CallOptions:
+    """The options that `using(...)` sets for the calls made through its result. None: the task's own."""
+
+    queue_name: str | None = None
+    run_after: When | None = None  # a timedelta or seconds count from each call
+    until: When | None = None
+    priority: int | None = None
+    max_retries: int | None = None
+    retry: RetryPolicy | None = None
+    timeout: float | None = None
+    idempotency_key: str | None = None
+    idempotency_period: timedelta | None = None
+    on_failure: Step | None = None
+
+    def in_row(self) -> dict[str, Any]:
+        """The options that the worker needs, as the row keeps them."""
+        values = {
+            "max_retries": self.max_retries,
+            "timeout": self.timeout,
+            "retry": None if self.retry is None else self.retry.as_json(),
+            "on_failure": self.on_failure,
+        }
+        return {name: value for name, value in values.items() if value is not None}
+
+    def instant(self) -> datetime | None:
+        """The instant at which a call made now is to run; with `until`, a random one before it. None: at once."""
+        clock = current_clock()
+        start = None if self.run_after is None else instant("run_after", self.run_after)
+        if self.until is None:
+            return start
+        start = start or clock.now()
+        return start + max(instant("until", self.until) - start, timedelta(0)) * clock.random()
+
+
+AS_THE_TASK_SAYS = CallOptions()

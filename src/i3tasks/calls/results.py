@@ -1,0 +1,136 @@
+"""Waiting for a result, unless it could never come."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Iterator
+from contextlib import nullcontext
+from typing import Any
+
+from asgiref.sync import sync_to_async
+from django.db import connections, transaction
+
+from ..core.values import decode
+from ..engine.waiting_bodies import Body, current_body
+from ..exceptions import ExecutionNotFound, TaskFailed, WouldWaitForever
+from ..models import TaskExecution
+from ..registry import find
+from ..store.chains import End
+from ..store.database import alias
+from ..store.endings import Ending, ending_of, waits_for_a_worker
+
+PATIENCE_SECONDS = 1.0
+"""For so long another process may take the call, where all bodies of this one wait."""
+
+
+class Written:
+    """The transaction that wrote a call, while it is open: before its commit no worker can see the call.
+
+    It is open for as long as Django is to call the last function that was registered for its commit when the call was
+    written; the launch of the call, unless that is deferred. A rollback, also to a savepoint before the call, takes it
+    away; the rollback of another savepoint does not.
+    """
+
+    def __init__(self) -> None:
+        connection = connections[alias()]
+        self._connection: Any = connection if connection.in_atomic_block else None
+        if self._connection is not None and not connection.run_on_commit:
+            transaction.on_commit(lambda: None, using=alias())
+        self._function = connection.run_on_commit[-1][1] if self._connection is not None else None
+
+    @property
+    def is_open(self) -> bool:
+        return self._connection is not None and any(
+            function is self._function for _, function, *_ in list(self._connection.run_on_commit)
+        )
+
+    @property
+    def is_open_here(self) -> bool:
+        """Whether the caller itself is in it, and keeps it open by waiting."""
+        return self.is_open and self._connection is connections[alias()]
+
+
+class Wait:
+    """One wait for the end of the chain that begins with `start`; with `first_only`, for `start` itself."""
+
+    def __init__(self, start: End, written: Written | None, *, first_only: bool) -> None:
+        self._start = start
+        self._written = written
+        self._first_only = first_only
+        self._body = current_body.get()
+        self._crowded_since: float | None = None
+
+    def wait(self, timeout: float | None) -> Any:
+        """The result. Raises TaskFailed, TimeoutError, WouldWaitForever or ResultUnavailable."""
+        with _noted(self._body):
+            for pause in _pauses(timeout):
+                ending = self._look()
+                if ending is not None:
+                    return _value(ending)
+                time.sleep(pause)
+        raise self._timeout(timeout)
+
+    async def await_(self, timeout: float | None) -> Any:
+        """`wait` for coroutines."""
+        with _noted(self._body):
+            for pause in _pauses(timeout):
+                ending = await sync_to_async(self._look)()
+                if ending is not None:
+                    return await sync_to_async(_value)(ending)
+                await asyncio.sleep(pause)
+        raise self._timeout(timeout)
+
+    def _look(self) -> Ending | None:
+        try:
+            found = ending_of(self._start, first_only=self._first_only)
+        except ExecutionNotFound:
+            if self._written is not None and self._written.is_open:
+                return None  # another thread is about to commit it
+            raise
+        if isinstance(found, Ending):
+            return found
+        if self._written is not None and self._written.is_open_here:
+            raise WouldWaitForever(
+                f"{self._start} was enqueued in the transaction that is still open here, and no worker sees it before "
+                "the commit. Wait after the transaction; in a view with ATOMIC_REQUESTS, in a later request."
+            )
+        self._refuse_a_crowd(found.row)
+        return None
+
+    def _refuse_a_crowd(self, row: End) -> None:
+        if self._body is None or not isinstance(row, TaskExecution):
+            return
+        spec = find(row.task_path, row.task_name)
+        for_thread = spec is None or not spec.is_coroutine
+        if not self._body.waits.leave_no_room(for_thread=for_thread) or not waits_for_a_worker(row):
+            self._crowded_since = None
+            return
+        self._crowded_since = self._crowded_since or time.monotonic()
+        if time.monotonic() - self._crowded_since > PATIENCE_SECONDS:
+            raise WouldWaitForever(
+                f"All bodies of this worker wait for results, so {row} can't begin. Make it the next step of a chain "
+                "instead of waiting for it, or give it a queue and a worker of its own."
+            )
+
+    def _timeout(self, timeout: float | None) -> TimeoutError:
+        return TimeoutError(f"{self._start} has not finished within {timeout} seconds.")
+
+
+def _noted(body: Body | None) -> Any:
+    return nullcontext() if body is None else body.waiting()
+
+
+def _value(ending: Ending) -> Any:
+    if ending.failure:
+        raise TaskFailed(ending.failure)
+    return decode(ending.value)
+
+
+def _pauses(timeout: float | None) -> Iterator[float]:
+    """Pauses between looks, 20 ms growing to a second, for `timeout` seconds."""
+    deadline = time.monotonic() + timeout if timeout is not None else float("inf")
+    pause = 0.02
+    while (left := deadline - time.monotonic()) > 0:
+        yield min(pause, left)
+        pause = min(pause * 1.5, 1.0)

@@ -1,0 +1,65 @@
+"""Time and randomness, passed in as a value.
+
+A function that decides something takes a `Clock` (or an instant) as an argument. Only the outermost callers ask for
+the `current_clock`: the system's, unless a test or a simulation has set its own with `going_by`.
+"""
+
+from __future__ import annotations
+
+import os
+import random
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from uuid import UUID
+
+
+@dataclass(frozen=True, slots=True)
+class Clock:
+    """The inputs that differ from one run to the next."""
+
+    now: Callable[[], datetime]  # aware, in UTC
+    monotonic: Callable[[], float]  # seconds since any fixed point
+    random: Callable[[], float]  # uniform in [0, 1)
+    random_bytes: Callable[[int], bytes]
+    database_now: Callable[[], datetime] | None = None  # None: the database's own clock, read by each transaction
+
+    def jitter(self, spread: float) -> float:
+        """A factor spread evenly over 1 - spread to 1 + spread."""
+        return 1 + spread * (2 * self.random() - 1)
+
+    def new_uuid7(self) -> UUID:
+        """A version 7 UUID (RFC 9562): sorts by its time of creation, so that its index grows at one end."""
+        milliseconds = int(self.now().timestamp() * 1000)
+        chance = int.from_bytes(self.random_bytes(10), "big")
+        high = milliseconds << 16 | 0x7000 | chance >> 68
+        low = 0b10 << 62 | chance & (1 << 62) - 1
+        return UUID(int=high << 64 | low)
+
+
+SYSTEM_CLOCK = Clock(
+    now=lambda: datetime.now(UTC),
+    monotonic=time.monotonic,
+    random=random.SystemRandom().random,
+    random_bytes=os.urandom,
+)
+
+_current = SYSTEM_CLOCK
+
+
+def current_clock() -> Clock:
+    """The clock of code that is passed none."""
+    return _current
+
+
+@contextmanager
+def going_by(clock: Clock) -> Iterator[None]:
+    """Make `clock` the current one, in all threads, while the block runs."""
+    global _current
+    before, _current = _current, clock
+    try:
+        yield
+    finally:
+        _current = before

@@ -1,0 +1,116 @@
+"""What running a try came to."""
+
+from __future__ import annotations
+
+import traceback
+from dataclasses import dataclass, replace
+from datetime import timedelta
+from typing import Any
+
+from ..exceptions import MaxRetriesExceededError
+from .clock import Clock
+from .concealing import Conceal
+from .retry import GiveUp, RetryIn, RetryPolicy, class_name, decide
+from .values import clean_text
+
+
+@dataclass(frozen=True, slots=True)
+class ErrorLimits:
+    """How many characters of an error a row keeps; what is longer loses its middle."""
+
+    message: int = 10_000
+    traceback: int = 20_000
+
+
+DEFAULT_LIMITS = ErrorLimits()
+
+
+@dataclass(frozen=True, slots=True)
+class ErrorRecord:
+    """An exception as a row keeps it."""
+
+    error_class: str  # module and name, e.g. `shop.errors.CardDeclined`
+    message: str
+    traceback: str
+
+    @classmethod
+    def of(
+        cls, error: BaseException, limits: ErrorLimits = DEFAULT_LIMITS, conceal: Conceal | None = None
+    ) -> ErrorRecord:
+        """Describe `error`; also when its own `str()` fails. `conceal` hides in its texts what is not to be kept."""
+        texts = [_text_of(error), _traceback_of(error)]
+        message, trace = texts if conceal is None else map(conceal, texts)
+        return cls(
+            error_class=clean_text(class_name(type(error)), 255),
+            message=clean_text(message, limits.message),
+            traceback=clean_text(trace, limits.traceback),
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Success:
+    """The body returned `value`, already encoded as JSON data; with `text_of`, a type's name, it is that one's text."""
+
+    value: Any
+    text_of: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Failure:
+    """The body failed. `then` says whether another try follows."""
+
+    error: ErrorRecord
+    then: RetryIn | GiveUp
+
+    @classmethod
+    def of(
+        cls,
+        error: BaseException,
+        policy: RetryPolicy,
+        try_number: int,
+        clock: Clock,
+        limits: ErrorLimits = DEFAULT_LIMITS,
+        conceal: Conceal | None = None,
+    ) -> Failure:
+        """Decide what follows `error`, and describe it.
+
+        The record of a last try keeps the class and message of its own error; its traceback ends with the
+        MaxRetriesExceededError that the error led to.
+        """
+        then = decide(policy, try_number, error, clock)
+        record = ErrorRecord.of(error, limits, conceal)
+        if isinstance(then, GiveUp) and then.exhausted:
+            exceeded = MaxRetriesExceededError(
+                f"The task failed {try_number} times; max_retries is {policy.max_retries}."
+            )
+            exceeded.__cause__ = error
+            record = replace(record, traceback=ErrorRecord.of(exceeded, limits, conceal).traceback)
+        return cls(record, then)
+
+
+@dataclass(frozen=True, slots=True)
+class Released:
+    """The body did not run to its end: the try goes back as if it had never been claimed, and is due after `delay`.
+
+    That is for reasons of ours; or the body has asked for it, and then the try is not to run before.
+    """
+
+    delay: timedelta = timedelta(0)
+    is_snoozed: bool = False
+
+
+Outcome = Success | Failure | Released
+
+
+def _text_of(error: BaseException) -> str:
+    try:
+        return str(error)
+    except BaseException as problem:  # also SystemExit, which would take the worker with it
+        return f"<{type(error).__name__} whose str() raised {type(problem).__name__}>"
+
+
+def _traceback_of(error: BaseException) -> str:
+    try:
+        return "".join(traceback.format_exception(error))
+    except BaseException:
+        return _text_of(error)

@@ -1,0 +1,11 @@
+"""Text from outside, as rows and logs take it."""
+
+from __future__ import annotations
+
+
+def clean_text(text: str, limit: int | None = None) -> str:
+    """`text` as any database will take it, cut in the middle to `limit` characters."""
+    if limit is not None and len(text) > limit:
+        head, tail = limit // 4, limit - limit // 4 - 5
+        text = f"{text[:head]}\n...\n{text[len(text) - tail :]}"
+    return text.replace("\x00", "\N{REPLACEMENT CHARACTER}").encode("utf-8", "replace").decode()

@@ -1,0 +1,1 @@
+"""Push subscriptions of the emulator: the pace, content, signing and sending of pushes."""

@@ -1,0 +1,139 @@
+"""Handles SystemExit and KeyboardInterrupt that are raised in child tasks and callbacks of a body.
+
+asyncio lets both out of its event loop, whatever task they come from. That would end the worker or the web process
+with all other runs in it. This module lets them end only the run that they belong to.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextvars
+import os
+import weakref
+from collections.abc import Callable, Coroutine
+from typing import TYPE_CHECKING, Any
+
+from ..registry import concealer_of
+from ..telemetry import emit
+from .forked import end_child, own_loop
+
+if TYPE_CHECKING:
+    from .running import Run
+
+EXITS = (SystemExit, KeyboardInterrupt)
+
+_run: contextvars.ContextVar[Run | None] = contextvars.ContextVar("i3tasks_run", default=None)
+_guarded: weakref.WeakSet[asyncio.AbstractEventLoop] = weakref.WeakSet()
+
+
+class Loop(asyncio.SelectorEventLoop):
+    """The event loop of a worker: an exit that belongs to no known run ends neither the loop nor the process."""
+
+    _is_stopping = False
+
+    def stop(self) -> None:
+        self._is_stopping = True
+        super().stop()
+
+    def run_forever(self) -> None:
+        self._is_stopping = False
+        while True:
+            try:
+                return super().run_forever()
+            except EXITS as error:
+                contain(None, error)
+                if self._is_stopping:  # asyncio forgets the request to stop when the loop ends by an error
+                    return None
+
+
+def hold_responsible(run: Run) -> None:
+    """Let exits end `run` from now on: exits in this context, and in the tasks and callbacks that it starts."""
+    _run.set(run)
+    loop = asyncio.get_running_loop()
+    own_loop(loop)
+    if loop not in _guarded:
+        _guarded.add(loop)
+        _guard(loop)
+
+
+def contain(run: Run | None, error: BaseException) -> None:
+    """Report an exit, and make it the failure of the run that it belongs to."""
+    facts = {} if run is None else run.claimed.facts
+    conceal = None if run is None else concealer_of(*run.claimed.call)
+    emit("exit_contained", **facts, error=repr(error) if conceal is None else conceal(repr(error)))
+    if run is not None:
+        run.stop(error)
+
+
+def _guard(loop: asyncio.AbstractEventLoop) -> None:
+    before: Any = loop.get_task_factory()
+
+    def make_task(loop: asyncio.AbstractEventLoop, coroutine: Any, **options: Any) -> Any:
+        run = _run_in(options.get("context"))
+        if run is not None or type(coroutine).__name__ == "async_generator_athrow":  # aclose() of a dropped generator
+            coroutine = _Contained(coroutine, run)
+        return asyncio.Task(coroutine, loop=loop, **options) if before is None else before(loop, coroutine, **options)
+
+    loop.set_task_factory(make_task)
+    for name, position in (("call_soon", 0), ("call_soon_threadsafe", 0), ("call_later", 1), ("call_at", 1)):
+        setattr(loop, name, _with_contained_callback(getattr(loop, name), position))
+
+
+def _with_contained_callback(schedule: Callable[..., Any], position: int) -> Callable[..., Any]:
+    def scheduled(*args: Any, context: contextvars.Context | None = None) -> Any:
+        run = _run_in(context)
+        # The steps of a task need no wrapper: its coroutine is a _Contained.
+        if run is not None and not isinstance(getattr(args[position], "__self__", None), asyncio.Task):
+            args = (*args[:position], _call, run, *args[position:])
+        return schedule(*args, context=context)
+
+    return scheduled
+
+
+def _call(run: Run, callback: Callable[..., Any], *args: Any) -> None:
+    here = os.getpid()
+    try:
+        callback(*args)
+    except BaseException as error:
+        end_child(here, error)
+        if not isinstance(error, EXITS):
+            raise
+        contain(run, error)
+
+
+def _run_in(context: contextvars.Context | None) -> Run | None:
+    return _run.get() if context is None else context.get(_run)
+
+
+class _Contained(Coroutine[Any, Any, Any]):
+    """The coroutine of a child task. If it raises an exit, the task counts as cancelled and the run fails."""
+
+    def __init__(self, coroutine: Any, run: Run | None) -> None:
+        self._coroutine = coroutine
+        self._of_run = run
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._coroutine, name)  # its frame and name, for tools that inspect tasks
+
+    def __await__(self) -> Any:
+        return self._coroutine.__await__()
+
+    def send(self, value: Any) -> Any:
+        return self._step(self._coroutine.send, value)
+
+    def throw(self, *error: Any) -> Any:
+        return self._step(self._coroutine.throw, *error)
+
+    def close(self) -> None:
+        self._coroutine.close()
+
+    def _step(self, step: Callable[..., Any], *args: Any) -> Any:
+        here = os.getpid()
+        try:
+            return step(*args)
+        except BaseException as error:
+            end_child(here, None if isinstance(error, StopIteration) else error)
+            if not isinstance(error, EXITS):
+                raise
+            contain(self._of_run, error)
+            raise asyncio.CancelledError from error

@@ -1,0 +1,77 @@
+"""Runs sync bodies in child processes (`isolation="process"`), which a timeout or a cancellation can kill.
+
+The processes set up Django once, and are reused. Only data that can be pickled passes between them: see `processes`.
+"""
+
+from __future__ import annotations
+
+import os
+import pickle
+from dataclasses import fields
+
+from ..exceptions import WorkerLost
+from ..registry import TaskSpec
+from ..telemetry.propagation import travels_now
+from .bodies import Raised, Returned
+from .child import Body, Failed, run_body
+from .processes import ChildProcesses, ProcessDied
+from .running import Run, metadata_of
+from .waiting_bodies import ChildsPlace
+
+
+def body_of(spec: TaskSpec, run: Run, place: ChildsPlace | None, output: str | None) -> Body:
+    """Return the body of a claimed try in the form that `run_in_child` takes."""
+    metadata = None
+    if spec.options.bind:
+        told = metadata_of(spec, run)
+        metadata = {item.name: getattr(told, item.name) for item in fields(told) if item.repr}
+    named = run.claimed
+    return Body(
+        named.module_name,
+        named.func_name,
+        named.args,
+        named.kwargs,
+        metadata,
+        named.facts,
+        place,
+        output,
+        travels_now(),
+    )
+
+
+async def run_in_child(body: Body, processes: ChildProcesses) -> Returned | Raised:
+    """Run `body` in a child process. A cancellation of this call kills the process."""
+    try:
+        answer = await processes.call(run_body, os.getpid(), body)
+    except ProcessDied:
+        return Raised(WorkerLost("The process that ran the body died. Did it run out of memory, or call os._exit?"))
+    except Exception as error:  # the process could not be started, or Django failed to set up in it
+        return Raised(error)
+    if isinstance(answer, Failed):
+        return Raised(_as_error(answer))
+    return Returned(answer)
+
+
+class ChildTraceback(Exception):
+    """Carries the child's traceback, as the cause of the error that is raised again in the worker."""
+
+    def __str__(self) -> str:
+        return f"in the child process:\n{self.args[0]}"
+
+
+def _as_error(failed: Failed) -> BaseException:
+    error = None if failed.pickled is None else _unpickled(failed.pickled)
+    if error is None:  # a stand-in of the same name, so that the row shows the real one
+        kind = type(failed.qualname, (Exception,), {"__module__": failed.module, "__qualname__": failed.qualname})
+        error = kind(failed.record.message)
+    error.__cause__ = ChildTraceback(failed.record.traceback)
+    return error
+
+
+def _unpickled(pickled: bytes) -> BaseException | None:
+    """Return the error, or None if this process can't unpickle it although the child could."""
+    try:
+        error = pickle.loads(pickled)
+    except BaseException:  # also SystemExit, which would end the worker
+        return None
+    return error if isinstance(error, BaseException) else None

@@ -1,0 +1,179 @@
+"""Tries on their way to Pub/Sub: passes them to the publisher and records the result in their rows."""
+
+from __future__ import annotations
+
+import atexit
+import os
+import threading
+import time
+from collections import Counter
+from collections.abc import Callable, Iterable, Mapping
+from functools import partial
+from multiprocessing.util import Finalize, register_after_fork
+
+from ..broker.errors import BrokerUnavailable
+from ..broker.publisher import Outgoing, flush_all, get_publisher
+from ..conf import Config, get_config
+from ..core.clock import Clock, current_clock
+from ..core.envelope import Envelope, attributes
+from ..exceptions import BrokerError, UnknownQueueError
+from ..registry import find
+from ..store.operations import CONFIRM, DENY, PUT_BACK, READ_PAUSES, WITHHOLD
+from ..store.pauses import known_pauses
+from ..store.requests import TryRef
+from ..telemetry import emit, propagation
+from ..telemetry.propagation import message_attributes
+from .gateway import writer
+
+SAID_AGAIN_SECONDS = 60.0
+"""Seconds between two events about failures of one topic, whose backlog may be of any size."""
+
+
+def send(refs: Iterable[TryRef], *, clock: Clock | None = None) -> None:
+    """Publish these tries without waiting, from any thread. A try that fails stays due in its row: none is lost."""
+    config = get_config()
+    pub_time = attributes((clock or current_clock()).now())
+    for ref in refs:
+        if known_pauses.hold(ref.queue_name):
+            writer.post(WITHHOLD, ref)
+            continue
+        try:
+            topic = topic_of(ref, config)
+        except UnknownQueueError as error:
+            _report_failure(ref, f"queue {ref.queue_name}", error)
+            continue
+        if topic:
+            get_publisher().publish(_message(ref, topic, pub_time))
+        else:
+            _published(ref, topic, None)
+
+
+def _message(ref: TryRef, topic: str, pub_time: Mapping[str, str]) -> Outgoing:
+    told = partial(_published, ref, topic)
+    if ref.trace_context is None:
+        return Outgoing(topic, _envelope(ref).to_bytes(), pub_time, told)
+    attributes = {**pub_time, **message_attributes(ref.trace_context)}
+    return Outgoing(topic, _envelope(ref).to_bytes(), attributes, _traced(ref, topic, told))
+
+
+def _traced(
+    ref: TryRef, topic: str, told: Callable[[BrokerError | None], None]
+) -> Callable[[BrokerError | None], None]:
+    tracer = propagation.tracer
+    if tracer is None or not isinstance(ref.trace_context, dict):
+        return told
+    queue = ref.queue_name or get_config().settings.default_queue.queue_name
+    facts = {"task": f"{ref.module_name}.{ref.func_name}", "queue": queue, "topic": topic}
+    began = time.time_ns()
+
+    def told_and_traced(error: BrokerError | None) -> None:
+        told(error)
+        tracer.sent(facts, ref.trace_context, began, error)
+
+    return told_and_traced
+
+
+def topic_of(ref: TryRef, config: Config) -> str:
+    """Return the full name of a try's topic: that of its queue, unless the task names its own topic or project.
+
+    Returns "" for a try of a DatabaseQueue, which workers find in the database.
+    """
+    spec = find(ref.module_name, ref.func_name)
+    if spec is None:
+        return config.queue(ref.queue_name).topic
+    own_topic = None if ref.queue_name else spec.options.topic_name
+    topic = own_topic or config.queue(ref.queue_name).topic.rpartition("/")[2]
+    if not topic:
+        return ""
+    return f"projects/{spec.options.project_id or config.pubsub.project_id}/topics/{topic}"
+
+
+def _envelope(ref: TryRef) -> Envelope:
+    spec = find(ref.module_name, ref.func_name)
+    return Envelope(
+        task_execution_id=ref.execution_id,
+        task_execution_try_id=ref.try_id,
+        module_name=ref.module_name,
+        func_name=ref.func_name,
+        bind=spec is not None and spec.options.bind,
+    )
+
+
+def _published(ref: TryRef, topic: str, error: BrokerError | None) -> None:
+    if error is None:
+        # Its turn may come before its message does; and a DatabaseQueue has no messages to wait for.
+        writer.post(CONFIRM, ref, at_once=ref.priority > 0 or not topic)
+        if known_pauses.grow_stale():
+            writer.post(READ_PAUSES, None)
+        return
+    if isinstance(error, BrokerUnavailable):  # the publisher reports an outage once
+        writer.post(PUT_BACK, ref)
+    else:
+        writer.post(DENY, ref)
+        _report_failure(ref, topic, error)
+
+
+class _Failures:
+    """Limits the events about failed publishes: one per topic and minute, with the number of failures left out."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()  # between the publisher's thread and those that send
+        self._said_at: dict[str, float] = {}
+        self._unsaid: Counter[str] = Counter()
+
+    def others(self, topic: str, now: float) -> int | None:
+        """Return the number of failures left out since the topic's last event, or None to leave this one out, too."""
+        with self._lock:
+            if now - self._said_at.get(topic, float("-inf")) < SAID_AGAIN_SECONDS:
+                self._unsaid[topic] += 1
+                return None
+            self._said_at[topic] = now
+            return self._unsaid.pop(topic, 0)
+
+
+_failures = _Failures()
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_failures.__init__)  # type: ignore[misc]  # the lock may have been held
+
+
+def _report_failure(ref: TryRef, topic: str, error: Exception) -> None:
+    others = _failures.others(topic, current_clock().monotonic())
+    if others is not None:
+        task = f"{ref.module_name}.{ref.func_name}"
+        facts = {
+            "execution_id": ref.execution_id,
+            "try_id": ref.try_id,
+            "task": task,
+            "queue": ref.queue_name,
+            "topic": topic,
+        }
+        emit("publish_failed", **facts, others=others, error=str(error))
+
+
+@atexit.register
+def flush() -> None:
+    """Wait up to `flush_seconds` until the results of publishes are written.
+
+    At exit the publisher's own handler runs before this one and sends the last messages.
+    """
+    try:
+        settings = get_config().settings
+    except Exception:  # reported when the settings were read: nothing was sent
+        return
+    if settings.register_client_teardown:
+        writer.flush(settings.flush_seconds)
+
+
+def flush_now() -> None:
+    """Wait, as at exit, until everything sent so far has come to Pub/Sub or back to the dispatcher."""
+    flush_all()
+    flush()
+
+
+def _flush_at_the_end_of_a_child(*_: object) -> None:
+    """multiprocessing ends its children without their exit handlers."""
+    Finalize(None, flush_now, exitpriority=0)
+
+
+_flush_at_the_end_of_a_child()  # of one that imports this
+register_after_fork(flush_now, _flush_at_the_end_of_a_child)

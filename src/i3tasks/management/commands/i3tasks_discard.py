@@ -1,0 +1,16 @@
+"""`i3tasks_discard`, also `i3tasks discard`: delete executions."""
+
+from __future__ import annotations
+
+from ...store.bulk import Act
+from ..acting import ActCommand
+
+
+class Command(ActCommand):
+    help = (
+        "Delete executions with their tries and results, by id or all that a filter finds. What runs, what a group or "
+        "a next step still needs, and what keeps an idempotency key stays, and the exit code is 1."
+    )
+    act = Act.DISCARD
+    done = "deleted"
+    asks_always = True

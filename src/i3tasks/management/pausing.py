@@ -1,0 +1,51 @@
+"""What the commands that pause and resume queues share."""
+
+from __future__ import annotations
+
+import getpass
+import json
+from collections.abc import Callable
+from typing import Any, ClassVar
+
+from django.core.management.base import BaseCommand, CommandError, CommandParser
+
+from ..exceptions import UnknownQueueError
+from ..store.database import atomic
+
+
+class PausingCommand(BaseCommand):
+    """Changes the queues that are named: all of them, or none if one is unknown."""
+
+    change: ClassVar[Callable[..., bool]]
+    done: ClassVar[str]
+    undone: ClassVar[str]
+
+    def add_arguments(self, parser: CommandParser) -> None:
+        parser.add_argument("queues", nargs="+", metavar="QUEUE", help="The name of a queue in I3TASKS.")
+        parser.add_argument("--by", metavar="NAME", help="Who does it, for the log and the health report. (your login)")
+        parser.add_argument("--json", action="store_true", dest="as_json", help="Print what was done as JSON.")
+
+    def handle(self, *args: Any, queues: list[str], as_json: bool = False, **options: Any) -> None:
+        if not all(queues):
+            raise CommandError("A queue's name is empty. Is a variable of the shell unset?", returncode=2)
+        by = options["by"] if options.get("by") is not None else _login()
+        with atomic(savepoint=True):
+            changed = [{"queue": queue, "changed": self._changed(queue, by)} for queue in queues]
+        if as_json:
+            self.stdout.write(json.dumps(changed, indent=2))
+            return
+        for one in changed:
+            self.stdout.write(f"{one['queue']}: {self.done if one['changed'] else self.undone}")
+
+    def _changed(self, queue: str, by: str) -> bool:
+        try:
+            return self.change(queue, by=by)
+        except UnknownQueueError as error:
+            raise CommandError(str(error)) from error
+
+
+def _login() -> str:
+    try:
+        return getpass.getuser()
+    except (OSError, KeyError):  # a container's user has no name
+        return ""

@@ -1,0 +1,206 @@
+"""Tries that wait for a worker, as the rows know them: the way to a worker that needs no message.
+
+A worker that hears nothing takes them from here; a push queue that hears nothing has its oldest published again.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from datetime import timedelta
+from typing import Any
+
+from django.db.models import Case, DateTimeField, DurationField, ExpressionWrapper, F, Q, Value, When
+from django.db.models.expressions import Combinable
+
+from ..conf import get_config
+from ..models import TaskExecutionResult, TaskExecutionTry
+from ..registry import TaskSpec, all_tasks, find
+from .database import DATABASE_TIME, Instant, Rows, atomic, database_time, rows, unlocked, with_database_time
+from .dispatching import LONGEST_LOST_AFTER, wait_for_claim
+from .enqueue import publish_grace
+from .pauses import ASIDE_FROM
+from .requests import TryRef
+from .turns import DUE_SINCE, levels, place_in_line
+
+NOTHING = timedelta(0)
+MOST_UNHEARD = 200
+"""Tries of a quiet queue that are published again at a time."""
+RECENT_RESULTS = 10_000
+"""How many of the last results are looked through for one of a queue: there is no index by time."""
+MOST_DOUBLINGS = 18
+"""After so many publishes the wait for a claim has reached its maximum, however short it was at first."""
+
+
+@dataclass(frozen=True, slots=True)
+class WaitingRequest:
+    """Asks for tries of some queues that no message brings.
+
+    published_for   take those that were published so long ago, and not claimed since; None: none of them
+    overdue_for     take those that should have been published so long ago, and were not
+    room            how many may be taken
+    threads         how many of them may be plain functions; with 0, those are passed over for coroutines
+    refused_for     take those that Pub/Sub refuses and that fell due so long ago, although they are to be published
+                    again only later; None: none of them
+    """
+
+    queues: tuple[str, ...]
+    published_for: timedelta | None
+    overdue_for: timedelta
+    room: int
+    threads: int
+    refused_for: timedelta | None = None
+
+
+def take_waiting(
+    requests: Sequence[WaitingRequest], *, now: Instant = DATABASE_TIME, wait: bool = False
+) -> list[list[TryRef]]:
+    """Take waiting tries for a worker, in the order of `turns.place_in_line`; no other process takes them meanwhile.
+
+    They are not leased yet: that is for the claim, which knows all the rules. A process that dies before it claims
+    them leaves them to the dispatcher, which publishes them after the grace period.
+    """
+    with atomic():
+        return [_take(request, now) for request in requests]
+
+
+def _take(request: WaitingRequest, now: Instant) -> list[TryRef]:
+    taken = list(_admitted(_first_in_line(request, now), request.threads))
+    if not taken:
+        return []
+    dispatch_at = database_time(taken[0]) + publish_grace()
+    rows(TaskExecutionTry).filter(pk__in=[task_try.pk for task_try in taken]).update(
+        dispatch_at=dispatch_at,
+        publish_count=0,  # what it still has of a message counts no more
+    )
+    for task_try in taken:
+        task_try.dispatch_at = dispatch_at
+    return [TryRef.of(task_try) for task_try in taken]
+
+
+def _first_in_line(request: WaitingRequest, now: Instant) -> list[Any]:
+    """The waiting tries whose turn it is, as many as there is room for.
+
+    If there are more, the first of each priority are looked at: each level is a range of an index.
+    """
+    waiting = _waiting(request, now)
+    found = {task_try.pk: task_try for task_try in unlocked(waiting[: request.room])}
+    if len(found) == request.room:
+        priorities = {task_try.priority for task_try in found.values()}
+        for level in levels(request.queues):
+            if priorities == {level}:
+                continue  # found already
+            of_level = waiting.filter(queue_name__in=request.queues, priority=level)
+            found |= {task_try.pk: task_try for task_try in unlocked(of_level[: request.room])}
+    in_line = sorted(found.values(), key=lambda task_try: place_in_line(task_try.priority, task_try.due_since))
+    return in_line[: request.room]
+
+
+def _waiting(request: WaitingRequest, now: Instant) -> Rows:
+    due = with_database_time(waiting(), now).filter(due_since__lte=F("database_time"))
+    wanted = Q(publish_count=0, sent_at__lte=F("database_time") - request.overdue_for)
+    if request.published_for is not None:
+        wanted |= Q(publish_count__gt=0, sent_at__lte=F("database_time") - request.published_for)
+    if request.refused_for is not None:
+        since = F("database_time") - request.refused_for
+        # A refusal leaves `updated_at` as it was; a try that was handed back or put off by a claim was updated then.
+        wanted |= Q(publish_count=0, due_since__lte=since, updated_at__lte=since, dispatch_at__lt=ASIDE_FROM)
+    if request.threads <= 0:
+        due = due.exclude(_tasks(spec for spec in all_tasks() if not spec.is_coroutine))
+    return due.filter(_of_queues(request.queues), wanted).order_by("due_since")
+
+
+def take_unheard(queue: str, patience: timedelta, *, now: Instant = DATABASE_TIME) -> list[TryRef]:
+    """Take the oldest tries of a push queue that is quiet, to be published again; [] when it is not.
+
+    Quiet: tries wait that were published longer ago than `patience`, and none of the queue was claimed for as long. At
+    most MOST_UNHEARD are taken, and after each time the patience is doubled, until one of them is claimed.
+    """
+    with atomic():
+        oldest = _published_of(queue, now)[:MOST_UNHEARD]
+        if not _is_quiet(list(oldest), patience) or _was_claimed(queue, patience, now):
+            return []
+        unheard = unlocked(oldest)
+        dispatch_at = database_time(unheard[0]) + publish_grace() if unheard else None
+        rows(TaskExecutionTry).filter(pk__in=[task_try.pk for task_try in unheard]).update(dispatch_at=dispatch_at)
+        for task_try in unheard:
+            task_try.dispatch_at = dispatch_at
+        return [TryRef.of(task_try) for task_try in unheard]
+
+
+def due_of(queues: Sequence[str], *, now: Instant = DATABASE_TIME) -> Rows:
+    """The tries of these queues that a worker could begin now, whatever has become of their messages."""
+    return with_database_time(waiting(), now).filter(_of_queues(queues), due_since__lte=F("database_time"))
+
+
+def _published_of(queue: str, now: Instant) -> Rows:
+    due = with_database_time(waiting(), now).filter(due_since__lte=F("database_time"), publish_count__gt=0)
+    return due.filter(_of_queues([queue])).order_by("due_since")
+
+
+def _is_quiet(oldest: Sequence[Any], patience: timedelta) -> bool:
+    """The last publish of any of them was long ago; what is being published counts as published now."""
+    if not oldest:
+        return False
+    now = database_time(oldest[0])
+    is_under_way = any(task_try.dispatch_at <= now + publish_grace() for task_try in oldest)
+    published = max(task_try.sent_at for task_try in oldest)
+    times = max(task_try.publish_count for task_try in oldest)
+    return not is_under_way and now - published >= patience * float(2 ** (min(times, MOST_DOUBLINGS) - 1))
+
+
+def _was_claimed(queue: str, within: timedelta, now: Instant) -> bool:
+    """Whether a try of the queue began so recently: one that runs, or one that ended among the last to end at all."""
+    claimed = with_database_time(rows(TaskExecutionTry).filter(_of_queues([queue])), now)
+    claimed = claimed.filter(started_at__gte=F("database_time") - within)
+    if claimed.filter(lease_until__isnull=False).exists():
+        return True
+    results = rows(TaskExecutionResult).order_by("-pk").values("task_execution_try")[:RECENT_RESULTS]
+    return bool(claimed.filter(pk__in=results).exists())
+
+
+def waiting() -> Rows:
+    """Tries that no worker runs yet and that one is to run, now or later. One index holds them all, by `due_since`.
+
+    `sent_at` is when a try was published last, or should be for the first time.
+    """
+    tries = rows(TaskExecutionTry).filter(is_completed=False, started_at__isnull=True, dispatch_at__isnull=False)
+    tries = tries.filter(claim_token__isnull=True).select_related("task_execution")
+    return tries.annotate(due_since=DUE_SINCE, sent_at=_sent_at())
+
+
+def _sent_at() -> Combinable:
+    """A confirmed publish moves `dispatch_at` ahead by a wait that grows with their number."""
+    whens = [When(publish_count=0, then=Value(NOTHING, DurationField()))]
+    for count in range(1, MOST_DOUBLINGS):
+        whens.append(When(publish_count=count, then=Value(wait_for_claim(count - 1), DurationField())))
+    ahead = Case(*whens, default=Value(LONGEST_LOST_AFTER, DurationField()), output_field=DurationField())
+    return ExpressionWrapper(F("dispatch_at") - ahead, output_field=DateTimeField())
+
+
+def _of_queues(names: Sequence[str]) -> Q:
+    """Without the tasks that name a topic themselves, whose subscriptions are not of these queues."""
+    of_queues = Q(task_execution__queue_name__in=names)
+    if get_config().queue(None).name in names:
+        with_own_topic = _tasks(spec for spec in all_tasks() if spec.options.topic_name)
+        of_queues |= Q(task_execution__queue_name__isnull=True) & ~with_own_topic
+    return of_queues
+
+
+def _tasks(specs: Iterable[TaskSpec]) -> Q:
+    of_tasks = Q(pk__in=[])
+    for spec in specs:
+        of_tasks |= Q(task_execution__task_path=spec.module_name, task_execution__task_name=spec.func_name)
+    return of_tasks
+
+
+def _admitted(tries: Sequence[TaskExecutionTry], threads: int) -> Iterator[TaskExecutionTry]:
+    """Leaves out plain functions for which there is no thread."""
+    for task_try in tries:
+        execution = task_try.task_execution
+        spec = find(execution.task_path, execution.task_name)
+        if spec is not None and not spec.is_coroutine:
+            if threads <= 0:
+                continue
+            threads -= 1
+        yield task_try

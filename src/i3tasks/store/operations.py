@@ -1,0 +1,59 @@
+"""The store functions that the writer runs, each with what becomes of it when a row is locked or the database away."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Generic, Protocol, TypeVar
+
+from .database import Instant
+from .dispatching import confirm_published, deny_published, put_back, withhold
+from .fallback import WaitingRequest, take_waiting
+from .leases import claim, renew
+from .pauses import read_pauses
+from .requests import Claimed, ClaimRequest, Locked, Refusal, Renewed, RenewRequest, Settled, Settlement, Stale, TryRef
+from .settle import settle
+from .workers import Heartbeat, note_workers
+
+Request = TypeVar("Request")
+Answer = TypeVar("Answer")
+Request_contra = TypeVar("Request_contra", contravariant=True)
+Answer_co = TypeVar("Answer_co", covariant=True)
+
+
+class StoreFunction(Protocol[Request_contra, Answer_co]):
+    """The form of `claim`, `settle`, `renew` and `confirm_published`."""
+
+    def __call__(
+        self, requests: Sequence[Request_contra], /, *, now: Instant, wait: bool = False
+    ) -> Sequence[Answer_co | Locked]: ...
+
+
+@dataclass(frozen=True, slots=True)
+class Operation(Generic[Request, Answer]):
+    """A store function that answers many requests in one transaction."""
+
+    run: StoreFunction[Request, Answer]
+    survives_outage: bool
+    when_locked: Any = None
+    """The answer when a row stays locked. None: the request waits for as long as it takes."""
+    is_gathered: bool = False
+    """Whether what is posted waits, to be carried out together with what is posted soon after it."""
+
+
+CLAIM: Operation[ClaimRequest, Claimed | Refusal] = Operation(claim, survives_outage=False, when_locked=Refusal.LOCKED)
+SETTLE: Operation[Settlement, Settled | Stale] = Operation(settle, survives_outage=True)
+RENEW: Operation[RenewRequest, Renewed] = Operation(renew, survives_outage=False)
+CONFIRM: Operation[TryRef, None] = Operation(confirm_published, survives_outage=False, is_gathered=True)
+DENY: Operation[TryRef, None] = Operation(deny_published, survives_outage=False)
+PUT_BACK: Operation[TryRef, None] = Operation(put_back, survives_outage=False)
+WITHHOLD: Operation[TryRef, None] = Operation(withhold, survives_outage=False, is_gathered=True)
+TAKE_WAITING: Operation[WaitingRequest, list[TryRef]] = Operation(take_waiting, survives_outage=False)
+NOTE_WORKER: Operation[Heartbeat, None] = Operation(note_workers, survives_outage=False)
+READ_PAUSES: Operation[None, None] = Operation(read_pauses, survives_outage=False, is_gathered=True)
+
+IN_ORDER: tuple[Operation[Any, Any], ...] = (
+    *(SETTLE, RENEW, CONFIRM, DENY, PUT_BACK, WITHHOLD, CLAIM, TAKE_WAITING, NOTE_WORKER),
+    READ_PAUSES,
+)
+"""In which a transaction carries them out."""

@@ -1,0 +1,89 @@
+"""Settlements of successes that nothing follows, in one statement."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+
+from django.utils import timezone
+
+from ...core.outcome import Success
+from ...models import ExecutionOutcome
+from ..database import Instant
+from ..requests import Settled, Settlement
+from .statements import (
+    EXECUTIONS,
+    NOW,
+    RESULTS,
+    TRIES,
+    document,
+    fetched,
+    integers,
+    microseconds,
+    moment,
+    uuids,
+    waiting,
+)
+
+# `held` locks the tries of all settlements and `plain` their executions, each in their order; the chain and the cancel
+# request are read under the lock. An item without a token is locked only: the ORM's form settles it.
+_SETTLE = f"""\
+WITH held AS MATERIALIZED (
+    SELECT t.id, t.task_execution_id, a.result, a.text_of,
+        t.claim_token = a.token AND t.task_execution_id = a.execution_id AND NOT t.is_completed AS is_ours
+    FROM ROWS FROM (
+        unnest(%(tries)s::bigint[]), unnest(%(executions)s::bigint[]), unnest(%(tokens)s::uuid[]),
+        jsonb_array_elements(%(results)s::jsonb), jsonb_array_elements_text(%(texts_of)s::jsonb)
+    ) AS a (id, execution_id, token, result, text_of)
+    JOIN {TRIES} t ON t.id = a.id
+    ORDER BY t.id FOR NO KEY UPDATE OF t SKIP LOCKED
+), plain AS MATERIALIZED (
+    SELECT h.id, h.task_execution_id, h.result, h.text_of,
+        h.is_ours AND e.chain IS NULL AND e.task_group_id IS NULL AND e.cancel_requested_at IS NULL AS ends
+    FROM held h JOIN {EXECUTIONS} e ON e.id = h.task_execution_id
+    ORDER BY e.id FOR NO KEY UPDATE OF e SKIP LOCKED
+), ended AS MATERIALIZED (
+    SELECT id, task_execution_id, result, text_of, {NOW} AS at FROM plain WHERE ends
+), tries AS (
+    UPDATE {TRIES} t SET is_completed = true, is_success = true, finished_at = n.at, lease_until = NULL,
+        dispatch_at = NULL, updated_at = n.at
+    FROM ended n WHERE t.id = n.id
+), executions AS (
+    UPDATE {EXECUTIONS} e SET finished_at = n.at, outcome = '{ExecutionOutcome.SUCCESS}', updated_at = n.at
+    FROM ended n WHERE e.id = n.task_execution_id
+), results AS (
+    INSERT INTO {RESULTS} (created_at, updated_at, task_execution_try_id, result, text_of)
+    SELECT %(clock)s::timestamptz, %(clock)s::timestamptz, id, result, text_of FROM ended
+    ON CONFLICT (task_execution_try_id) DO UPDATE
+    SET result = excluded.result, text_of = excluded.text_of, updated_at = excluded.updated_at
+)
+SELECT id, {microseconds("at")} FROM ended
+"""
+_SETTLE_WAITING = waiting(_SETTLE)
+
+
+def settle_plain(settlements: Sequence[Settlement], now: Instant, wait: bool) -> dict[int, Settled]:
+    """Write the successes without a chain, a group and a cancel request. Gives the answers by the ids of the tries.
+
+    Left alone is what has no lease or comes twice, and whatever is locked by another transaction.
+    """
+    outcomes = [item.outcome if isinstance(item.outcome, Success) else None for item in settlements]
+    if not any(outcomes):
+        return {}
+    times = Counter([item.try_id for item in settlements])
+    found = fetched(
+        _SETTLE_WAITING if wait else _SETTLE,
+        now=now,
+        clock=timezone.now(),
+        tries=integers([item.try_id for item in settlements]),
+        executions=integers([item.execution_id for item in settlements]),
+        tokens=uuids(
+            [
+                item.token if outcome is not None and times[item.try_id] == 1 else None
+                for item, outcome in zip(settlements, outcomes, strict=True)
+            ]
+        ),
+        results=document([outcome and outcome.value for outcome in outcomes]),
+        texts_of=document([outcome and outcome.text_of for outcome in outcomes]),
+    )
+    return {try_id: Settled(at=moment(at)) for try_id, at in found}

@@ -1,0 +1,282 @@
+"""Finding executions: one definition of the filter for the command line, the board and the admin.
+
+A search looks at candidates in the order of an index, newest first, some thousands at a time, and asks of these alone
+whether they match. So no statement reads a table, however many rows there are and whatever is asked for: unfinished
+executions are candidates by the indexes of unfinished tries, failed and cancelled ones by indexes of their own, and
+all others by their task, by when they were asked for, or by id. A page and a count stop after MOST_LOOKED_AT
+candidates, and say so.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from datetime import UTC, datetime
+from functools import reduce
+from typing import Any
+
+from django.db.models import Q
+
+from ..exceptions import SearchError
+from ..models import TaskExecution
+from . import terms
+from .candidates import LARGEST_CHUNK, Chunk, Place, Source, following, sources
+from .conditions import any_of, failed_with, in_queue, named, with_argument, within
+from .database import rows
+from .states import State, telling_try
+from .terms import ALWAYS, Keys, Window
+
+MOST_COUNTED = 10_000
+MOST_LOOKED_AT = 20_000
+"""Candidates, by a page or a count."""
+HEAVY = ("task_args", "task_kwargs", "chain", "options", "trace_context")
+"""Columns that can be megabytes long. No list reads them."""
+FIELDS = ("state", "task", "queue", "asked", "finished", "id", "argument", "error")
+
+
+@dataclass(frozen=True, slots=True)
+class Count:
+    """How many there are; with `is_cut` at least so many."""
+
+    number: int
+    is_cut: bool = False
+
+    def __str__(self) -> str:
+        return f"{self.number:,}+" if self.is_cut else f"{self.number:,}"
+
+
+@dataclass(frozen=True, slots=True)
+class Page:
+    """Some of the executions that a search finds. Each has `latest`: see `states.telling_try`."""
+
+    rows: list[Any]
+    following: str = ""
+    """What to pass as `after` for the next page; "" at the end."""
+    is_cut: bool = False
+    """Whether MOST_LOOKED_AT candidates were looked at before the page was full; the next page looks further."""
+
+
+@dataclass(frozen=True, slots=True)
+class Hit:
+    """An execution that matches, and the place of its candidate."""
+
+    execution_id: int
+    place: str
+
+
+@dataclass(frozen=True, slots=True)
+class Search:
+    """Which executions are meant: those that match all of the fields. One without any field means all."""
+
+    states: tuple[State, ...] = ()
+    task: str = ""
+    queue: str = ""
+    asked: Window = ALWAYS
+    finished: Window = ALWAYS
+    keys: Keys | None = None
+    argument: str = ""
+    error: str = ""
+
+    @classmethod
+    def parse(cls, asked: Mapping[str, Any], now: datetime) -> Search:
+        """The search that these FIELDS describe, each a text or several; empty ones count as missing.
+
+        Raises SearchError, whose `field` names the one that is wrong.
+        """
+        given = {name: [text for text in _texts(value) if text.strip()] for name, value in asked.items()}
+        found = {name: texts for name, texts in given.items() if texts}
+        search = cls()
+        for name, texts in found.items():
+            try:
+                search = search._with(name, texts, now)
+            except SearchError as error:
+                raise SearchError(str(error), field=name) from None
+        return search
+
+    def _with(self, name: str, texts: Sequence[str], now: datetime) -> Search:
+        if name not in FIELDS:
+            raise SearchError(f"There is no filter {name!r}. There are: {', '.join(FIELDS)}.")
+        if name == "state":
+            return replace(self, states=terms.states(texts))
+        if name == "id":
+            return replace(self, keys=terms.keys(texts))
+        text = terms.one(texts)
+        value: Any = terms.window(text, now) if name in ("asked", "finished") else text
+        return replace(self, **{name: value})
+
+    def as_fields(self) -> dict[str, str]:
+        """The fields as text that `parse` reads as this very search at any later time, for addresses and logs."""
+        states = ",".join(state.value for state in self.states)
+        fields = {"state": states, "id": "" if self.keys is None else str(self.keys)}
+        fields |= {name: str(getattr(self, name)) for name in FIELDS if name not in fields and getattr(self, name)}
+        return {name: text for name, text in fields.items() if text}
+
+    def __str__(self) -> str:
+        return " ".join(f"{name}={text}" for name, text in self.as_fields().items()) or "all"
+
+    def condition(self, now: datetime) -> Q:
+        """What matches, as a condition on executions, to be asked of rows that are chosen by an index otherwise."""
+        parts = [
+            any_of(state.condition(now) for state in self.states),
+            named(self.task),
+            in_queue(self.queue),
+            within("created_at", self.asked),
+            within("finished_at", self.finished),
+            failed_with(self.error),
+            with_argument(self.argument),
+        ]
+        return reduce(lambda one, other: one & other, parts)
+
+    def page(self, now: datetime, *, limit: int = 50, after: str = "") -> Page:
+        """The first `limit` of them, or those that follow the page whose `following` is given."""
+        walk = Walk(self, now, after=after, chunk=limit + 1, budget=MOST_LOOKED_AT)
+        hits: list[Hit] = []
+        for hit in walk:
+            hits.append(hit)
+            if len(hits) > limit:
+                break
+        has_more = len(hits) > limit
+        following = hits[limit - 1].place if has_more else walk.place if walk.is_cut else ""
+        return Page(loaded([hit.execution_id for hit in hits[:limit]]), following, walk.is_cut and not has_more)
+
+    def count(self, now: datetime, *, most: int = MOST_COUNTED) -> Count:
+        """How many there are, counted up to `most`."""
+        if self == Search():
+            return _bounded(rows(TaskExecution).order_by()[: most + 1].count(), most)
+        walk = Walk(self, now, chunk=LARGEST_CHUNK, budget=MOST_LOOKED_AT)
+        number = 0
+        for _ in walk:
+            number += 1
+            if number > most:
+                break
+        return Count(number, is_cut=True) if walk.is_cut and number <= most else _bounded(number, most)
+
+    def ids(self, now: datetime, *, most: int = MOST_COUNTED) -> list[int]:
+        """The ids of up to `most` of them, among as many candidates as a page looks at; newest first."""
+        walk = Walk(self, now, chunk=LARGEST_CHUNK, budget=MOST_LOOKED_AT)
+        return [hit.execution_id for _, hit in zip(range(most), walk, strict=False)]
+
+
+@dataclass(slots=True)
+class Walk:
+    """Goes through all executions that a search finds, in chunks of candidates; each execution once.
+
+    `after` is the place to go on from. With a `budget`, it ends after so many candidates, and `is_cut` says so.
+    """
+
+    search: Search
+    now: datetime
+    after: str = ""
+    chunk: int = LARGEST_CHUNK
+    budget: int | None = None
+    place: str = ""
+    looked_at: int = 0
+    is_cut: bool = False
+    _seen: set[int] = field(default_factory=set)
+
+    def __iter__(self) -> Iterator[Hit]:
+        first, key, pk = _read_place(self.after) if self.after else (0, "", 0)
+        places = list(sources(self.search, self.now))
+        if first >= len(places):
+            raise _unreadable()
+        for number, source in enumerate(places[first:], first):
+            after = (_key(source, key), pk) if self.after and number == first else None
+            yield from self._through(number, source, after)
+            if self.is_cut:
+                return
+
+    def _through(self, number: int, source: Source, after: Place | None) -> Iterator[Hit]:
+        size = min(self.chunk, source.most)
+        while True:
+            found, last = self._own(source, after, size) if source.is_own else self._of_tries(source, after, size)
+            for (key, pk), execution_id in found:
+                if execution_id not in self._seen:
+                    self._seen.add(execution_id)
+                    yield Hit(execution_id, _write_place(number, key, pk))
+            if last is None:
+                return
+            after = last
+            self.looked_at += size
+            self.place = _write_place(number, *after)
+            if self.budget is not None and self.looked_at >= self.budget:
+                self.is_cut = True
+                return
+            size = min(size * 4, source.most)
+
+    def _own(self, source: Source, after: Place | None, size: int) -> Chunk:
+        """Those that match among the next `size` executions, and the last of these; None at the end."""
+        candidates = following(source, after)
+        last: Any = candidates.values_list("place", "pk")[size - 1 : size].first()
+        if last is not None:
+            candidates = candidates.filter(place__gte=last[0]).exclude(place=last[0], pk__lt=last[1])
+        found = candidates.filter(self.search.condition(self.now)).values_list("place", "pk")
+        return [((place, pk), pk) for place, pk in found], last
+
+    def _of_tries(self, source: Source, after: Place | None, size: int) -> Chunk:
+        """The same of the executions of the next `size` tries."""
+        candidates = list(following(source, after).values_list("place", "pk", "task_execution_id", "counts")[:size])
+        asked = {execution_id for _, _, execution_id, counts in candidates if counts} - self._seen
+        meant = matching(self.search, asked, self.now)
+        found = [((place, pk), own) for place, pk, own, counts in candidates if counts and own in meant]
+        return found, (candidates[-1][0], candidates[-1][1]) if len(candidates) == size else None
+
+
+def matching(search: Search, ids: Iterable[int], now: datetime) -> set[int]:
+    """Those of the executions that match at this moment, whatever the search says of keys."""
+    found = rows(TaskExecution).filter(pk__in=[*ids]).filter(search.condition(now))
+    return set(found.values_list("pk", flat=True))
+
+
+def loaded(ids: Sequence[int]) -> list[Any]:
+    """The executions, in this order, without their heavy columns and with their `latest` try."""
+    found = rows(TaskExecution).filter(pk__in=ids).defer(*HEAVY).prefetch_related(telling_try())
+    by_id = {execution.pk: execution for execution in found} if ids else {}
+    return [by_id[pk] for pk in ids if pk in by_id]
+
+
+def _write_place(number: int, key: Any, pk: int) -> str:
+    return f"{number}~{key.isoformat() if isinstance(key, datetime) else key}~{pk}"
+
+
+def _read_place(text: str) -> tuple[int, str, int]:
+    """The source's number, the key and the id of a place that `_write_place` wrote. Raises SearchError.
+
+    Any text may come here: it is part of an address.
+    """
+    parts = text.split("~")
+    if len(parts) != 3:
+        raise _unreadable()
+    return _whole(parts[0]), parts[1], _whole(parts[2])
+
+
+def _key(source: Source, text: str) -> Any:
+    """The value in this source's index. Raises SearchError."""
+    if source.is_by_id:
+        return _whole(text)
+    try:
+        moment = datetime.fromisoformat(text)
+        if moment.tzinfo is not None:
+            return moment.astimezone(UTC)
+    except (ValueError, OverflowError):
+        pass
+    raise _unreadable()
+
+
+def _whole(text: str) -> int:
+    if not (text.isascii() and text.isdecimal()) or len(text) > len(str(terms.LARGEST_ID)):
+        raise _unreadable()
+    if int(text) > terms.LARGEST_ID:
+        raise _unreadable()
+    return int(text)
+
+
+def _unreadable() -> SearchError:
+    return SearchError("This page's place can't be read: begin with the first page.", field="after")
+
+
+def _texts(value: Any) -> list[str]:
+    return [str(value)] if isinstance(value, str) or not isinstance(value, Iterable) else [str(one) for one in value]
+
+
+def _bounded(number: int, most: int) -> Count:
+    return Count(min(number, most), is_cut=number > most)

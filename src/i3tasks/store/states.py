@@ -1,0 +1,113 @@
+"""The states of an execution: the condition of each for queries, and the state of a loaded row.
+
+An execution is in exactly one of seven states. LOST is a part of two of them: an execution that failed, or seems to be
+running, because its worker died. Rows of django-i3tasks have no `outcome`: their tries tell.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from datetime import datetime
+from typing import Any
+
+from django.db.models import BooleanField, Case, OuterRef, Prefetch, Q, Subquery, TextChoices, Value, When
+from django.db.models.lookups import Exact
+
+from ..exceptions import WorkerLost
+from ..models import ExecutionOutcome, TaskExecution, TaskExecutionTry, TryState
+from .database import rows
+
+_TELLING = ("-is_success", "-try_number")
+LOST_CLASS = f"{WorkerLost.__module__}.{WorkerLost.__name__}"
+
+
+class State(TextChoices):
+    """The states by which executions are listed and chosen."""
+
+    WAITING = "waiting"  # due, and no worker has it yet
+    RUNNING = "running"
+    RETRYING = "retrying"  # a try has ended, and the next one waits
+    DEFERRED = "deferred"  # its time is still to come
+    FAILED = "failed"  # for good
+    CANCELLED = "cancelled"
+    LOST = "lost"  # failed for good with its worker, or its lease has run out
+    SUCCEEDED = "succeeded"
+
+    def condition(self, now: datetime) -> Q:
+        """The condition for queries of executions."""
+        outcomes = {
+            State.CANCELLED: Q(outcome=ExecutionOutcome.CANCELLED),
+            State.FAILED: Q(outcome=ExecutionOutcome.FAILED) | _unmarked(TryState.FAILED.condition()),
+            State.SUCCEEDED: Q(outcome=ExecutionOutcome.SUCCESS) | _unmarked(TryState.SUCCESS.condition()),
+        }
+        if self in outcomes:
+            return outcomes[self]
+        if self is State.LOST:
+            overdue = TryState.RUNNING.condition() & Q(lease_until__lt=now)
+            return Q(outcome=ExecutionOutcome.FAILED) & _telling(Q(error_class=LOST_CLASS)) | _unmarked(overdue)
+        return _unmarked(tries_of(self, now))
+
+
+UNFINISHED = (State.WAITING, State.RUNNING, State.RETRYING, State.DEFERRED)
+
+
+def tries_of(state: State, now: datetime) -> Q:
+    """The latest tries of executions in one of the UNFINISHED states."""
+    pending = TryState.PENDING.condition()
+    to_come = Q(run_after__gt=now)
+    return {
+        State.WAITING: pending & Q(try_number__lte=1) & ~to_come,
+        State.DEFERRED: pending & Q(try_number__lte=1) & to_come,
+        State.RETRYING: pending & Q(try_number__gt=1),
+        State.RUNNING: TryState.RUNNING.condition(),
+    }[state]
+
+
+def state_of(execution: TaskExecution, latest: TaskExecutionTry | None, now: datetime) -> State | None:
+    """The state of a loaded execution, LOST where that is so. None: it has no tries.
+
+    `latest` is the try that `telling_try` loads: one that succeeded, or else the latest.
+    """
+    if execution.outcome == ExecutionOutcome.CANCELLED:
+        return State.CANCELLED
+    if latest is None:
+        return {"success": State.SUCCEEDED, "failed": State.FAILED}.get(execution.outcome or "")
+    if execution.outcome is None:
+        return _of_try(latest, now)
+    if execution.outcome == ExecutionOutcome.SUCCESS:
+        return State.SUCCEEDED
+    return State.LOST if latest.error_class == LOST_CLASS else State.FAILED
+
+
+def _of_try(latest: TaskExecutionTry, now: datetime) -> State:
+    state = TryState.of(latest)
+    if state is TryState.PENDING:
+        if latest.try_number > 1:
+            return State.RETRYING
+        return State.DEFERRED if latest.run_after is not None and latest.run_after > now else State.WAITING
+    if state is TryState.RUNNING:
+        return State.LOST if latest.lease_until is not None and latest.lease_until < now else State.RUNNING
+    return State.SUCCEEDED if state is TryState.SUCCESS else State.FAILED
+
+
+def telling_try(to_attr: str = "latest") -> Prefetch[Any]:
+    """Load with each execution a list of the one try that tells its state, or of none. Without its traceback."""
+    tries = rows(TaskExecutionTry).defer("error_traceback").order_by(*_TELLING)[:1]
+    return Prefetch("tries", tries, to_attr=to_attr)
+
+
+def telling_of(tries: Sequence[TaskExecutionTry]) -> TaskExecutionTry | None:
+    """The same one of all loaded tries of an execution."""
+    return max(tries, key=lambda one: (one.is_success, one.try_number), default=None)
+
+
+def _unmarked(condition: Q) -> Q:
+    """Executions without an outcome whose telling try is so."""
+    return Q(outcome__isnull=True) & _telling(condition)
+
+
+def _telling(condition: Q) -> Q:
+    """Executions whose telling try is so. As a value, so that no database makes a list of all such tries for it."""
+    tries = rows(TaskExecutionTry).filter(task_execution=OuterRef("pk")).order_by(*_TELLING)
+    holds = Case(When(condition, then=Value(True)), default=Value(False), output_field=BooleanField())
+    return Q(Exact(Subquery(tries.annotate(holds=holds).values("holds")[:1]), Value(True)))

@@ -1,0 +1,181 @@
+"""Whose turn it is among the waiting tries of a queue: priority, and what it gains by waiting.
+
+Pub/Sub knows no priority, so a message is a ticket for its queue, and the rows decide what it brings: a claim takes the
+waiting try of the highest priority, and the try that its message named is published anew. The message of the try that
+was taken comes later and is refused. Where all priorities are equal, that costs one question for a batch of claims.
+"""
+
+from __future__ import annotations
+
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Iterator, Sequence
+from datetime import datetime
+from typing import Any, NamedTuple
+from uuid import UUID
+
+from django.db.models import DateTimeField, F, Max, Q
+from django.db.models.functions import Coalesce
+
+from ..conf import get_config
+from ..models import TaskExecutionTry, TryState
+from .database import Instant, Rows, database_time, locked, rows, unlocked, with_database_time
+from .enqueue import publish_grace
+from .postgres.statements import are_known
+from .postgres.turning import are_any_ranked, find_higher
+from .requests import ClaimRequest, TryRef
+
+DUE_SINCE = Coalesce("run_after", "asked_at", output_field=DateTimeField())
+Turn = tuple[int, int]
+"""The try whose turn it is, and its execution."""
+
+
+class InLine(NamedTuple):
+    """A waiting try. The fields are columns and annotations of its row."""
+
+    pk: int
+    task_execution_id: int
+    queue_name: str
+    priority: int
+    due_since: datetime
+
+
+def place_in_line(priority: int, due_since: datetime) -> tuple[float, float]:
+    """What orders waiting tries, the least first. A point of priority is worth `priority_aging_seconds` of waiting."""
+    since, aging = due_since.timestamp(), get_config().settings.priority_aging_seconds
+    return (-priority, since) if aging is None else (since - priority * aging, since)
+
+
+def levels(queues: Iterable[str], *, above: int | None = None) -> Iterator[int]:
+    """The priorities of the queues' waiting tries, the highest first: each is one look into an index for each queue."""
+    waiting = rows(TaskExecutionTry).filter(TryState.PENDING.condition())
+    if above is not None:
+        waiting = waiting.filter(priority__gt=above)
+    names = [*queues]
+    level = _highest(waiting, names)
+    while level is not None:
+        yield level
+        level = _highest(waiting.filter(priority__lt=level), names)
+
+
+def _highest(waiting: Rows, queues: Iterable[str]) -> int | None:
+    """Asked for each queue alone: of several at once, the database would read all that wait."""
+    highest = [waiting.filter(queue_name=name).aggregate(level=Max("priority"))["level"] for name in queues]
+    return max((level for level in highest if level is not None), default=None)
+
+
+def take_turns(requests: Sequence[ClaimRequest], tokens: Sequence[UUID], now: Instant) -> dict[int, Turn] | None:
+    """What these requests, which write these tokens, take instead, by the try that they ask for.
+
+    What a request takes is locked, and so is what it asks for. None: all that wait have the same priority, 0.
+    """
+    asked = Counter([request.try_id for request in requests])
+    tickets = {request.try_id: request for request in requests if request.is_ticket and asked[request.try_id] == 1}
+    turns = _taken_before([(item, token) for item, token in zip(requests, tokens, strict=True) if item.taken])
+    tickets = {try_id: ticket for try_id, ticket in tickets.items() if try_id not in turns}
+    if not (turns or (tickets and _are_any_ranked(now))):
+        return None
+    if tickets and (higher := _higher(tickets, now)):
+        turns |= _matched(_held(tickets.values(), now), [item for item in higher if item.pk not in asked])
+        for try_id, ticket in tickets.items():
+            ticket.taken[:] = [turns[try_id]] if try_id in turns else []
+    return turns
+
+
+def displace(try_ids: Iterable[int], now: Instant) -> dict[int, TryRef]:
+    """Let these tries, whose messages are gone, be published anew: they are due at once."""
+    waiting = with_database_time(_waiting().filter(pk__in=try_ids), now).select_related("task_execution")
+    tries = unlocked(waiting)
+    if not tries:
+        return {}
+    dispatch_at = database_time(tries[0]) + publish_grace()
+    rows(TaskExecutionTry).filter(pk__in=[task_try.pk for task_try in tries]).update(
+        dispatch_at=dispatch_at, publish_count=0
+    )
+    for task_try in tries:
+        task_try.dispatch_at = dispatch_at
+    return {task_try.pk: TryRef.of(task_try) for task_try in tries}
+
+
+def _taken_before(repeated: Sequence[tuple[ClaimRequest, UUID]]) -> dict[int, Turn]:
+    """What requests took that come again: the database's answer was lost, but the commit was not."""
+    if not repeated:
+        return {}
+    tries = rows(TaskExecutionTry).filter(pk__in=[request.taken[0][0] for request, _ in repeated])
+    held = dict(tries.values_list("pk", "claim_token"))
+    return {item.try_id: item.taken[0] for item, token in repeated if held.get(item.taken[0][0]) == token}
+
+
+def _waiting() -> Rows:
+    """Tries that wait for a worker, now or later."""
+    return rows(TaskExecutionTry).filter(
+        TryState.PENDING.condition(), claim_token__isnull=True, dispatch_at__isnull=False
+    )
+
+
+def _due(now: Instant) -> Rows:
+    due = with_database_time(_waiting().annotate(due_since=DUE_SINCE), now)
+    return due.filter(Q(run_after__isnull=True) | Q(run_after__lte=F("database_time")))
+
+
+def _held(tickets: Iterable[ClaimRequest], now: Instant) -> list[InLine]:
+    """Lock the tries that the tickets name. Those that can't be claimed are left out: their tickets bring nothing."""
+    by_id = {ticket.try_id: ticket for ticket in tickets}
+    due = _due(now).filter(pk__in=by_id, queue_name__isnull=False)
+    found = [InLine(*row) for row in locked(due, wait=False).values_list(*InLine._fields)]
+    return [
+        item
+        for item in found
+        if by_id[item.pk].execution_id == item.task_execution_id and _may_have(by_id[item.pk], item.queue_name)
+    ]
+
+
+def _may_have(ticket: ClaimRequest, queue: str) -> bool:
+    return ticket.queues is None or queue in ticket.queues
+
+
+def _are_any_ranked(now: Instant) -> bool:
+    """Whether any try waits whose priority is not 0: a look into an index that has no others."""
+    if are_known(now):
+        return are_any_ranked()
+    return rows(TaskExecutionTry).filter(TryState.PENDING.condition(), ~Q(priority=0)).exists()
+
+
+def _higher(tickets: Iterable[int], now: Instant) -> list[InLine]:
+    """Lock the first of the tries that wait on the tickets' queues with a higher priority than one of the tickets has.
+
+    Only tries whose message is out: what was put off, or handed back for a while, has none.
+    """
+    if are_known(now):
+        return [InLine(*row) for row in find_higher([*tickets], now)]
+    named: defaultdict[str, list[int]] = defaultdict(list)
+    asked = _waiting().filter(pk__in=[*tickets], queue_name__isnull=False)
+    for queue, priority in asked.values_list("queue_name", "priority"):
+        named[queue].append(priority)
+    higher: list[InLine] = []
+    for queue, priorities in named.items():
+        for level in levels([queue], above=min(priorities)):
+            of_level = _due(now).filter(queue_name=queue, priority=level, publish_count__gt=0).order_by("due_since")
+            found: list[Any] = unlocked(of_level[: len(priorities)])
+            higher += [InLine(*(getattr(row, name) for name in InLine._fields)) for row in found]
+    return higher
+
+
+def _matched(held: Iterable[InLine], higher: Iterable[InLine]) -> dict[int, Turn]:
+    """Give the tickets of those that are last in line to those that are first, as far as their priority is higher."""
+    first: defaultdict[str, list[InLine]] = defaultdict(list)
+    for item in sorted(higher, key=_place):
+        first[item.queue_name].append(item)
+    turns = {}
+    for ticket in sorted(held, key=_place, reverse=True):
+        line = first[ticket.queue_name]
+        better = next(
+            (item for item in line if item.priority > ticket.priority and _place(item) < _place(ticket)), None
+        )
+        if better is not None:
+            line.remove(better)
+            turns[ticket.pk] = better.pk, better.task_execution_id
+    return turns
+
+
+def _place(item: InLine) -> tuple[float, float]:
+    return place_in_line(item.priority, item.due_since)

@@ -1,0 +1,122 @@
+"""The workers' rows: each process writes its own with every heartbeat, and the newcomers delete those long gone."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from typing import Any, Protocol
+
+from django.db.models.functions import Now
+
+from ..conf import get_config
+from ..models import Worker, WorkerRole, WorkerState
+from .database import DATABASE_TIME, Instant, Rows, rows
+
+LATE = timedelta(minutes=2)
+"""How long after its last heartbeat a process counts as gone, and a dispatcher or a beat as missing."""
+KEPT = timedelta(days=1)
+"""How long the row of a process that has stopped or died is kept."""
+MOST_TROUBLES = 5
+_AT_EACH_HEARTBEAT = ("state", "queues", "concurrency", "running", "trouble", "heartbeat_at")
+_AT_THE_FIRST = ("role", "host", "pid", "version", "started_at")
+
+
+@dataclass(frozen=True, slots=True)
+class WorkerFacts:
+    """What a process says of itself."""
+
+    id: str
+    role: WorkerRole
+    state: WorkerState
+    host: str
+    pid: int
+    version: str
+    queues: Sequence[str]
+    concurrency: int
+    running: int
+    is_new: bool
+    """This is its first heartbeat."""
+    passed: frozenset[str]
+    """The columns, `dispatched_at` and `beat_at`, of those that got through since the last heartbeat."""
+    trouble: str = ""
+    """Why Pub/Sub is not available to the process; "" while it is."""
+
+
+class Heartbeat(Protocol):
+    """One process's heartbeat. Its facts are read when it is carried out, not when it is asked for."""
+
+    def facts(self) -> WorkerFacts: ...
+
+
+def note_workers(requests: Sequence[Heartbeat], *, now: Instant = DATABASE_TIME, wait: bool = False) -> list[None]:
+    """Write the processes' rows: one statement each. At its first heartbeat a process deletes rows of the long gone."""
+    for request in requests:
+        _write(request.facts(), now)
+    return [None] * len(requests)
+
+
+def living_workers(now: datetime) -> Rows:
+    """The rows of processes that had a heartbeat lately, and have not stopped."""
+    return rows(Worker).exclude(state=WorkerState.STOPPED).filter(heartbeat_at__gte=now - gone_after()).order_by("id")
+
+
+def is_alive(worker: Worker, now: datetime) -> bool:
+    """The same of a row that has been read."""
+    return worker.state != WorkerState.STOPPED and worker.heartbeat_at >= now - gone_after()
+
+
+async def broker_troubles(now: datetime) -> list[str]:
+    """Why Pub/Sub is not available to processes that live, each reason once."""
+    troubled = living_workers(now).exclude(trouble="").order_by("trouble").values_list("trouble", flat=True)
+    return [trouble async for trouble in troubled.distinct()[:MOST_TROUBLES]]
+
+
+def gone_after() -> timedelta:
+    """How long after its last heartbeat a process counts as gone."""
+    return max(LATE, 3 * timedelta(seconds=get_config().settings.heartbeat_seconds))
+
+
+def listed(workers: Sequence[Worker], now: datetime) -> list[dict[str, Any]]:
+    """The rows as the command and the endpoints show them. `state` is "gone" for one that died."""
+    return [
+        {
+            "id": worker.pk,
+            "role": worker.role,
+            "state": worker.state if worker.state == WorkerState.STOPPED or is_alive(worker, now) else "gone",
+            "host": worker.host,
+            "pid": worker.pid,
+            "version": worker.version,
+            "queues": worker.queues,
+            "concurrency": worker.concurrency,
+            "running": worker.running,
+            "started_at": worker.started_at,
+            "heartbeat_at": worker.heartbeat_at,
+            "dispatched_at": worker.dispatched_at,
+            "beat_at": worker.beat_at,
+        }
+        for worker in workers
+    ]
+
+
+def _write(facts: WorkerFacts, now: Instant) -> None:
+    row = Worker(
+        id=facts.id,
+        role=facts.role,
+        state=facts.state,
+        host=facts.host,
+        pid=facts.pid,
+        version=facts.version,
+        queues=list(facts.queues),
+        concurrency=facts.concurrency,
+        running=facts.running,
+        trouble=facts.trouble,
+        started_at=now,
+        heartbeat_at=now,
+        **dict.fromkeys(facts.passed, now),
+    )
+    changed = [*_AT_EACH_HEARTBEAT, *(_AT_THE_FIRST if facts.is_new else ()), *facts.passed]
+    rows(Worker).bulk_create([row], update_conflicts=True, unique_fields=["id"], update_fields=changed)
+    if facts.is_new:
+        before = now - KEPT if isinstance(now, datetime) else Now() - KEPT
+        rows(Worker).filter(heartbeat_at__lt=before).delete()

@@ -1,0 +1,1 @@
+"""One file for each contestant; `name:variant` on the command line. Nothing else lists them."""

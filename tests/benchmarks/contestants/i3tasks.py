@@ -1,0 +1,262 @@
+"""i3tasks: coroutine bodies in `i3tasks run-worker`, on PostgreSQL and Google's Pub/Sub emulator.
+
+A variant is words joined by "_":
+
+embedded  on the project's own emulator, its data on disk, started for each measure
+database  on a DatabaseQueue, without any broker
+push      the push view under uvicorn, one process, instead of a worker
+threads   plain functions in threads (16; 100 for those that sleep) instead of coroutines
+sqlite    on SQLite, with the options that the documentation gives, instead of PostgreSQL
+admin     with Django's admin installed
+cN        --concurrency N instead of 500
+"""
+
+from __future__ import annotations
+
+import asyncio
+import shutil
+import sqlite3
+import subprocess
+import sys
+from collections.abc import Callable
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from ...support.databases import SQLITE_OPTIONS
+from ..harness.contestant import ROOT
+from ..harness.contestant import Contestant as Base
+from ..harness.services import await_that, listens
+
+TRIES = "SELECT count(*) FROM i3tasks_taskexecutiontry"
+POLL_SECONDS = 0.05
+PUBLISHING_SECONDS = 600
+"""For the largest backlog; a measure of the usual size ends by its own limit."""
+_PROCESSORS = [
+    f"django.{name}" for name in ("template.context_processors.request", "contrib.auth.context_processors.auth")
+]
+_DJANGO_TEMPLATES = "django.template.backends.django.DjangoTemplates"
+ADMIN: dict[str, Any] = {
+    "INSTALLED_APPS": [
+        *(f"django.contrib.{name}" for name in ("admin", "auth", "contenttypes", "sessions", "messages")),
+        "i3tasks",
+    ],
+    "TEMPLATES": [
+        {"BACKEND": _DJANGO_TEMPLATES, "APP_DIRS": True, "OPTIONS": {"context_processors": _PROCESSORS}},
+    ],
+}
+
+
+class Contestant(Base):
+    tables = ("i3tasks_taskexecution",)
+    tasks = "i3tasks"
+
+    def __init__(self, measure: Any) -> None:
+        super().__init__(measure)
+        self._words = set(measure.words)
+        self._emulator: subprocess.Popen[bytes] | None = None
+        self.database = "" if "sqlite" in self._words else "i3tasks"
+        self.tables = () if "sqlite" in self._words else self.tables
+        many = 2000 if "push" in self._words else 10_000
+        self.sizes = {"drain": many, "io": 1000, "enqueue": 3000}
+
+    @property
+    def bodies(self) -> tuple[str, ...]:
+        return ("sync",) if "threads" in self._words else ("async",)
+
+    @property
+    def needs(self) -> tuple[str, ...]:
+        without_google = "embedded" in self._words or "database" in self._words
+        return (*(() if "sqlite" in self._words else ("postgres",)), *(() if without_google else ("google",)))
+
+    def described(self) -> str:
+        worker = f"uvicorn, push view, concurrency {self._concurrency}"
+        if "push" not in self._words:
+            worker = " ".join(["i3tasks run-worker", *self._options("noop")])
+        broker = "embedded emulator" if "embedded" in self._words else "Google's emulator"
+        broker = f"DatabaseQueue, poll_seconds={POLL_SECONDS}" if "database" in self._words else broker
+        return f"{worker}; {'SQLite' if 'sqlite' in self._words else 'PostgreSQL'}; {broker}"
+
+    def settings(self) -> dict[str, Any]:
+        from i3tasks.types import DatabaseQueue, I3TasksSettings, PullQueue, PushQueue
+
+        queue: Any = PullQueue("queue", "worker")
+        if "database" in self._words:
+            queue = DatabaseQueue("queue", poll_seconds=POLL_SECONDS)
+        elif "push" in self._words:
+            queue = PushQueue("queue", "worker", self._endpoint)
+        return {
+            "DATABASES": self._sqlite() if "sqlite" in self._words else self.django_database(),
+            **(ADMIN if "admin" in self._words else {"INSTALLED_APPS": ["i3tasks"]}),
+            "BENCH_URLS": {"i3/": "i3tasks.urls"},
+            "PUBSUB_CONFIG": {"EMULATOR": True, "HOST": self._host_port, "PROJECT_ID": "bench"},
+            "I3TASKS": I3TasksSettings(
+                namespace=self.measure.run_id,
+                default_queue=queue,
+                task_modules=("tests.benchmarks.contestants.tasks.i3tasks",),
+                concurrency=self._concurrency,
+                # The endpoint is set by `activate`, so that the emulator does not back off while no server is up.
+                run_queue_create_command_on_startup="push" not in self._words,
+            ),
+        }
+
+    # ------------------------------------------------------------------------------------------------- its stores
+
+    def setup(self) -> None:
+        if "embedded" in self._words:
+            self._start_emulator()
+        if "sqlite" in self._words:
+            self._new_sqlite()
+        super().setup()
+        if "push" in self._words:
+            self._make_subscription()
+        elif "database" not in self._words:
+            from django.core.management import call_command
+
+            call_command("i3tasks_ensure_pubsub", verbosity=0)
+
+    def completed(self) -> int:
+        return int(self.sql(f"{TRIES} WHERE is_completed AND is_success"))
+
+    def queued(self) -> int:
+        self._await_publishing()  # or the publishing of one way would slow the next one down
+        return int(self.sql(TRIES))
+
+    def sql(self, query: str) -> Any:
+        if "sqlite" not in self._words:
+            return super().sql(query)
+        with sqlite3.connect(self._sqlite_file, timeout=20) as connection:
+            return (connection.execute(query).fetchone() or (None,))[0]
+
+    # ------------------------------------------------------------------------------------------------- enqueueing
+
+    def enqueue_one(self, index: int, kind: str) -> None:
+        self.functions.TASKS[kind].delay(index)
+
+    def fill(self, count: int, kind: str, start: int = 0) -> None:
+        self.functions.delay_many(count, kind, start)
+        if self.measure.workload != "load":
+            self._await_publishing()
+
+    def ways(self) -> dict[str, Callable[[int, str], Any]]:
+        tasks = self.functions
+        return {
+            "delay_many": tasks.delay_many,
+            "a group": tasks.in_a_group,
+            "two plain inserts": tasks.by_plain_inserts,
+            "adelay one by one": lambda count, kind: asyncio.run(tasks.adelay_one_by_one(count, kind)),
+            "adelay, 1,000 at once": lambda count, kind: asyncio.run(tasks.adelay_at_once(count, kind)),
+        }
+
+    def _await_publishing(self) -> None:
+        """Until all that was enqueued is published and the rows know it."""
+        from i3tasks.broker.publisher import get_publisher
+
+        if "database" not in self._words and not get_publisher().flush(PUBLISHING_SECONDS):
+            raise TimeoutError(f"Not published within {PUBLISHING_SECONDS} seconds.")
+        unpublished = f"{TRIES} WHERE publish_count = 0 AND run_after IS NULL AND NOT is_completed"
+        await_that(lambda: not self.sql(unpublished), "the confirmations of publishes", PUBLISHING_SECONDS)
+
+    # ----------------------------------------------------------------------------------------------------- worker
+
+    def worker_command(self, kind: str) -> list[str]:
+        if "push" not in self._words:
+            return [self.program("i3tasks"), "run-worker", *self._options(kind)]
+        port = str(self.measure.http_port)
+        options = ["--port", port, "--log-level", "warning", "--lifespan", "off"]
+        return [sys.executable, "-m", "uvicorn", "tests.benchmarks.project.asgi:application", *options]
+
+    def activate(self) -> None:
+        if "push" in self._words:
+            await_that(lambda: listens(self.measure.http_port), "uvicorn")
+            self._push_to({"push_endpoint": self._endpoint})
+
+    def teardown(self) -> None:
+        try:
+            if "push" in self._words and "_clients" in self.__dict__:
+                self._push_to({})
+        finally:
+            super().teardown()
+            if self._emulator is not None:
+                self._emulator.terminate()
+                self._emulator.wait(20)
+                shutil.rmtree(self._emulator_folder, ignore_errors=True)
+            for end in ("", "-wal", "-shm"):
+                Path(f"{self._sqlite_file}{end}").unlink(missing_ok=True)
+
+    @property
+    def _concurrency(self) -> int:
+        return next((int(word[1:]) for word in self._words if word[0] == "c" and word[1:].isdigit()), 500)
+
+    def _options(self, kind: str) -> list[str]:
+        options = ["--concurrency", str(self._concurrency)]
+        if "threads" in self._words:
+            options += ["--threads", "100" if kind.startswith("io") else "16"]
+        return options
+
+    # ------------------------------------------------------------------------------------------------- its broker
+
+    @property
+    def _host_port(self) -> str:
+        return f"127.0.0.1:{self.measure.own_port}" if "embedded" in self._words else self.measure.services.emulator
+
+    @property
+    def _endpoint(self) -> str:
+        return f"http://127.0.0.1:{self.measure.http_port}/i3/tasks-push/"
+
+    @property
+    def _emulator_folder(self) -> str:
+        return f"{self.measure.record}.emulator"
+
+    def _start_emulator(self) -> None:
+        command = [self.program("i3tasks"), "emulator", "--host-port", self._host_port]
+        with open(self.measure.log, "ab") as log:
+            self._emulator = subprocess.Popen(
+                [*command, "--data-dir", self._emulator_folder], stdin=subprocess.DEVNULL, stdout=log, stderr=log
+            )
+        await_that(lambda: listens(self.measure.own_port), "the embedded emulator")
+        self.measure.services.pids["embedded"] = self._emulator.pid
+
+    @cached_property
+    def _clients(self) -> tuple[Any, Any]:
+        """A publisher's and a subscriber's client."""
+        from i3tasks.broker.clients import make_admin
+        from i3tasks.conf import get_config
+
+        return make_admin(get_config().pubsub)
+
+    def _make_subscription(self) -> None:
+        from i3tasks.conf import get_config
+
+        names = get_config().queue(None)
+        publisher, subscriber = self._clients
+        publisher.create_topic(name=names.topic)
+        backoff = {"minimum_backoff": {"seconds": 10}, "maximum_backoff": {"seconds": 600}}
+        request = {"name": names.subscription, "topic": names.topic, "ack_deadline_seconds": 60}
+        subscriber.create_subscription(request={**request, "retry_policy": backoff})
+
+    def _push_to(self, config: dict[str, str]) -> None:
+        from i3tasks.conf import get_config
+
+        self._clients[1].modify_push_config(subscription=get_config().queue(None).subscription, push_config=config)
+
+    # ----------------------------------------------------------------------------------------------------- SQLite
+
+    @property
+    def _sqlite_file(self) -> str:
+        return f"{self.measure.record}.sqlite3"
+
+    def _sqlite(self) -> dict[str, Any]:
+        options = {"OPTIONS": SQLITE_OPTIONS, "CONN_MAX_AGE": None}
+        return {"default": {"ENGINE": "django.db.backends.sqlite3", "NAME": self._sqlite_file, **options}}
+
+    def _new_sqlite(self) -> None:
+        """A migrated file, made once for all measures of a run."""
+        made = Path(self.measure.record).parent / "migrated.sqlite3"
+        if not made.exists():
+            subprocess.run(self.manage("migrate", "-v", "0"), cwd=ROOT, env=self.measure.environment(), check=True)
+            with sqlite3.connect(self._sqlite_file) as connection:
+                connection.execute("VACUUM INTO ?", [str(made)])
+        for end in ("", "-wal", "-shm"):
+            Path(f"{self._sqlite_file}{end}").unlink(missing_ok=True)
+        shutil.copy(made, self._sqlite_file)

@@ -1,0 +1,1 @@
+"""The tasks of the contestants, which import the peers."""

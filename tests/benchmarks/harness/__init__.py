@@ -1,0 +1,1 @@
+"""What measures: services, environments, contestants' interface, workloads, and the report."""

@@ -1,0 +1,164 @@
+"""What is measured of growth: python -m tests.benchmarks.scale.checks NAME COUNT, as a process of a measure."""
+
+from __future__ import annotations
+
+import json
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from ..harness import bodies
+from ..harness.agent import contestant_class
+from ..harness.measure import Measure
+from ..harness.processes import resident
+from ..harness.workloads import RUN
+from . import queries, rows
+
+Figures = dict[str, Any]
+KIND = "noop_async"
+DRAINS = 3
+LONGEST_SECONDS = 1800
+
+
+def finished(contestant: Any, count: int) -> Figures:
+    """Drains on empty tables and beside so many finished executions; then the queries of loops, health and admin."""
+    empty = [_drained(contestant) for _ in range(DRAINS)]
+    began = time.monotonic()
+    rows.fill(contestant.sql, count)
+    filled = time.monotonic() - began
+    asked = list(queries.measured())
+    full = [_drained(contestant) for _ in range(DRAINS)]
+    ratio = _median(full) / _median(empty)
+    return {"empty": empty, "full": full, "ratio": ratio, "fill_seconds": filled, "queries": asked}
+
+
+def deferred(contestant: Any, count: int) -> Figures:
+    """So many tasks, due one after the other within one minute that is about to begin; how late they began."""
+    from datetime import timedelta
+
+    from django.utils import timezone
+
+    task = contestant.functions.TASKS[KIND]
+    ahead = max(20.0, count / 2000)
+    due = timezone.now() + timedelta(seconds=ahead)
+    share = 1000
+    for first in range(0, count, share):
+        moment = due + timedelta(seconds=60 * first / count)
+        task.using(run_after=moment).delay_many([(index,) for index in range(first, min(first + share, count))])
+    spare = (due - timezone.now()).total_seconds()
+    with _worker(contestant) as pid:
+        done, seconds = _await(contestant, count)
+        peak = resident(pid)
+    starts = {index: at / 1e9 for index, at, phase in bodies.read(Path(contestant.measure.record)) if phase == 0}
+    late = sorted(at - due.timestamp() - 60 * (index // share * share) / count for index, at in starts.items())
+    return {
+        "tasks": count,
+        "done": done,
+        "written_before_due_seconds": spare,
+        "seconds": seconds,
+        "late_p50_seconds": late[len(late) // 2],
+        "late_p99_seconds": late[int(len(late) * 0.99)],
+        "early": sum(lateness < 0 for lateness in late),
+        "mb": peak / 1e6,
+    }
+
+
+def members(contestant: Any, count: int) -> Figures:
+    """A group of so many, and its callback."""
+    from i3tasks import group
+
+    functions = contestant.functions
+    with _worker(contestant):
+        began = time.monotonic()
+        group(functions.TASKS[KIND].s(index) for index in range(count)).then(functions.TASKS[KIND].s(count)).delay()
+        written = time.monotonic() - began
+        done, _ = _await(contestant, count + 1)
+        return {"tasks": count, "done": done, "write_seconds": written, "seconds": time.monotonic() - began}
+
+
+def through(contestant: Any, count: int) -> Figures:
+    """So many tasks through one worker: its memory and connections as it goes, and the rate of each tenth."""
+    contestant.fill(count, KIND)
+    seen: list[Figures] = []
+    with _worker(contestant) as pid:
+        began = time.monotonic()
+        done = 0
+        while done < count and time.monotonic() - began < LONGEST_SECONDS:
+            contestant.check_worker()
+            time.sleep(1)
+            ran = bodies.count(Path(contestant.measure.record))
+            if ran >= count * (len(seen) + 1) / 10:
+                seen.append(
+                    {"ran": ran, "at": time.monotonic() - began, "mb": resident(pid) / 1e6, **_sessions(contestant)}
+                )
+            done = contestant.completed() if ran >= count else 0
+        seconds = time.monotonic() - began
+    return {"tasks": count, "done": done, "per_second": done / seconds, "seen": seen}
+
+
+CHECKS: dict[str, Callable[[Any, int], Figures]] = {
+    "finished": finished,
+    "deferred": deferred,
+    "members": members,
+    "through": through,
+}
+"""`through` is the backlog as well: all of its messages wait when the worker begins."""
+
+
+def _sessions(contestant: Any) -> Figures:
+    query = "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND pid <> pg_backend_pid()"
+    return {"sessions": int(contestant.sql(query))}
+
+
+def _drained(contestant: Any) -> float:
+    """The tasks a second of one drain, whose tasks are counted beside those that are done already."""
+    record = Path(contestant.measure.record)
+    record.unlink(missing_ok=True)
+    before = contestant.completed()
+    beside = contestant_class("i3tasks")(contestant.measure)
+    beside.completed = lambda: contestant.completed() - before  # type: ignore[method-assign]
+    try:
+        return float(RUN["drain"](beside)["per_second"])
+    finally:
+        beside.stop_worker()
+        record.unlink(missing_ok=True)
+
+
+def _median(values: list[float]) -> float:
+    return sorted(values)[len(values) // 2]
+
+
+@contextmanager
+def _worker(contestant: Any) -> Iterator[int]:
+    pid = contestant.start_worker(KIND)
+    try:
+        contestant.activate()
+        yield pid
+    finally:
+        contestant.stop_worker()
+
+
+def _await(contestant: Any, count: int) -> tuple[int, float]:
+    began = time.monotonic()
+    done, _ = contestant.wait(count, KIND, began + LONGEST_SECONDS)
+    return done, time.monotonic() - began
+
+
+def main() -> None:
+    import django
+
+    django.setup()
+    name, count = sys.argv[1], int(sys.argv[2])
+    contestant = contestant_class("i3tasks")(Measure.current())
+    try:
+        contestant.setup()
+        print(json.dumps({"check": name, **CHECKS[name](contestant, count)}, indent=1), flush=True)
+    finally:
+        contestant.teardown()
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,118 @@
+"""The benchmarks run, and count right. What they measure is not asserted: times are no matter of a test."""
+
+from __future__ import annotations
+
+import sys
+import xml.etree.ElementTree as ElementTree
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.benchmarks import charts
+from tests.benchmarks.__main__ import BOUNDS, OURS, PEERS
+from tests.benchmarks.harness import report
+from tests.benchmarks.harness.agent import contestant_class
+from tests.benchmarks.harness.measure import WORKLOADS
+from tests.benchmarks.harness.rounds import Entry, entries, kinds_of, plan, run
+from tests.benchmarks.harness.workloads import RUN
+
+SMALL = 0.001
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """One folder for all runs, so that a database is migrated once."""
+    return tmp_path_factory.mktemp("benchmark")
+
+
+def small(folder: Path, contestant: str, *workloads: str) -> list[dict[str, Any]]:
+    """The results of a small run, by the way of the command line."""
+    entered = [Entry(contestant, sys.executable)]
+    results = list(run(entered, workloads, 1, folder, 60, SMALL))
+    errors = [Path(result["log"]).read_text()[-2000:] for result in results if "error" in result]
+    assert not errors, errors
+    assert not [report.disagreements(result) for result in results if report.disagreements(result)]
+    return results
+
+
+def test_ours_drains_and_enqueues_in_every_way(folder: Path) -> None:
+    drain, enqueue = small(folder, "i3tasks:database_sqlite", "drain", "enqueue")
+    assert (drain["tasks"], drain["done_in_store"], drain["bodies_run"], drain["repeated"]) == (10, 10, 10, 0)
+    ways = {way: (figures["tasks"], figures["found_in_store"]) for way, figures in enqueue["ways"].items()}
+    assert ways == dict.fromkeys(
+        ["one by one", "delay_many", "a group", "two plain inserts", "adelay one by one", "adelay, 1,000 at once"],
+        (3, 3),
+    )
+    assert report.tables([drain, enqueue]).count("i3tasks:database_sqlite") == 7
+
+
+def test_ours_answers_on_the_embedded_emulator(folder: Path) -> None:
+    [latency] = small(folder, "i3tasks:embedded_sqlite", "latency")
+    assert latency["bodies_run"] == latency["tasks"] == 1
+    assert latency["p50_ms"] is not None
+
+
+# -------------------------------------------------------------------------------------------- what is measured
+
+
+@pytest.mark.parametrize("name", [*OURS, *BOUNDS, *PEERS])
+def test_each_contestant_is_defined_whole(name: str) -> None:
+    blank = Entry(name, sys.executable).blank
+    contestant = contestant_class(blank.contestant)(blank)
+    assert contestant.described()
+    assert set(contestant.bodies) <= {"async", "sync"}
+    assert set(contestant.needs) <= {"postgres", "redis", "google"}
+    assert bool(contestant.requires) == (name in PEERS)
+    assert {"drain", "io", "enqueue"} <= contestant.sizes.keys()
+    here = Path(sys.modules[type(contestant).__module__].__file__ or "").parent
+    assert (here / "tasks" / f"{contestant.tasks}.py").exists()
+    assert all(part[0].isalpha() for part in contestant.requires)
+
+
+def test_contestants_take_turns_within_each_round() -> None:
+    entered = [Entry("i3tasks:database", "python"), Entry("procrastinate", "python")]
+    planned = [(number, entry.name, kind) for number, entry, _, kind in plan(entered, ["drain"], 2)]
+    one_round = [("i3tasks:database", "noop_async"), ("procrastinate", "noop_async"), ("procrastinate", "noop_sync")]
+    assert planned == [(number, *measure) for number in (1, 2) for measure in one_round]
+    assert kinds_of(("sync",), "io") == ["io_sync"]
+    assert set(RUN) == set(WORKLOADS) == set(report.COLUMNS)
+
+
+def test_ours_need_no_environment_of_their_own(tmp_path: Path) -> None:
+    said: list[str] = []
+    assert [entry.python for entry in entries(["i3tasks", "raw"], tmp_path, said.append)] == [sys.executable] * 2
+    assert (said, list(tmp_path.iterdir())) == ([], [])
+
+
+# ------------------------------------------------------------------------------------------------- how it is shown
+
+
+def results() -> list[dict[str, Any]]:
+    def drain(contestant: str, number: int, rate: float, **more: Any) -> dict[str, Any]:
+        figures = {"tasks": 10, "done_in_store": 10, "bodies_run": 10, "finished": True, "per_second": rate, **more}
+        return {"contestant": contestant, "workload": "drain", "kind": "noop_async", "round": number, **figures}
+
+    return [
+        *(drain("i3tasks", number, rate) for number, rate in enumerate([1500, 1000, 5000], 1)),
+        drain("a <peer>", 1, 400, repeated=2),
+        {**drain("a <peer>", 2, 300), "finished": False, "done_in_store": 7},
+        {"contestant": "broken", "workload": "drain", "kind": "noop_sync", "round": 1, "error": "it fell over"},
+    ]
+
+
+def test_tables_give_medians_and_say_what_went_wrong() -> None:
+    text = report.tables(results())
+    assert "| i3tasks | noop_async | 1,500 (1,000 to 5,000) |" in text
+    assert "it fell over" in text
+    assert "2 bodies ran again" in text
+    assert "7 done in the store, 10 bodies, of 10" in text
+
+
+def test_charts_are_drawn_from_the_same_results() -> None:
+    drain = charts.CHARTS[0]
+    found = charts.bars(drain, results())
+    assert [(bar.label, bar.middle) for bar in found] == [("i3tasks, async", 1500), ("a <peer>, async", 350)]
+    drawn = ElementTree.fromstring(charts.draw(drain.title, found))
+    texts = [element.text for element in drawn.iter("{http://www.w3.org/2000/svg}text")]
+    assert texts == [drain.title, "i3tasks, async", "1,500", "a <peer>, async", "350"]

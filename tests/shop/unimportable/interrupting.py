@@ -1,0 +1,3 @@
+"""Can not be imported."""
+
+raise KeyboardInterrupt("at import")

@@ -1,0 +1,3 @@
+"""A module that no test may get imported."""
+
+raise SystemExit("imported")

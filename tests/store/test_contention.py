@@ -1,0 +1,126 @@
+"""Locks that are not to be had: the writer comes back for them, gives slots free, and takes them for no outage."""
+
+import asyncio
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+from asgiref.sync import sync_to_async
+from django.db import OperationalError, connection
+from django.utils import timezone
+from psycopg import errors
+
+from i3tasks.core.outcome import Success
+from i3tasks.engine.dispatcher import Dispatcher
+from i3tasks.models import TaskExecutionTry
+from i3tasks.store import writer as module
+from i3tasks.store.enqueue import NewExecution
+from i3tasks.store.enqueue import enqueue as enqueue_calls
+from i3tasks.store.keys import Key
+from i3tasks.store.operations import CLAIM, RENEW, SETTLE
+from i3tasks.store.requests import Claimed, Refusal, Settled
+from tests.store.helpers import enqueue, in_threads, open_transaction, request, says
+from tests.store.test_writer import Spied, aenqueue, alease, writer
+
+__all__ = ["writer"]
+pytestmark = pytest.mark.django_db(transaction=True)
+
+
+def given_up(state: type[Exception]) -> Callable[[], None]:
+    def give_up() -> None:
+        raise OperationalError("the database gave up on a lock") from state()
+
+    return give_up
+
+
+@pytest.mark.parametrize("state", [errors.DeadlockDetected, errors.LockNotAvailable, errors.SerializationFailure])
+async def test_a_lock_that_is_not_to_be_had_is_no_outage(
+    writer: Spied, events: list[str], state: type[Exception]
+) -> None:
+    [claimed] = await alease()
+    [task_try] = await aenqueue()
+    failures = [given_up(state)] * 7
+    writer.before = lambda: failures.pop()() if failures else None
+    settled, won = await asyncio.gather(
+        writer.ask(SETTLE, says(claimed, Success(1))), writer.ask(CLAIM, request(task_try))
+    )
+    assert isinstance(settled, Settled)
+    assert isinstance(won, Claimed)
+    assert failures == []
+    assert "store_unavailable" not in events
+
+
+@pytest.mark.postgres
+async def test_a_claim_of_a_held_row_gives_its_slot_back_after_a_while(
+    writer: Spied, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "LOCKED_CLAIM_SECONDS", 0.1)
+    [task_try] = await aenqueue()
+    held = open_transaction(f"SELECT 1 FROM i3tasks_taskexecutiontry WHERE id = {task_try.pk} FOR UPDATE")
+    await sync_to_async(held.__enter__)()
+    assert await writer.ask(CLAIM, request(task_try)) is Refusal.LOCKED
+    await sync_to_async(held.__exit__)(None, None, None)
+    assert isinstance(await writer.ask(CLAIM, request(task_try)), Claimed)
+
+
+async def test_a_full_queue_refuses_claims_and_forgets_no_outcome_and_no_heartbeat(writer: Spied) -> None:
+    [claimed] = await alease()
+    [task_try] = await aenqueue()
+    writer._thread._max_queued = 0
+    with pytest.raises(module.StoreUnavailable):
+        await writer.ask(CLAIM, request(task_try))
+    assert isinstance(await writer.ask(SETTLE, says(claimed, Success(1))), Settled)
+    answered: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
+    loop = asyncio.get_running_loop()
+
+    class Nothing:
+        leases: dict[int, Any] = {}
+        lease_seconds = 30.0
+
+    writer.later(0.01, RENEW, Nothing(), lambda answer: loop.call_soon_threadsafe(answered.set_result, answer))
+    assert not (await asyncio.wait_for(answered, 20)).lost
+
+
+async def test_an_outcome_outlives_an_outage_though_the_queue_is_full(writer: Spied) -> None:
+    [claimed] = await alease()
+    writer._thread._max_queued = 0
+
+    def away() -> None:
+        raise OperationalError("server closed the connection unexpectedly")
+
+    failures = [away] * 5
+    writer.before = lambda: failures.pop()() if failures else None
+    assert isinstance(await writer.ask(SETTLE, says(claimed, Success(1))), Settled)
+    assert failures == []
+
+
+@pytest.mark.postgres
+@pytest.mark.usefixtures("sent")
+def test_the_dispatcher_does_not_spin_on_a_due_row_that_is_held() -> None:
+    [held] = enqueue()
+    TaskExecutionTry.objects.update(dispatch_at="2020-01-01T00:00Z")
+    dispatcher = Dispatcher()
+    with open_transaction(f"SELECT 1 FROM i3tasks_taskexecutiontry WHERE id = {held.pk} FOR UPDATE"):
+        waits = [dispatcher.pass_once() for _ in range(4)]
+    assert waits[1:] == [0.5, 0.5, 0.5]
+    dispatcher.pass_once()
+    assert TaskExecutionTry.objects.filter(dispatch_at__year=2020).count() == 0
+
+
+@pytest.mark.postgres
+def test_keyed_calls_in_opposite_orders_do_not_deadlock() -> None:
+    def calls(names: list[str]) -> list[NewExecution]:
+        return [NewExecution("m", "f", [name], {}, key=Key(f"key:{name}", None)) for name in names]
+
+    names = [str(number) for number in range(60)]
+
+    def write(order: list[str]) -> list[Any]:
+        answers = enqueue_calls(calls(order), now=timezone.now())
+        assert [task_try.task_execution.task_args for task_try, _ in answers] == [[name] for name in order]
+        return [task_try.pk for task_try, is_new in answers if is_new]
+
+    written = in_threads([lambda: write(names), lambda: write(names[::-1])] * 2)
+    assert sum(map(len, written)) == len(names)
+    with connection.cursor() as cursor:
+        cursor.execute("SELECT count(*) FROM i3tasks_taskkey")
+        assert cursor.fetchone() == (len(names),)

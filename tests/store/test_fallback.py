@@ -1,0 +1,286 @@
+"""What waits in the rows and is taken without a message: which tries, in which order, by whom, at what cost."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from datetime import datetime, timedelta
+from typing import Any
+
+import pytest
+from django.utils import timezone
+
+from i3tasks import task
+from i3tasks.core.outcome import Released, Success
+from i3tasks.models import TaskExecutionTry
+from i3tasks.store import fallback
+from i3tasks.store.cancel import cancel
+from i3tasks.store.dispatching import confirm_published, deny_published, put_back, take_due
+from i3tasks.store.fallback import WaitingRequest, take_unheard, take_waiting
+from i3tasks.store.requests import TryRef
+from i3tasks.store.settle import settle
+from tests.store.helpers import ADD, at, enqueue, in_threads, lease, open_transaction, plans, queries_of, row, says
+
+pytestmark = pytest.mark.django_db(transaction=True)
+
+FEW = timedelta(seconds=15)
+ZERO = timedelta(0)
+DEFAULT = replace(ADD, queue_name="default")
+
+
+def taken(
+    after: float = 0,
+    *,
+    queues: tuple[str, ...] = ("default",),
+    published: timedelta | None = FEW,
+    overdue: timedelta = FEW,
+    room: int = 100,
+    threads: int = 100,
+    refused: timedelta | None = None,
+) -> list[int]:
+    """Ids of what a worker gets that asks `after` seconds from now."""
+    request = WaitingRequest(queues, published, overdue, room, threads, refused)
+    return [ref.try_id for ref in take_waiting([request], now=at(later(after)))[0]]
+
+
+def later(seconds: float) -> datetime:
+    return timezone.now() + timedelta(seconds=seconds)
+
+
+def published(count: int = 1, **changes: Any) -> list[TaskExecutionTry]:
+    tries = enqueue(count, replace(DEFAULT, **changes))
+    confirm_published([TryRef.of(task_try) for task_try in tries])
+    return tries
+
+
+def test_what_was_published_is_left_alone_until_it_has_waited() -> None:
+    [task_try] = published()
+    assert taken(10) == []
+    assert taken(20) == [task_try.pk]
+
+
+def test_how_long_it_has_waited_is_known_after_any_number_of_publishes(settings: Any) -> None:
+    settings.I3TASKS = replace(settings.I3TASKS, lost_after_seconds=20_000)  # doubled three times at most
+    for times in range(6):
+        [task_try] = published()
+        for _ in range(times):
+            confirm_published([TryRef.of(row(task_try))])
+        assert row(task_try).publish_count == times + 1
+        assert taken(10) == []
+        assert taken(20) == [task_try.pk]
+
+
+def test_what_fell_due_long_ago_and_was_published_just_now_is_on_its_way() -> None:
+    [task_try] = enqueue(1, DEFAULT)
+    TaskExecutionTry.objects.update(asked_at=later(-3600))
+    confirm_published([TryRef.of(task_try)])
+    assert taken(1) == []
+    assert taken(20) == [task_try.pk]
+
+
+def test_while_no_stream_is_there_nothing_has_to_wait() -> None:
+    [task_try] = published()
+    assert taken(published=ZERO, overdue=ZERO) == [task_try.pk]
+
+
+def test_while_no_message_is_taken_only_the_unpublished_are_of_interest() -> None:
+    published()
+    [unpublished] = enqueue(1, DEFAULT)
+    assert taken(1, published=None, overdue=ZERO) == [], "its publish may be under way"
+    put_back([TryRef.of(unpublished)])
+    assert taken(1, published=None, overdue=ZERO) == [unpublished.pk]
+
+
+def test_what_no_dispatcher_has_published_is_taken_at_last() -> None:
+    [task_try] = enqueue(1, DEFAULT)  # its grace is 60 seconds
+    assert taken(70) == []
+    assert taken(80) == [task_try.pk]
+
+
+def test_what_a_topic_refuses_is_taken_before_it_is_published_again() -> None:
+    [task_try] = enqueue(1, DEFAULT)
+    for seconds in (1, 6, 12):  # the pauses of the dispatcher grow with its age
+        deny_published([TryRef.of(row(task_try))], now=at(later(seconds)))
+    assert taken(16) == []
+    assert taken(10, refused=FEW) == []
+    assert taken(16, refused=FEW) == [task_try.pk]
+
+
+def test_what_was_handed_back_is_not_taken_as_refused() -> None:
+    [task_try] = enqueue(1, DEFAULT)
+    TaskExecutionTry.objects.update(asked_at=later(-60), updated_at=later(-60))
+    settle([says(lease(task_try)[0], Released(timedelta(seconds=30)))])
+    assert taken(refused=FEW) == []
+
+
+def test_what_is_put_off_waits() -> None:
+    [deferred] = published(run_after=later(300))
+    [suspect] = published()
+    [claimed] = lease(suspect)
+    settle([says(claimed, Released(timedelta(minutes=1)))])
+    assert taken(50, published=ZERO, overdue=ZERO) == []
+    assert taken(70, published=ZERO, overdue=ZERO) == [suspect.pk]
+    assert taken(290) == [suspect.pk], "the worker that took it did not claim it"
+    assert taken(330) == [deferred.pk]
+
+
+def test_what_runs_has_ended_or_was_cancelled_is_not_taken() -> None:
+    running, ended, cancelled = published(3)
+    lease(running)
+    settle([says(lease(ended)[0], Success(1))])
+    cancel([cancelled.task_execution_id])
+    assert taken(20) == []
+
+
+def test_rows_of_django_i3tasks_are_left_to_their_messages() -> None:
+    published()
+    TaskExecutionTry.objects.update(dispatch_at=None)
+    assert taken(20) == []
+
+
+@task(topic_name="elsewhere")
+def with_own_topic() -> None:
+    """Goes to a topic that is no queue's."""
+
+
+def test_only_of_the_queues_asked_for() -> None:
+    [heavy] = published(queue_name="heavy")
+    published(queue_name="push")
+    [nameless] = published(queue_name=None)
+    published(queue_name=None, module_name=__name__, func_name="with_own_topic")
+    assert taken(20, queues=("heavy",)) == [heavy.pk]
+    assert taken(20) == [nameless.pk], "no name is the default queue's, unless the task names a topic itself"
+
+
+def test_the_longest_waiting_first_and_no_more_than_there_is_room_for() -> None:
+    tries = published(5)
+    for age, task_try in enumerate(tries):
+        TaskExecutionTry.objects.filter(pk=task_try.pk).update(asked_at=later(-100 - age))
+    assert taken(20, room=2) == [tries[4].pk, tries[3].pk]
+
+
+def test_sync_functions_need_a_thread_each() -> None:
+    published(3)
+    coroutines = published(2, func_name="aadd")
+    assert len(taken(20, threads=1)) == 3
+    assert taken(20, threads=0) == []
+    assert TaskExecutionTry.objects.filter(publish_count=0, pk__in=[one.pk for one in coroutines]).count() == 2
+
+
+def test_coroutines_do_not_wait_behind_functions_that_have_no_thread() -> None:
+    published(5)
+    [coroutine] = published(1, func_name="aadd")
+    assert taken(20, room=3, threads=0) == [coroutine.pk]
+
+
+def test_what_was_taken_is_taken_by_no_other_until_the_grace_is_over() -> None:
+    tries = published(3)
+    first = taken(20, room=2)
+    assert taken(20) == [tries[2].pk]
+    assert {ref.try_id for ref in take_due(10, now=at(later(70)))} == set()
+    assert {ref.try_id for ref in take_due(10, now=at(later(81)))} == {*first, tries[2].pk}
+
+
+def test_what_was_taken_and_put_back_is_due_at_once() -> None:
+    published()
+    [[ref]] = take_waiting([WaitingRequest(("default",), FEW, FEW, 10, 10)], now=at(later(20)))
+    put_back([ref])
+    assert taken(1, published=None, overdue=ZERO) == [ref.try_id]
+
+
+def test_a_late_confirmation_changes_nothing_of_what_was_taken() -> None:
+    [task_try] = enqueue(1, DEFAULT)
+    old = TryRef.of(task_try)
+    put_back([old])
+    assert taken(1, published=None, overdue=ZERO) == [task_try.pk]
+    before = row(task_try).dispatch_at
+    confirm_published([old])
+    assert row(task_try).dispatch_at == before
+
+
+@pytest.mark.postgres
+def test_locked_tries_are_left_out() -> None:
+    first, second = published(2)
+    with open_transaction(f"SELECT 1 FROM i3tasks_taskexecutiontry WHERE id = {first.pk} FOR UPDATE"):
+        assert taken(20) == [second.pk]
+
+
+def test_workers_that_look_at_the_same_time_share() -> None:
+    tries = published(40)
+    asked = [lambda: taken(20, room=10)] * 4
+    answers = in_threads(asked)
+    together = [pk for answer in answers for pk in answer]
+    assert sorted(together) == sorted(set(together)), "no try is given to two"
+    assert set(together) <= {task_try.pk for task_try in tries}
+
+
+def test_when_nothing_waits_it_is_one_statement() -> None:
+    assert queries_of(lambda: taken(20)) == 1
+
+
+@pytest.mark.postgres
+def test_its_index_knows_waiting_rows_only() -> None:
+    """So that neither ten million that have ended nor a million that are put off cost anything."""
+    for wanted in ({}, {"published": ZERO, "overdue": ZERO}, {"published": None, "overdue": ZERO}):
+        [plan] = plans(lambda wanted=wanted: taken(**wanted), deferred=3000)
+        assert "i3tasks_try_waiting_idx" in plan, plan
+        assert "Seq Scan" not in plan, plan
+        assert "Sort" not in plan, plan
+
+
+# ------------------------------------------------------------------------------------------------ quiet push queues
+
+
+def unheard(after: float) -> list[int]:
+    """Ids of what is published again so many seconds from now."""
+    refs = take_unheard("push", FEW, now=at(later(after)))
+    confirm_published(refs, now=at(later(after)))
+    return [ref.try_id for ref in refs]
+
+
+def pushed(count: int = 1) -> list[int]:
+    return [task_try.pk for task_try in published(count, queue_name="push")]
+
+
+def test_a_quiet_push_queue_has_its_oldest_published_again_with_growing_pauses(monkeypatch: Any) -> None:
+    monkeypatch.setattr(fallback, "MOST_UNHEARD", 3)
+    ids = pushed(5)
+    published(2)  # of another queue
+    assert unheard(14) == []
+    assert unheard(16) == ids[:3]
+    assert unheard(16) == [], "the answer to these is waited for"
+    assert unheard(16 + 29) == []
+    assert unheard(16 + 31) == ids[:3]
+    assert unheard(16 + 31 + 59) == []
+    assert unheard(16 + 31 + 61) == ids[:3]
+
+
+def test_while_they_are_being_published_no_others_are(monkeypatch: Any) -> None:
+    monkeypatch.setattr(fallback, "MOST_UNHEARD", 3)
+    pushed(6)
+    assert len(take_unheard("push", FEW, now=at(later(16)))) == 3
+    assert unheard(17) == []
+
+
+def test_a_backlog_that_moves_is_not_quiet() -> None:
+    running, ended, *_ = published(5, queue_name="push")
+    TaskExecutionTry.objects.update(asked_at=later(-1000), dispatch_at=later(2600))  # published 1000 seconds ago
+    lease(running)
+    assert unheard(0) == [], "one runs"
+    TaskExecutionTry.objects.filter(pk=running.pk).update(started_at=later(-100))
+    settle([says(lease(ended)[0], Success(1))])
+    assert unheard(0) == [], "one has run"
+    TaskExecutionTry.objects.filter(pk=ended.pk).update(started_at=later(-100))
+    assert len(unheard(0)) == 3
+
+
+def test_what_is_put_off_or_was_never_published_is_not_unheard() -> None:
+    published(run_after=later(300), queue_name="push")
+    enqueue(1, replace(DEFAULT, queue_name="push"))
+    assert unheard(100) == []
+
+
+@pytest.mark.postgres
+def test_the_quiet_are_found_by_the_index_of_those_that_wait() -> None:
+    [plan] = plans(lambda: unheard(0), deferred=3000)
+    assert "i3tasks_try_waiting_idx" in plan, plan
+    assert "Seq Scan" not in plan, plan

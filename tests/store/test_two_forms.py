@@ -1,0 +1,283 @@
+"""On PostgreSQL the store has two forms: SQL with arrays for plain requests, and the ORM's form for the rest.
+
+Whatever is in the tables, both answer alike and leave the same rows behind.
+"""
+
+import random
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, field, replace
+from datetime import timedelta
+from typing import Any
+from unittest import mock
+from uuid import UUID
+
+import pytest
+from django.db import transaction
+from django.utils import timezone
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from i3tasks.core.clock import SYSTEM_CLOCK
+from i3tasks.core.outcome import Outcome, Released, Success
+from i3tasks.models import ExecutionOutcome, QueuePause, TaskExecution, TaskExecutionResult, TaskExecutionTry, TaskGroup
+from i3tasks.store.dispatching import confirm_published
+from i3tasks.store.enqueue import NewExecution, insert
+from i3tasks.store.leases import claim, renew
+from i3tasks.store.requests import Claimed, ClaimRequest, Settled, Settlement, TryRef
+from i3tasks.store.settle import settle
+from i3tasks.store.suspects import WORKER_LOST
+from tests.store.helpers import failure, open_transaction, request
+from tests.store.test_leases import Heartbeat
+from tests.support.exploring import examples
+
+pytestmark = [pytest.mark.postgres, pytest.mark.django_db(transaction=True)]
+
+NOW = timezone.now()
+CHOOSERS = ("leases", "settle", "dispatching", "turns")
+STEP = {"module_name": "m", "func_name": "next", "args": [], "kwargs": {}}
+VALUES: list[Any] = [None, 0, "", "text \u2028 \\u0041 {,} \"'", [], {"a": [1.5, None, {"b": "é"}]}, 10**40, True]
+choices = st.integers(0, 2**32).map(random.Random)  # drawn bit by bit, most tries would be alike
+many = settings(max_examples=examples(20))
+
+
+@dataclass
+class World:
+    """Tries in all states, committed, and the locks of a stranger on some of them."""
+
+    choose: random.Random
+    tries: list[TaskExecutionTry] = field(default_factory=list)
+    locks: list[str] = field(default_factory=list)
+
+    @classmethod
+    def of(cls, choose: random.Random, leased: float = 0.4) -> "World":
+        for model in (TaskExecution, TaskGroup, QueuePause):
+            model.objects.all().delete()
+        world = cls(choose)
+        for name in ("heavy", "default"):
+            if choose.random() < 0.15:
+                QueuePause.objects.create(queue_name=name, paused_at=NOW)
+        group = TaskGroup.objects.create(total_count=99)
+        world.tries = insert([world._call(group) for _ in range(choose.randint(1, 8))], now=NOW)
+        for task_try in world.tries:
+            world._age(task_try, leased)
+        return world
+
+    def _call(self, group: TaskGroup) -> NewExecution:
+        choose = self.choose
+        call = NewExecution("m", "f", [choose.choice(VALUES)], {"x": choose.choice(VALUES)})
+        if choose.random() < 0.2:
+            call = replace(call, task_group_id=group.pk, group_index=choose.randint(0, 9))
+        if choose.random() < 0.2:
+            call = replace(call, chain=[STEP])
+        if choose.random() < 0.2:
+            call = replace(call, options={"max_retries": 1})
+        if choose.random() < 0.2:
+            call = replace(call, run_after=NOW + timedelta(seconds=choose.choice([1, 60])))
+        queue_name = choose.choice([None, None, "heavy", "light"])
+        return replace(call, queue_name=queue_name, priority=choose.choice([0, 0, 0, -5, 1, 9]))
+
+    def _age(self, task_try: TaskExecutionTry, leased: float) -> None:
+        choose, execution = self.choose, task_try.task_execution
+        mood = choose.random()
+        if mood < leased:
+            self._lease(task_try)
+        if mood < leased * 0.2:
+            task_try.is_completed, task_try.is_success, task_try.finished_at = True, True, NOW
+            task_try.lease_until = None
+        if choose.random() < 0.2:
+            self._make_suspect(task_try)
+        task_try.publish_count = choose.choice([0, 1, 1, 3])
+        if choose.random() < 0.2:
+            execution.cancel_requested_at = NOW
+        if choose.random() < 0.1:
+            TaskExecutionResult.objects.create(task_execution_try=task_try, result="an old worker's", text_of="date")
+        task_try.save()
+        execution.save()
+        if choose.random() < 0.1:
+            row = choose.choice([task_try, execution])
+            self.locks.append(f"SELECT 1 FROM {row._meta.db_table} WHERE id = {row.pk} FOR UPDATE")
+
+    def _make_suspect(self, task_try: TaskExecutionTry) -> None:
+        """Let it be the third one, after two that died with their workers; or with a worker that lives."""
+        task_try.try_number = 3
+        task_try.save()
+        ended = {"is_completed": True, "started_at": NOW, "finished_at": NOW}
+        for number in (1, 2):
+            lost = {"error_class": self.choose.choice([WORKER_LOST, WORKER_LOST, "m.Error"])}
+            TaskExecutionTry.objects.create(task_execution=task_try.task_execution, try_number=number, **ended, **lost)
+
+    def _lease(self, task_try: TaskExecutionTry) -> None:
+        task_try.claim_token, task_try.worker_id = SYSTEM_CLOCK.new_uuid7(), self.choose.choice(["w1", "w2"])
+        task_try.started_at = NOW - timedelta(seconds=5)
+        task_try.lease_until = NOW + timedelta(seconds=self.choose.choice([-1, 25]))
+        task_try.dispatch_at = None
+
+    def some(self) -> list[TaskExecutionTry]:
+        """Tries to ask for: any, in any order, some twice."""
+        if self.choose.random() < 0.7:
+            return self.choose.sample(self.tries, len(self.tries))
+        return self.choose.choices(self.tries, k=self.choose.randint(1, 10))
+
+
+def rows() -> list[Any]:
+    """What all tables hold. New rows go by what they belong to: their ids are never the same."""
+    tries = TaskExecutionTry.objects.filter(task_execution__previous=None)
+    following = TaskExecution.objects.exclude(previous=None)
+    return [
+        list(TaskExecution.objects.filter(previous=None).order_by("pk").values()),
+        [{**row, "id": None} for row in tries.order_by("task_execution_id", "try_number").values()],
+        [{**row, "id": None} for row in TaskExecutionResult.objects.order_by("task_execution_try").values()],
+        list(TaskGroup.objects.order_by("pk").values()),
+        list(following.order_by("previous_id").values_list("previous_id", "task_name", "queue_name")),
+    ]
+
+
+@contextmanager
+def orm_only() -> Iterator[None]:
+    with ExitStack() as stack:
+        for module in CHOOSERS:
+            stack.enter_context(mock.patch(f"i3tasks.store.{module}.are_known", return_value=False))
+        yield
+
+
+def tried(function: Callable[[], Any]) -> tuple[Any, dict[str, Any]]:
+    """The answers, and the rows after it; then it is rolled back."""
+    with mock.patch("django.utils.timezone.now", return_value=NOW), transaction.atomic():
+        answers = function()
+        after = rows()
+        transaction.set_rollback(True)
+    return answers, after
+
+
+def in_both_forms(world: World, function: Callable[[], Any]) -> Any:
+    """The answers, which must be the same by both."""
+    with open_transaction(*world.locks):
+        answers, after = tried(function)
+        with orm_only():
+            answers_of_orm, after_orm = tried(function)
+    assert answers == answers_of_orm
+    assert after == after_orm
+    return answers
+
+
+def claims(world: World) -> list[ClaimRequest]:
+    choose = world.choose
+
+    def asked(task_try: TaskExecutionTry) -> ClaimRequest:
+        changes: dict[str, Any] = {"worker_id": choose.choice(["w1", "w1", "w2 \"'{}\\"])}
+        changes["queues"] = choose.choice([None, frozenset([None]), frozenset(["heavy", None]), frozenset(["light"])])
+        changes["heeds_pauses"] = choose.random() < 0.8
+        if choose.random() < 0.1 and task_try.claim_token:
+            changes["token"] = task_try.claim_token
+        if choose.random() < 0.1:
+            changes["execution_id"] = choose.choice(world.tries).task_execution_id
+        if choose.random() < 0.1:
+            changes["try_id"] = 10**12
+        if choose.random() < 0.2:
+            changes["lease_seconds"] = 12.5
+        changes["is_ticket"] = choose.random() < 0.5
+        return request(task_try, **changes)
+
+    some = world.some()
+    return [asked(task_try) for task_try in some[: choose.choice([1, 2, len(some)])]]
+
+
+@given(choices)
+@many
+def test_claims(choose: random.Random) -> None:
+    world = World.of(choose)
+    requests = claims(world)
+    moment = NOW + timedelta(seconds=choose.choice([0, 1, 30]))
+
+    def claimed() -> Any:
+        for asked in requests:
+            asked.taken.clear()
+        return claim(requests, now=moment)
+
+    in_both_forms(world, claimed)
+
+
+def outcome(choose: random.Random) -> Outcome:
+    return choose.choice(
+        [
+            Success(choose.choice(VALUES)),
+            Success(choose.choice(VALUES)),
+            Success("text", text_of="Decimal"),
+            failure(),
+            failure(delay=choose.choice([0, 3])),
+            Released(timedelta(seconds=choose.choice([0, 4]))),
+        ]
+    )
+
+
+@given(choices)
+@many
+def test_settlements(choose: random.Random) -> None:
+    world = World.of(choose, leased=0.9)
+
+    def settlement(task_try: TaskExecutionTry) -> Settlement:
+        token: UUID = task_try.claim_token or SYSTEM_CLOCK.new_uuid7()
+        if choose.random() < 0.1:
+            token = SYSTEM_CLOCK.new_uuid7()
+        gone = choose.random() < 0.1
+        return Settlement(10**12 if gone else task_try.pk, task_try.task_execution_id, token, outcome(choose))
+
+    settlements = [settlement(task_try) for task_try in world.some()]
+
+    def settled() -> list[Any]:
+        return [
+            (answer, answer.at, answer.is_cancelled, len(answer.due)) if isinstance(answer, Settled) else answer
+            for answer in settle(settlements, now=NOW)
+        ]
+
+    def without_ids(answers: Sequence[Any]) -> Sequence[Any]:
+        return [
+            (replace(answer[0], due=(), next_try=None), *answer[1:]) if isinstance(answer, tuple) else answer
+            for answer in answers
+        ]
+
+    in_both_forms(world, lambda: without_ids(settled()))
+
+
+@given(choices)
+@many
+def test_heartbeats(choose: random.Random) -> None:
+    world = World.of(choose)
+    heartbeat = Heartbeat()
+    for task_try in world.some():
+        heartbeat.leases[task_try.pk] = task_try.claim_token or SYSTEM_CLOCK.new_uuid7()
+        if choose.random() < 0.2:
+            heartbeat.leases[choose.choice([task_try.pk, 10**12])] = SYSTEM_CLOCK.new_uuid7()
+    [answer] = in_both_forms(world, lambda: [(found, found.renewed) for found in renew([heartbeat], now=NOW)])
+    assert answer[1] <= heartbeat.leases.keys()
+
+
+@given(choices)
+@many
+def test_confirmations(choose: random.Random) -> None:
+    world = World.of(choose)
+    for task_try in world.tries:
+        TaskExecutionTry.objects.filter(pk=task_try.pk).update(publish_count=choose.choice([0, 1, 4, 5, 30]))
+
+    def ref(task_try: TaskExecutionTry) -> TryRef:
+        as_read = task_try.dispatch_at or NOW
+        changed = as_read + timedelta(microseconds=choose.choice([0, 0, 0, 1]))
+        return TryRef(task_try.pk, task_try.task_execution_id, "m", "f", None, changed)
+
+    refs = list({task_try.pk: ref(task_try) for task_try in world.some()}.values())
+    in_both_forms(world, lambda: confirm_published(refs, now=NOW))
+
+
+def test_a_plain_batch_is_claimed_and_settled_without_the_orm() -> None:
+    tries = insert([NewExecution("m", "f", [number], {}) for number in range(5)], now=NOW)
+    with mock.patch("i3tasks.store.leases._claim", None), mock.patch("i3tasks.store.settle._settle", None):
+        answers = claim([request(task_try) for task_try in tries])
+        leases = [answer for answer in answers if isinstance(answer, Claimed)]
+        assert [lease.args for lease in leases] == [[number] for number in range(5)]
+        settlements = [Settlement(won.try_id, won.execution_id, won.token, Success(won.args)) for won in leases]
+        assert settle(settlements) == [Settled()] * 5
+    assert list(TaskExecutionResult.objects.order_by("task_execution_try").values_list("result", flat=True)) == [
+        [number] for number in range(5)
+    ]
+    assert TaskExecution.objects.filter(outcome=ExecutionOutcome.SUCCESS).count() == 5
