@@ -3,6 +3,8 @@
 The suite runs on SQLite; then those parts that touch the database run again on PostgreSQL, which comes with the
 environment. LEFT_OUT has what runs on one of the two only. `--db sqlite` or `--db postgres` runs one of the two alone.
 Without a path three files run side by side, because most tests wait for other processes; `-n 0` runs them one by one.
+What fails beside others runs once more by itself: on a small machine a neighbour can take more time than a test allows
+for. Both results are printed, and what fails again is a failure.
 """
 
 from __future__ import annotations
@@ -18,6 +20,7 @@ sys.path.insert(0, str(ROOT / "examples"))
 
 import environment  # noqa: E402
 
+TESTS_FAILED = 1  # an exit code of pytest
 SIDE_BY_SIDE = ["-n", "3", "--dist", "loadfile"]
 # Those whose tests speak to the database.
 DATABASE_SUITES = ("tests/store", "tests/engine", "tests/backend", "tests/http", "tests/testing", "tests/faults")
@@ -61,6 +64,16 @@ def left_out(database: str) -> list[str]:
 
 def pytest(python: Path, arguments: list[str]) -> int:
     """pytest's exit code. 5, which says that nothing was collected, is a failure like any other."""
+    exit_code = run(python, arguments)
+    if exit_code == TESTS_FAILED and "loadfile" in arguments:
+        print("\nWhat failed beside others, by itself:", flush=True)
+        exit_code = run(python, [*arguments, "-n", "0", "-x", "--last-failed", "--last-failed-no-failures=none"])
+        if not exit_code:
+            print("\nIt passes by itself: beside others it is given too little time. Please report it.", flush=True)
+    return exit_code
+
+
+def run(python: Path, arguments: list[str]) -> int:
     command = [str(python), "-m", "pytest", *arguments]
     with subprocess.Popen(command, env=environment.clean_environ()) as running:
         # Ctrl-C is what pytest cleans up on: its PostgreSQL and its emulators end with it.

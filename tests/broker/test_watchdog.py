@@ -17,6 +17,7 @@ from i3tasks.broker.receiver import Incoming, Receiver
 from i3tasks.broker.watchdog import DOUBT_SECONDS, LONGEST_DOUBT_SECONDS, STUCK_SECONDS, Doubts, Watchdog
 from i3tasks.core.clock import SYSTEM_CLOCK
 from tests.broker.receiving import Deliveries, receiving
+from tests.support.rigs import auntil
 
 if TYPE_CHECKING:
     from tests.broker.conftest import Broker, Events
@@ -134,7 +135,7 @@ async def test_a_thread_that_ends_is_followed_by_a_new_stream(broker: Broker, ev
             broker.publish(b"2")
         facts = await asyncio.to_thread(events.wait_for, "receiver_broken")
         await until_delivered(broker, deliveries)
-        assert receiver.is_sound
+        await auntil(lambda: receiver.is_sound)
     assert facts["queue"] == "default"
     assert "A thread of the Pub/Sub client has ended" in facts["error"]
     assert events.named("receiver_restarted")

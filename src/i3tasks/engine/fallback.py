@@ -29,7 +29,7 @@ from .pool import Room
 
 LOOK_SECONDS = 1.0
 """Seconds between two looks at the receivers, which need no query. Also the pause while there are tries to take."""
-FULL_SECONDS = 0.05
+FULL_SECONDS = 0.02
 """The same while there are more tries than room for them."""
 COST = 20
 """The least pause after a query that found nothing, as a multiple of the time that the query took."""
