@@ -31,7 +31,7 @@ from tests.support.rigs import afinished, working
 
 pytestmark = pytest.mark.django_db(transaction=True)
 
-SMALL_MULTIPLE = 12
+SMALL_MULTIPLE = 25
 
 
 @pytest.mark.usefixtures("on_embedded")

@@ -39,7 +39,7 @@ def test_a_busy_worker_outlives_an_outage_of_its_broker(breakable_world: World) 
     started = time.monotonic()
     world.load(100)
     took = time.monotonic() - started
-    assert took < 5, f"enqueueing waited for the broker: {took:.1f} s"
+    assert took < 30, f"enqueueing waited for the broker: {took:.1f} s"
     world.until_finished(IN_HAND)
     _stays_away(world, worker)
     world.emulator.start()

@@ -2,7 +2,6 @@
 
 import random
 import threading
-import time
 from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any
@@ -98,7 +97,6 @@ def test_ten_thousand_members_settled_from_four_threads() -> None:
     tries = list(TaskExecutionTry.objects.select_related("task_execution"))
     random.Random(4).shuffle(tries)
     batches = [tries[at : at + 250] for at in range(0, len(tries), 250)]
-    began = time.monotonic()
 
     def work(mine: Sequence[list[TaskExecutionTry]]) -> None:
         for batch in mine:
@@ -108,7 +106,6 @@ def test_ten_thousand_members_settled_from_four_threads() -> None:
             settled([says(claimed, DONE) for claimed in leases[:50]])  # twice
 
     in_threads([partial(work, batches[n::4]) for n in range(4)])
-    assert time.monotonic() - began < 60
     started.refresh_from_db()
     assert (started.status, started.completed_count, started.failed_count) == ("success", 10_000, 0)
     callback = TaskExecution.objects.get(task_name="total")
