@@ -98,6 +98,13 @@ def docs(session: nox.Session) -> None:
 
 
 @nox.session
+def links(session: nox.Session) -> None:
+    """Visit each external link of the documentation. Needs the network; run before a release, not by `.ci/run`."""
+    session.install("-e", ".[docs]")
+    session.run("sphinx-build", "-q", "-E", "-b", "linkcheck", "docs", "build/links", *session.posargs)
+
+
+@nox.session
 @nox.parametrize("python,django", PAIRS, ids=[python for python, _ in PAIRS])
 def explore(session: nox.Session, django: str) -> None:
     """Look for new examples, with random seeds, for two minutes (I3TASKS_EXPLORE_SECONDS)."""

@@ -31,6 +31,16 @@ autodoc_preserve_defaults = True
 autodoc_inherit_docstrings = False
 myst_heading_anchors = 4
 
+# For `nox -s links`: examples of addresses, and a machine of the reader's, are no links.
+linkcheck_ignore = [
+    r"https?://127\.0\.0\.1\b.*",
+    r"https://shop\.example\.com\b.*",
+    r"https://www\.googleapis\.com/oauth2/.*",
+]
+linkcheck_timeout = 30
+linkcheck_retries = 3
+linkcheck_allowed_redirects = {r"https://cloud\.google\.com/.*": r"https://docs\.cloud\.google\.com/.*"}
+
 SOURCE = Path(__file__).resolve().parent
 _COLUMNS = re.compile(r"^(\w[\w, ]*?) {2,}(\S.*)$")
 

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import argparse
+import os
 import re
+import socket
 import subprocess
 import sys
 import tarfile
@@ -26,13 +28,9 @@ IN_SDIST = (
     "examples/census/run.py",
     "noxfile.py",
 )
-TRIED = """
-import i3tasks, os, subprocess, sys
-bin = os.path.dirname(sys.executable)
-for words in (["--version"], ["--help"], ["run-worker", "--help"], ["emulator", "--help"], ["doctor", "--help"]):
-    subprocess.run([os.path.join(bin, "i3tasks"), *words], check=True, stdout=subprocess.DEVNULL)
-print("i3tasks", i3tasks.__version__, "on Python", sys.version.split()[0])
-"""
+HELP = (["--version"], ["--help"], ["run-worker", "--help"], ["emulator", "--help"], ["doctor", "--help"])
+ENQUEUE = "from shop.tasks import greet; greet.delay('Ada')"
+LOOK = "from i3tasks.models import TaskExecution as E; assert E.objects.get().outcome == 'success'"
 
 
 def main() -> int:
@@ -86,12 +84,40 @@ def contents(wheel: Path, sdist: Path) -> list[str]:
 
 
 def try_on(python: str, wheel: Path) -> int:
-    """Install the wheel into an empty environment of that Python, and use it there."""
-    with tempfile.TemporaryDirectory() as folder:
-        subprocess.run([python, "-m", "venv", f"{folder}/empty"], check=True)
-        inside = f"{folder}/empty/bin/python"
-        subprocess.run([inside, "-m", "pip", "install", "--quiet", str(wheel.resolve())], check=True)
-        return subprocess.run([inside, "-c", TRIED], cwd=folder, check=False).returncode
+    """Install the wheel into an empty environment of that Python, and run a task of a new project with it."""
+    with tempfile.TemporaryDirectory() as made:
+        folder = Path(made)
+        subprocess.run([python, "-m", "venv", folder / "empty"], check=True)
+        bin = folder / "empty" / "bin"
+        project = folder / "project"
+        project.mkdir()
+        ours = {name: value for name, value in os.environ.items() if not name.startswith(("DJANGO_", "I3TASKS_"))}
+        environ = {**ours, "PUBSUB_EMULATOR_HOST": f"127.0.0.1:{free_port()}"}
+
+        def run(program: str, *words: str | Path) -> None:
+            subprocess.run([bin / program, *words], cwd=project, env=environ, check=True, stdout=subprocess.DEVNULL)
+
+        run("python", "-m", "pip", "install", "--quiet", wheel.resolve())
+        for words in HELP:
+            run("i3tasks", *words)
+        run("django-admin", "startproject", "mysite", ".")
+        run("python", "manage.py", "startapp", "shop")
+        settings = project / "mysite" / "settings.py"
+        settings.write_text(settings.read_text() + '\nINSTALLED_APPS += ["shop"]\n')
+        run("i3tasks", "init", "--yes")
+        run("python", "manage.py", "check", "--fail-level", "WARNING")
+        run("python", "manage.py", "migrate", "--verbosity", "0")
+        run("python", "manage.py", "shell", "-c", ENQUEUE)
+        run("i3tasks", "run-worker", "--until-empty")
+        run("python", "manage.py", "shell", "-c", LOOK)
+        print(f"i3tasks {version()} runs a task on {python}.")
+        return 0
+
+
+def free_port() -> int:
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        return int(listener.getsockname()[1])
 
 
 if __name__ == "__main__":

@@ -29,6 +29,9 @@ from .exceptions import TaskDefinitionError, UnknownTaskError
 
 Isolation = Literal["thread", "process"]
 
+METADATA = "task_metadata"
+"""The parameter that a body declared with `bind=True` has."""
+
 RENAMED_MODULES = {"django_i3tasks.tasks": "i3tasks.tasks"}
 """Old module names that rows and schedules may still hold, and the modules that have their tasks now."""
 
@@ -97,7 +100,13 @@ class TaskSpec:
     @property
     def given(self) -> tuple[str, ...]:
         """The parameters that the worker fills."""
-        return ("task_metadata",) if self.options.bind else ()
+        return (METADATA,) if self.options.bind else ()
+
+    @property
+    def gets_metadata_first(self) -> bool:
+        """Whether `task_metadata` is the first parameter of the function that was decorated."""
+        first = next(iter(inspect.signature(inspect.unwrap(self.function)).parameters), None)
+        return self.options.bind and first == METADATA
 
     def policy(self, overrides: Any) -> RetryPolicy:
         """The retry policy of a call of this task; `overrides` are the options that its row carries."""
@@ -146,7 +155,9 @@ def checked(function: Callable[..., Any], options: TaskOptions) -> TaskSpec:
             "a plain `def`."
         )
     module_name, func_name = _require_findable(function)
-    if options.bind and not binding.takes(function, "task_metadata"):
+    if options.bind:
+        function = binding.by_keyword(function, METADATA)
+    if options.bind and not binding.takes(function, METADATA):
         raise TaskDefinitionError(
             f"{function.__qualname__} has bind=True, so its body is given task_metadata. Add a parameter of that name."
         )
@@ -155,7 +166,10 @@ def checked(function: Callable[..., Any], options: TaskOptions) -> TaskSpec:
         raise TaskDefinitionError(f"{problem} Its cron calls it without any: make a Schedule with arguments instead.")
     for name in options.sensitive:
         if not binding.takes_argument(function, name):
-            raise TaskDefinitionError(f"{function.__qualname__} has no parameter {name!r}, which `sensitive` names.")
+            raise TaskDefinitionError(
+                f"{function.__qualname__} has no parameter {name!r}, which `sensitive` names. Write the name as it "
+                "stands in the function."
+            )
     return spec
 
 

@@ -2,6 +2,7 @@
 
 import ast
 import os
+import re
 import signal
 import sqlite3
 import sysconfig
@@ -11,7 +12,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.acceptance.conftest import Example
+from tests.acceptance.conftest import ROOT, Example
+from tests.support.doc_blocks import Page
 from tests.support.google_emulator import GoogleEmulator
 
 FILES = 25
@@ -42,10 +44,23 @@ def check(example: Example, exit_code: int) -> None:
     assert example.survivors() == []
 
 
+def shape(line: str) -> str:
+    """The line without its numbers, units of time, and width."""
+    line = re.sub(r"[\d,]*\.?\d+( ?(ms|s)\b)?", "0", line)
+    return " ".join(line.split())
+
+
+def shows_what_the_readme_shows(text: str) -> None:
+    [shown] = Page(ROOT / "README.md").of("")
+    printed = {shape(line) for line in text.splitlines()}
+    assert {shape(line) for line in shown.text.splitlines()} - {"...", ""} <= printed
+
+
 def test_on_the_embedded_emulator_and_sqlite(example: Example) -> None:
     exit_code = example.run("--limit", str(FILES))
 
     check(example, exit_code)
+    shows_what_the_readme_shows(example.text())
     assert f"100 %  {FILES} fetched, {FILES} measured of {FILES} files" in example.text()
     with closing(sqlite3.connect(example.data / "census.sqlite3")) as database:
         rows = database.execute("SELECT task_name, outcome, COUNT(*) FROM i3tasks_taskexecution GROUP BY 1, 2")

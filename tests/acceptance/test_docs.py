@@ -1,26 +1,41 @@
 """README and docs say what is so: their settings, defaults, links and code."""
 
-import ast
 import configparser
 import dataclasses
 import json
 import re
+import subprocess
 import tomllib
-from importlib import import_module
 from pathlib import Path
+from urllib.parse import urlsplit
 
 import pytest
+from django.apps import apps
 
+from i3tasks.emulator import Seed
 from i3tasks.types import I3TasksSettings, PullQueue
+from tests.support.doc_blocks import PAGES, ROOT, Block, Page, pages
 from tests.support.doc_commands import command_lines, problem
 
-ROOT = Path(__file__).resolve().parents[2]
-PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
 ROW = re.compile(r"^\| `(\w+)` \| `(.+?)` \| (.+) \|$", re.MULTILINE)
 LINK = re.compile(r"\]\((?!https?:)([^)#]+)[^)]*\)")
-PYTHON = re.compile(r"^```python\n(.*?)^```", re.MULTILINE | re.DOTALL)
-ANY_BLOCK = re.compile(r"^ *```([^\n`]*)\n(.*?)^ *```", re.MULTILINE | re.DOTALL)
-OUR_IMPORT = re.compile(r"from (i3tasks[\w.]*) import ([\w, ]+)$")
+EXTERNAL = re.compile(r"(?:\]\(|<)(https?://[^)>]+)[)>]")
+CODE = re.compile(r"^ *```.*?^ *```|`[^`\n]+`", re.MULTILINE | re.DOTALL)
+HOSTS = {
+    "cloud.google.com",
+    "docs.djangoproject.com",
+    "docs.celeryq.dev",
+    "dramatiq.io",
+    "github.com",
+    "procrastinate.readthedocs.io",
+    "pypi.org",
+    "taskiq-python.github.io",
+    "www.postgresql.org",
+}
+"""What external links may lead to."""
+KNOWN = {"cd", "curl", "django-admin", "docker", "export", "gcloud", "i3tasks", "mkdir", "pip", "python", "python3"}
+KNOWN |= {".", "uvicorn", "kubectl", "nox"}
+"""The programs that blocks of shell call."""
 
 
 def relative(page: Path) -> str:
@@ -41,27 +56,6 @@ def test_links_lead_somewhere(page: Path) -> None:
     dead = [link for link in LINK.findall(page.read_text(encoding="utf-8")) if not (page.parent / link).exists()]
 
     assert not dead
-
-
-@pytest.mark.parametrize("page", PAGES, ids=relative)
-def test_python_samples_parse(page: Path) -> None:
-    for sample in PYTHON.findall(page.read_text(encoding="utf-8")):
-        # In a sample, `await` may stand at top level, and `(...)` for parameters that don't matter.
-        if ">>>" not in sample:
-            sample = sample.replace("(...):", "(*args):")
-            compile(sample, relative(page), "exec", flags=ast.PyCF_ALLOW_TOP_LEVEL_AWAIT)
-
-
-@pytest.mark.parametrize("page", PAGES, ids=relative)
-def test_what_python_samples_import_is_there(page: Path) -> None:
-    """Of ours; `shop` and the like are the reader's."""
-    for sample in PYTHON.findall(page.read_text(encoding="utf-8")):
-        for line in sample.splitlines():
-            named = OUR_IMPORT.match(line.removeprefix(">>> ").strip())
-            if named:
-                found = import_module(named[1])
-                missing = [name for name in re.findall(r"\w+", named[2]) if not hasattr(found, name)]
-                assert not missing, f"{named[1]} has no {missing}"
 
 
 @pytest.mark.parametrize("page", PAGES, ids=relative)
@@ -87,12 +81,72 @@ def test_a_command_that_rots_is_found(line: str, said: str) -> None:
 
 
 def test_data_in_the_pages_can_be_read() -> None:
-    read = {"json": json.loads, "toml": tomllib.loads, "ini": configparser.ConfigParser(interpolation=None).read_string}
+    """Python, shell and what is printed have tests of their own: test_samples.py and test_doc_outputs.py."""
+    read = {"json": json.loads, "toml": seeds, "ini": unit, "yaml": workflow, "sql": tables_are_ours}
     kinds = {"python", "sh", "console", "text", "", "{eval-rst}", "{toctree}", *read}
-    for page in PAGES:
-        for kind, block in ANY_BLOCK.findall(page.read_text(encoding="utf-8")):
-            assert kind in kinds, f"{relative(page)}: nothing tests a block of {kind}"
-            read.get(kind, str)(block)
+    for page in pages():
+        for block in page.blocks:
+            assert block.kind in kinds, f"{page.name}: nothing tests a block of {block.kind}"
+            read.get(block.kind, str)(block.text)
+
+
+def seeds(text: str) -> None:
+    assert Seed.from_content(tomllib.loads(text)).subscriptions
+
+
+def unit(text: str) -> None:
+    """A unit of systemd; what it starts is a command that there is."""
+    parser = configparser.ConfigParser(interpolation=None)
+    parser.read_string(text)
+    started = parser["Service"]["ExecStart"]
+    assert not problem(started[started.index("i3tasks ") :])
+
+
+def workflow(text: str) -> None:
+    """Of GitHub's."""
+    yaml = pytest.importorskip("yaml", reason="PyYAML comes with the extra dev")
+    for job in yaml.safe_load(text)["jobs"].values():
+        for step in job["steps"]:
+            assert set(step) <= {"uses", "run", "with", "name"}
+            assert "i3tasks" not in step.get("run", ""), "such a command belongs into a block of sh, which is parsed"
+
+
+def tables_are_ours(text: str) -> None:
+    ours = {model._meta.db_table for model in apps.get_app_config("i3tasks").get_models()}
+    assert set(re.findall(r"\bTABLE (\w+)", text)) <= ours
+
+
+@pytest.mark.parametrize("page", pages(), ids=lambda page: page.name)
+def test_shell_blocks_are_shell_and_call_what_is_known(page: Page) -> None:
+    for block in page.of("sh", "console"):
+        lines = [line.removeprefix("$ ") for line in block.text.splitlines()]
+        text = "\n".join(lines) if block.kind == "sh" else "\n".join(commands_of(block))
+        subprocess.run(["bash", "-n"], input=text, text=True, check=True)
+        for line in text.replace("\\\n", " ").splitlines():
+            words = [word for word in line.split() if not re.fullmatch(r"[A-Z_0-9]+=\S*", word)]
+            assert not words or words[0] in KNOWN or words[0].startswith("#"), f"{page.name}: {line}"
+
+
+def commands_of(block: Block) -> list[str]:
+    return [line[2:] for line in block.text.splitlines() if line.startswith("$ ")]
+
+
+@pytest.mark.parametrize("page", PAGES, ids=relative)
+def test_external_links_have_the_form_of_links_that_last(page: Path) -> None:
+    """Nothing is visited here: `nox -s links` does, before a release."""
+    text = CODE.sub("", page.read_text(encoding="utf-8"))
+    for link in EXTERNAL.findall(text):
+        parts = urlsplit(link)
+        if parts.hostname == "127.0.0.1":
+            continue
+        assert parts.scheme == "https", link
+        assert parts.hostname in HOSTS, f"{link}: is the host meant? Then name it in HOSTS."
+        if parts.hostname == "docs.djangoproject.com":
+            assert parts.path.startswith("/en/stable/"), f"{link}: a version's pages go away"
+        if parts.hostname == "www.postgresql.org":
+            assert parts.path.startswith("/docs/current/"), f"{link}: a version's pages go away"
+        if parts.hostname == "github.com":
+            assert not re.search("/blob/(main|master)/", parts.path), f"{link}: name a tag"
 
 
 def test_the_extras_that_pages_install_are_there() -> None:

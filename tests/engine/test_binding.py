@@ -7,12 +7,14 @@ from functools import partial
 from typing import Any
 
 import pytest
-from asgiref.sync import async_to_sync
+from asgiref.sync import async_to_sync, iscoroutinefunction
 from django.test import override_settings
 
-from i3tasks import RESULT, TaskDecorator, chain, group, schedule_task, task
+from i3tasks import RESULT, TaskDecorator, TaskMetadata, chain, group, schedule_task, task
+from i3tasks.core.concealing import HIDDEN
 from i3tasks.exceptions import ArgumentError, I3TasksError, ScheduleError, TaskDefinitionError
 from i3tasks.models import TaskExecution, TaskGroup
+from i3tasks.testing import drain
 from i3tasks.types import I3TasksSettings
 from tests.shop.flows import mourn, note
 from tests.shop.tasks import add, nap
@@ -27,6 +29,21 @@ def send(recipient: str, subject: str, *, urgent: bool = False) -> None: ...
 @task(bind=True)
 def bound(value: int, task_metadata: Any = None) -> int:
     return value
+
+
+@task(bind=True)
+def bound_first(task_metadata: TaskMetadata, value: int, *more: int, scale: int = 1, **others: int) -> list[int]:
+    return [task_metadata.try_number if task_metadata else 0, (value + sum(more)) * scale, *others.values()]
+
+
+@task(bind=True, unique=True, sensitive=("value",))
+async def bound_first_async(task_metadata: TaskMetadata, /, value: int, depth: int = 1) -> str:
+    return f"{task_metadata.task_name} {value} {depth}"
+
+
+@TaskDecorator(bind=True)
+def recorded_first(task_metadata: TaskMetadata | None = None, value: int = 0) -> int:
+    return value if task_metadata else -1
 
 
 @task
@@ -103,6 +120,40 @@ def test_task_metadata_is_the_workers() -> None:
             bound.delay(*args, **kwargs)
     with pytest.raises(TaskDefinitionError, match="task_metadata"):
         task(bind=True)(note.spec.function)
+
+
+@pytest.mark.parametrize(
+    ("args", "kwargs", "result"),
+    [
+        ((1,), {}, [1, 1]),
+        ((1, 2, 3), {"scale": 10}, [1, 60]),
+        ((), {"value": 4, "other": 5}, [1, 4, 5]),
+    ],
+)
+def test_task_metadata_may_stand_first(args: Any, kwargs: Any, result: list[int]) -> None:
+    handle = bound_first.delay(*args, **kwargs)
+    step = chain(bound_first.s(*args, **kwargs)).delay()
+    drain()
+
+    assert handle.result() == step.result() == result
+    assert bound_first.sync_run(*args, **kwargs).result.result == result  # type: ignore[attr-defined]
+    assert bound_first(None, *args, **kwargs) == [0, *result[1:]], "a plain call gives it first"
+    for wrong in ({"task_metadata": None, **kwargs}, {"value": 1, "scale": 2}):
+        with pytest.raises(ArgumentError, match=r"task_metadata|multiple|missing"):
+            bound_first.delay(*(args or (1,)), **wrong)
+
+
+def test_metadata_that_stands_first_counts_in_no_position() -> None:
+    first = bound_first_async.delay(7)
+    assert bound_first_async.delay(value=7, depth=1).task_uuid == first.task_uuid, "unique"
+    assert bound_first_async.delay(8).task_uuid != first.task_uuid
+    execution = TaskExecution.objects.get(uuid=first.task_uuid)
+    assert bound_first_async.spec.concealed(execution.task_args, execution.task_kwargs) == ([HIDDEN], {})
+    drain()
+    assert first.result() == "bound_first_async 7 1"
+    assert iscoroutinefunction(bound_first_async)
+    assert recorded_first(value=3).result.result == 3  # type: ignore[attr-defined]
+    assert recorded_first(3).result.result == 3  # type: ignore[attr-defined]
 
 
 @override_settings(I3TASKS=I3TasksSettings(force_sync=True))

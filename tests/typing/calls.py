@@ -8,7 +8,7 @@ from datetime import timedelta
 from typing import Any, assert_type
 from uuid import UUID
 
-from i3tasks import ChainHandle, Signature, task
+from i3tasks import ChainHandle, Signature, TaskMetadata, task
 from i3tasks.models import TaskExecutionTry, TaskGroup
 from i3tasks.types import I3TasksSettings, PullQueue, PushQueue
 from i3tasks.utils import TaskDecorator
@@ -27,6 +27,35 @@ async def send(recipient: str, *, subject: str = "") -> str:
 @task(bind=True)
 def bound(value: int, task_metadata: Any = None) -> bool:
     return bool(task_metadata)
+
+
+@task(bind=True, timeout=30)
+async def bound_first(task_metadata: TaskMetadata, value: int, *, note: str = "") -> bool:
+    return task_metadata.is_first_try
+
+
+@task(bind=True)
+def bound_first_sync(task_metadata: TaskMetadata | None, value: int = 0) -> str:
+    return str(task_metadata)
+
+
+@task(bind=True)
+def bound_keyword_only(value: int, *, task_metadata: TaskMetadata) -> bool:
+    return task_metadata.is_first_try
+
+
+@task(bind=False)
+def not_bound(task_metadata: TaskMetadata) -> None: ...
+
+
+@TaskDecorator(bind=True, encoding="utf-8")
+def older_bound(task_metadata: TaskMetadata, value: int) -> int:
+    return value
+
+
+@TaskDecorator(bind=True)
+async def older_bound_async(value: int, task_metadata: TaskMetadata | None = None) -> int:
+    return value
 
 
 @TaskDecorator
@@ -64,6 +93,29 @@ def what_bind_gives_is_not_asked_of_callers() -> None:
     assert_type(bound.delay(1), ChainHandle[bool])
     assert_type(bound.s(1), Signature[bool])
     bound.delay()  # type: ignore[call-overload]
+    assert_type(bound_first.delay(1, note="x"), ChainHandle[bool])
+    assert_type(bound_first.s(1), Signature[bool])
+    assert_type(bound_first.using(run_after=60).delay(1).result(), bool)
+    assert_type(bound_first_sync.delay(), ChainHandle[str])
+    assert_type(older_bound.delay(1), ChainHandle[int])
+    assert_type(older_bound(1), TaskExecutionTry)
+    assert_type(older_bound_async.delay(1), ChainHandle[int])
+    bound_first.delay()  # type: ignore[call-overload]
+    bound_first.delay("1")  # type: ignore[call-overload]
+    bound_first.s("1")  # type: ignore[arg-type]
+    bound_first_sync.delay(1, 2)  # type: ignore[call-overload]
+    older_bound.delay("1")  # type: ignore[call-overload]
+    # No type can take a keyword away, so this form needs a default, and not_bound's parameter is the callers'.
+    bound_keyword_only.delay(1)  # type: ignore[call-overload]
+    not_bound.delay()  # type: ignore[call-overload]
+
+
+async def a_plain_call_gives_it_first(metadata: TaskMetadata) -> None:
+    assert_type(await bound_first(metadata, 1), bool)
+    assert_type(bound_first_sync(metadata, 1), str)
+    assert_type(bound_first_sync(None), str)
+    assert_type(await bound_first.adelay(1), ChainHandle[bool])
+    await bound_first(1)  # type: ignore[arg-type, call-arg]
 
 
 def a_call_joins_a_group(group: TaskGroup) -> None:

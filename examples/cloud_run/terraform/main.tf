@@ -79,6 +79,11 @@ locals {
     SECRET_KEY  = "shop-secret-key"
     DB_PASSWORD = "shop-db-password"
   }
+  # What every container gets, of the service, the workers and the job: values, and secrets by their names.
+  container_env = concat(
+    [for name, value in local.environment : { name = name, value = value, secret = null }],
+    [for name, secret in local.secrets : { name = name, value = null, secret = secret }],
+  )
 }
 
 data "google_project" "this" {}

@@ -39,21 +39,17 @@ resource "google_cloud_run_v2_service" "shop" {
       }
 
       dynamic "env" {
-        for_each = local.environment
+        for_each = local.container_env
         content {
-          name  = env.key
-          value = env.value
-        }
-      }
-
-      dynamic "env" {
-        for_each = local.secrets
-        content {
-          name = env.key
-          value_source {
-            secret_key_ref {
-              secret  = env.value
-              version = "latest"
+          name  = env.value.name
+          value = env.value.value
+          dynamic "value_source" {
+            for_each = env.value.secret[*] # none where there is no secret
+            content {
+              secret_key_ref {
+                secret  = value_source.value
+                version = "latest"
+              }
             }
           }
         }
@@ -100,21 +96,17 @@ resource "google_cloud_run_v2_worker_pool" "worker" {
       }
 
       dynamic "env" {
-        for_each = local.environment
+        for_each = local.container_env
         content {
-          name  = env.key
-          value = env.value
-        }
-      }
-
-      dynamic "env" {
-        for_each = local.secrets
-        content {
-          name = env.key
-          value_source {
-            secret_key_ref {
-              secret  = env.value
-              version = "latest"
+          name  = env.value.name
+          value = env.value.value
+          dynamic "value_source" {
+            for_each = env.value.secret[*] # none where there is no secret
+            content {
+              secret_key_ref {
+                secret  = value_source.value
+                version = "latest"
+              }
             }
           }
         }
@@ -151,21 +143,17 @@ resource "google_cloud_run_v2_job" "migrate" {
         }
 
         dynamic "env" {
-          for_each = local.environment
+          for_each = local.container_env
           content {
-            name  = env.key
-            value = env.value
-          }
-        }
-
-        dynamic "env" {
-          for_each = local.secrets
-          content {
-            name = env.key
-            value_source {
-              secret_key_ref {
-                secret  = env.value
-                version = "latest"
+            name  = env.value.name
+            value = env.value.value
+            dynamic "value_source" {
+              for_each = env.value.secret[*] # none where there is no secret
+              content {
+                secret_key_ref {
+                  secret  = value_source.value
+                  version = "latest"
+                }
               }
             }
           }

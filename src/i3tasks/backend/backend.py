@@ -56,7 +56,10 @@ class PubSubBackend(BaseTaskBackend):
         self._queue(task)
         if task.run_after is not None and task.run_after >= ASIDE_FROM:
             last = ASIDE_FROM.year - 1
-            raise InvalidTask(f"run_after is {task.run_after.isoformat()}: no task can be put off beyond {last}.")
+            raise InvalidTask(
+                f"run_after is {task.run_after.isoformat()}: no task can be put off beyond {last}. Choose an earlier "
+                "instant."
+            )
         spec_of(task, self.own_options)
 
     def enqueue(self, task: Any, args: Any, kwargs: Any) -> Any:

@@ -59,5 +59,5 @@ OPTIONS = tuple(field.name for field in fields(PubSubTask) if field.name not in 
 def _restored(kind: type[PubSubTask], values: dict[str, Any]) -> PubSubTask:
     found = import_string(values["func"])
     if not isinstance(found, Task):
-        raise ValueError(f"{values['func']!r} is no task.")
+        raise ValueError(f"{values['func']!r} is no task any more. Was its `@task` removed?")
     return kind(**{**values, "func": found.func})

@@ -20,6 +20,7 @@ from ..engine.executor import Report
 from ..engine.inline import run_try
 from ..engine.launch import launch_refs, refuse_in_loop
 from ..exceptions import ArgumentError
+from ..metadata import TaskMetadata
 from ..models import TaskExecutionTry, TaskGroup
 from ..registry import TaskSpec, option_problems, require_discoverable
 from ..store.database import rows
@@ -289,6 +290,28 @@ class AsyncTask(Task[P, T]):
     def __call__(self, /, *args: P.args, **kwargs: P.kwargs) -> Coroutine[Any, Any, T]:
         """Call the function itself: no row, no queue."""
         return cast("Coroutine[Any, Any, T]", self.spec.function(*args, **kwargs))
+
+
+class BoundSyncTask(Task[P, T]):
+    """A task with `bind=True` whose plain function takes `task_metadata` first; `P` are the parameters after it."""
+
+    def __call__(self, task_metadata: TaskMetadata | None = None, /, *args: P.args, **kwargs: P.kwargs) -> T:
+        """Call the function itself: no row, no queue."""
+        return cast(T, self.spec.function(*args, task_metadata=task_metadata, **kwargs))
+
+
+class BoundAsyncTask(Task[P, T]):
+    """A task with `bind=True` whose coroutine function takes `task_metadata` first; `P` are the parameters after it."""
+
+    def __init__(self, spec: TaskSpec, options: CallOptions = AS_THE_TASK_SAYS) -> None:
+        super().__init__(spec, options)
+        markcoroutinefunction(self)
+
+    def __call__(
+        self, task_metadata: TaskMetadata | None = None, /, *args: P.args, **kwargs: P.kwargs
+    ) -> Coroutine[Any, Any, T]:
+        """Call the function itself: no row, no queue."""
+        return cast("Coroutine[Any, Any, T]", self.spec.function(*args, task_metadata=task_metadata, **kwargs))
 
 
 class RecordedTask(Task[P, T]):

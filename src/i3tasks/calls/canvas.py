@@ -62,7 +62,10 @@ class Signature(Generic[T]):
         if self._failure_problem:
             raise ArgumentError(f"As a callback of failure: {self._failure_problem}")
         if wants_result(self.step):
-            raise ArgumentError("RESULT has no meaning in a callback of failure: what failed has no result.")
+            raise ArgumentError(
+                "RESULT has no meaning in a callback of failure: what failed has no result. Leave it out; the first "
+                "argument is the failed execution's id."
+            )
         return self.step
 
     def as_steps(self) -> list[Step]:
@@ -204,9 +207,12 @@ class group:
 def _start(steps: Sequence[Step]) -> ChainHandle[Any]:
     """Write the beginning of a workflow, and publish it after the commit."""
     if not steps:
-        raise ArgumentError("The workflow has no step.")
+        raise ArgumentError("The workflow has no step. Give it at least one, such as task.s().")
     if starts_with_result(steps[0]):
-        raise ArgumentError("RESULT stands for what the step before returned, and the first step has none before it.")
+        raise ArgumentError(
+            "RESULT stands for what the step before returned, and the first step has none before it. Give the first "
+            "step its arguments."
+        )
     with atomic():
         plan = Plan(current_clock().now())
         plan.add(steps, cause=None)

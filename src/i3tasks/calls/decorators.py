@@ -4,29 +4,29 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable, Coroutine, Mapping
-from typing import Any, ParamSpec, Protocol, TypedDict, TypeVar, Unpack, overload
+from typing import Any, Concatenate, Literal, ParamSpec, Protocol, TypedDict, TypeVar, Unpack, overload
 
 from ..core.envelope import is_utf8
 from ..core.retry import RetryPolicy
 from ..core.steps import AsSteps, Steppable
 from ..exceptions import ArgumentError, TaskDefinitionError
+from ..metadata import TaskMetadata
 from ..registry import Isolation, TaskOptions, register
-from .base import AsyncTask, RecordedTask, SyncTask, Task
+from .base import AsyncTask, BoundAsyncTask, BoundSyncTask, RecordedTask, SyncTask, Task
 from .workflow_parts import failure_step, steps_of
 
 P = ParamSpec("P")
 T = TypeVar("T")
 
 
-class TaskKeywords(TypedDict, total=False):
-    """The options of `@task`, which its docstring describes."""
+class OtherKeywords(TypedDict, total=False):
+    """The options of `@task` but `bind`; its docstring describes them."""
 
     queue_name: str | None
     max_retries: int | None
     retry: RetryPolicy | None
     timeout: float | None
     priority: int
-    bind: bool
     unique: bool
     run_once: bool
     isolation: Isolation
@@ -36,8 +36,14 @@ class TaskKeywords(TypedDict, total=False):
     on_failure: Steppable | None
 
 
-class TaskDecoratorKeywords(TaskKeywords, total=False):
-    """The options of `@TaskDecorator`: those of `@task`, and four of django-i3tasks."""
+class TaskKeywords(OtherKeywords, total=False):
+    """The options of `@task`."""
+
+    bind: bool
+
+
+class OtherDecoratorKeywords(OtherKeywords, total=False):
+    """The options of `@TaskDecorator` but `bind`: those of `@task`, and four of django-i3tasks."""
 
     project_id: str | None
     topic_name: str | None
@@ -45,9 +51,32 @@ class TaskDecoratorKeywords(TaskKeywords, total=False):
     encoding: str
 
 
+class TaskDecoratorKeywords(OtherDecoratorKeywords, total=False):
+    """The options of `@TaskDecorator`."""
+
+    bind: bool
+
+
 class TaskMaker(Protocol):
     """`@task(...)` with options, waiting for its function."""
 
+    @overload
+    def __call__(  # type: ignore[overload-overlap]
+        self, function: Callable[P, Coroutine[Any, Any, T]], /
+    ) -> AsyncTask[P, T]: ...
+    @overload
+    def __call__(self, function: Callable[P, T], /) -> SyncTask[P, T]: ...
+
+
+class BoundTaskMaker(Protocol):
+    """`@task(bind=True)`, waiting for its function. A parameter `task_metadata` that stands first is no caller's."""
+
+    @overload
+    def __call__(  # type: ignore[overload-overlap]
+        self, function: Callable[Concatenate[TaskMetadata, P], Coroutine[Any, Any, T]], /
+    ) -> BoundAsyncTask[P, T]: ...
+    @overload
+    def __call__(self, function: Callable[Concatenate[TaskMetadata, P], T], /) -> BoundSyncTask[P, T]: ...
     @overload
     def __call__(  # type: ignore[overload-overlap]
         self, function: Callable[P, Coroutine[Any, Any, T]], /
@@ -65,6 +94,21 @@ class RecordedTaskMaker(Protocol):
     def __call__(self, function: Callable[P, T], /) -> RecordedTask[P, T]: ...
 
 
+class BoundRecordedTaskMaker(Protocol):
+    """`@TaskDecorator(bind=True)`, waiting for its function: see `BoundTaskMaker`."""
+
+    @overload
+    def __call__(
+        self, function: Callable[Concatenate[TaskMetadata, P], Coroutine[Any, Any, T]], /
+    ) -> RecordedTask[P, T]: ...
+    @overload
+    def __call__(self, function: Callable[Concatenate[TaskMetadata, P], T], /) -> RecordedTask[P, T]: ...
+    @overload
+    def __call__(self, function: Callable[P, Coroutine[Any, Any, T]], /) -> RecordedTask[P, T]: ...
+    @overload
+    def __call__(self, function: Callable[P, T], /) -> RecordedTask[P, T]: ...
+
+
 @overload
 # A coroutine function is the narrower case, so it comes first.
 def task(  # type: ignore[overload-overlap]
@@ -72,6 +116,10 @@ def task(  # type: ignore[overload-overlap]
 ) -> AsyncTask[P, T]: ...
 @overload
 def task(function: Callable[P, T], /, **options: Unpack[TaskKeywords]) -> SyncTask[P, T]: ...
+@overload
+def task(  # type: ignore[overload-overlap]
+    *, bind: Literal[True], **options: Unpack[OtherKeywords]
+) -> BoundTaskMaker: ...
 @overload
 def task(**options: Unpack[TaskKeywords]) -> TaskMaker: ...
 def task(function: Callable[..., Any] | None = None, /, **options: Any) -> Any:
@@ -81,7 +129,7 @@ def task(function: Callable[..., Any] | None = None, /, **options: Any) -> Any:
     max_retries  further tries after a failed first one; `retry` takes a whole RetryPolicy
     timeout      seconds that the body may run
     priority     -100 to 100: of the calls that wait on a queue, the one with the highest starts first
-    bind         True: the body gets a `task_metadata` keyword (TaskMetadata)
+    bind         True: the body gets `task_metadata` (TaskMetadata), its first parameter or one that it takes by keyword
     unique       True: a call with arguments equal to those of an unfinished call is the same call
     run_once     True: never tried again, not even when its worker dies, whatever a call says of retries
     isolation    "process": run a sync function in a process of its own, which a timeout or a cancellation kills
@@ -104,6 +152,10 @@ def TaskDecorator(
 @overload
 def TaskDecorator(function: Callable[P, T], /, **options: Unpack[TaskDecoratorKeywords]) -> RecordedTask[P, T]: ...
 @overload
+def TaskDecorator(  # type: ignore[overload-overlap]
+    *, bind: Literal[True], **options: Unpack[OtherDecoratorKeywords]
+) -> BoundRecordedTaskMaker: ...
+@overload
 def TaskDecorator(**options: Unpack[TaskDecoratorKeywords]) -> RecordedTaskMaker: ...
 def TaskDecorator(function: Callable[..., Any] | None = None, /, **options: Any) -> Any:
     """`task` under its name in django-i3tasks, with one difference: calling the task runs it through `sync_run`.
@@ -120,6 +172,8 @@ def TaskDecorator(function: Callable[..., Any] | None = None, /, **options: Any)
 
 def _make_task(options: Mapping[str, Any], function: Callable[..., Any]) -> Task[Any, Any]:
     spec = register(function, options_of(options))
+    if spec.gets_metadata_first:
+        return BoundAsyncTask(spec) if spec.is_coroutine else BoundSyncTask(spec)
     return AsyncTask(spec) if spec.is_coroutine else SyncTask(spec)
 
 

@@ -29,6 +29,11 @@ if TYPE_CHECKING:
 T = TypeVar("T", covariant=True)
 U = TypeVar("U")
 
+_NOT_ENQUEUED = (
+    "This handle was made by build_chain(): nothing of it has been enqueued. It is a part of a workflow; to call the "
+    "task, use delay()."
+)
+
 
 @dataclass(slots=True)
 class ChainHandle(Generic[T]):
@@ -163,7 +168,10 @@ class ChainHandle(Generic[T]):
         tries = rows(TaskExecutionTry).filter(**{f"task_execution__{name}": value for name, value in by.items()})
         first = tries.select_related("task_execution").order_by("try_number").first() if by else None
         if first is None:
-            raise ExecutionNotFound(f"There is no execution {key!r:.80}: never committed, or deleted since.")
+            raise ExecutionNotFound(
+                f"There is no execution {key!r:.80}: never committed, or deleted since. Ask after the commit, and "
+                "within the time that retention leaves."
+            )
         return ChainHandle(first)
 
     @classmethod
@@ -174,12 +182,15 @@ class ChainHandle(Generic[T]):
     def _wait(self) -> Wait:
         start = self.task_group or self.task_execution
         if start is None:
-            raise I3TasksError("This handle was made by build_chain(): nothing of it has been enqueued.")
+            raise I3TasksError(_NOT_ENQUEUED)
         return Wait(start, self._written, first_only=self._first_only)
 
     def _required_id(self) -> int:
         if self.task_group is not None:
-            raise I3TasksError("This workflow begins with a group, which has no next try of its own.")
+            raise I3TasksError(
+                "This workflow begins with a group, which has no next try of its own. Cancel `task_group`, or retry "
+                "its members."
+            )
         if self.task_execution_id is None:
-            raise I3TasksError("This handle was made by build_chain(): nothing of it has been enqueued.")
+            raise I3TasksError(_NOT_ENQUEUED)
         return self.task_execution_id

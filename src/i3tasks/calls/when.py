@@ -30,11 +30,15 @@ def instant(name: str, when: When) -> datetime:
         ) from None
     if at >= ASIDE_FROM:
         raise ArgumentError(
-            f"{name} is {at.isoformat()}: no call can be put off beyond the year {ASIDE_FROM.year - 1}."
+            f"{name} is {at.isoformat()}: no call can be put off beyond the year {ASIDE_FROM.year - 1}. Choose an "
+            "earlier instant."
         )
     furthest = get_config().settings.maximum_eta
     if furthest is not None and at - current_clock().now() > furthest:
-        raise ArgumentError(f"{name} is {at.isoformat()}, later than I3TASKS allows (maximum_eta: {furthest}).")
+        raise ArgumentError(
+            f"{name} is {at.isoformat()}, later than I3TASKS allows. Choose an earlier instant, or a longer "
+            f"maximum_eta than {furthest}."
+        )
     return at
 
 

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable, Collection, Mapping, Sequence
-from functools import lru_cache
+from functools import lru_cache, wraps
 from typing import Any
 
 from ..exceptions import ArgumentError
 from .values import JSON, encode
 
 Function = Callable[..., Any]
+_POSITIONAL = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
 
 
 def problem(function: Function, args: Sequence[Any], kwargs: Mapping[str, Any], given: Collection[str] = ()) -> str:
@@ -32,6 +33,32 @@ def takes(function: Function, name: str) -> bool:
     if found is not None:
         return found.kind not in (found.POSITIONAL_ONLY, found.VAR_POSITIONAL)
     return any(parameter.kind is parameter.VAR_KEYWORD for parameter in parameters.values())
+
+
+def by_keyword(function: Function, name: str) -> Function:
+    """The function, taking by keyword the parameter `name` that stands first; the function itself if another does.
+
+    So callers' positional arguments begin with the second parameter, wherever signatures and calls are looked at.
+    """
+    signature = _signature(function)
+    parameters = [*signature.parameters.values()]
+    if not parameters or parameters[0].name != name or parameters[0].kind not in _POSITIONAL:
+        return function
+    first, *others = parameters
+
+    @wraps(function)
+    def call(*args: Any, **kwargs: Any) -> Any:
+        return function(kwargs.pop(name), *args, **kwargs)
+
+    @wraps(function)
+    async def acall(*args: Any, **kwargs: Any) -> Any:
+        return await function(kwargs.pop(name), *args, **kwargs)
+
+    made: Function = acall if inspect.iscoroutinefunction(function) else call
+    at = len(others) - bool(others and others[-1].kind is inspect.Parameter.VAR_KEYWORD)
+    others.insert(at, first.replace(kind=inspect.Parameter.KEYWORD_ONLY))
+    made.__signature__ = signature.replace(parameters=others)  # type: ignore[attr-defined]
+    return made
 
 
 def takes_argument(function: Function, name: str) -> bool:
@@ -57,7 +84,7 @@ def parameters_of(function: Function) -> Collection[str]:
 def names_of(function: Function, count: int) -> list[str]:
     """The parameter that each of `count` positional arguments goes to; "" for one too many."""
     parameters = _signature(function).parameters.values()
-    names = [item.name for item in parameters if item.kind in (item.POSITIONAL_ONLY, item.POSITIONAL_OR_KEYWORD)]
+    names = [item.name for item in parameters if item.kind in _POSITIONAL]
     others = next((item.name for item in parameters if item.kind is item.VAR_POSITIONAL), "")
     return [*names, *[others] * (count - len(names))][:count]
 

@@ -184,11 +184,13 @@ def _validate_fields(expression: str) -> None:
         if field[0] in "hHrR":  # croniter chooses a random value for these; no two beats would agree
             raise ValueError(f"The {name} of {expression!r} can't be {field!r}: a slot must not depend on chance.")
         if not _is_accepted(" ".join(field if index == place else "*" for place in range(len(_FIELDS)))):
-            raise ValueError(f"The {name} of {expression!r} can't be {field!r}.")
+            raise ValueError(
+                f"The {name} of {expression!r} can't be {field!r}. Write numbers, names, `*`, `-`, `,` and `/`."
+            )
     if not _is_accepted(expression):
-        raise ValueError(f"{expression!r} is not a cron expression.")
+        raise ValueError(f"{expression!r} is not a cron expression. Write five fields, such as '30 7 * * MON-FRI'.")
     if next(_walls(expression, _LEAP_YEAR.replace(tzinfo=None)), None) is None:
-        raise ValueError(f"{expression!r} never comes: no such day exists.")
+        raise ValueError(f"{expression!r} never comes: no such day exists. Choose one that does.")
 
 
 def _is_accepted(expression: str) -> bool:

@@ -135,5 +135,5 @@ def resume_queue(request: HttpRequest) -> HttpResponse:
 def _queue_named(request: HttpRequest) -> str:
     name = request.POST.get("queue", "")
     if not name:  # to `pause` and `resume`, that is the default queue
-        raise UnknownQueueError("The form names no queue.")
+        raise UnknownQueueError("The form names no queue. Load the page again.")
     return name

@@ -58,7 +58,7 @@ class InlineGateway:
             answer = attempted(lambda: self._attempt(operation, request))
         except OperationalError as error:
             if is_contention(error):  # which must not be taken for a refusal of what a body returned
-                raise StoreUnavailable(f"Another transaction holds what the call needs: {error}") from error
+                raise StoreUnavailable(f"Another transaction holds what the call needs. Try again: {error}") from error
             raise
         if at_commit is not None:
             at_commit(answer)  # here: the loop that waits for the answer may be blocked for long

@@ -43,7 +43,8 @@ async def run_try(task_try: TaskExecutionTry, follow_up: Callable[[Any], None]) 
         raise I3TasksError(f"The try could not be run: {report.sentence}.")
     if isinstance(report.error, HandedBack):
         raise I3TasksError(
-            "The try was not begun, because the event loop was blocked for as long as its lease. A worker will run it."
+            "The try was not begun, because the event loop was blocked for as long as its lease. A worker will run it; "
+            "look for what blocks the loop."
         )
     return report
 
@@ -69,7 +70,10 @@ async def run_to_the_end(task_try: TaskExecutionTry) -> None:
         report = await _execute(current, due.extend)
         snoozes += isinstance(report.outcome, Released)
         if snoozes > MOST_SNOOZES:
-            raise I3TasksError(f"The body has raised Snooze {snoozes} times. In place, no time passes between them.")
+            raise I3TasksError(
+                f"The body has raised Snooze {snoozes} times. In place, no time passes between them: test it by "
+                "`drain()`, which waits for `advance()`."
+            )
         if report.outcome is not None:
             waiting += await sync_to_async(_unfinished)([ref.try_id for ref in due], current.task_execution_id)
         elif report.verdict is Verdict.NACK:

@@ -34,7 +34,10 @@ def executions_named(keys: Keys) -> list[int]:
     missing += [uuid for uuid in keys.uuids if uuid not in by_uuid]
     missing += [f"of try {pk}" for pk in keys.tries if pk not in by_try]
     if missing:
-        raise CommandError(f"There is no execution {missing[0]}.")
+        raise CommandError(
+            f"There is no execution {missing[0]}: never committed, or deleted since. `i3tasks list` shows "
+            "what there is."
+        )
     found = [*keys.ids, *(by_uuid[uuid] for uuid in keys.uuids), *(by_try[pk] for pk in keys.tries)]
     return list(dict.fromkeys(found))
 

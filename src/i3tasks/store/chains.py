@@ -97,7 +97,9 @@ def _read(end: End) -> End:
     """The row as it is now. Raises ExecutionNotFound."""
     row: Any = rows(type(end)).filter(pk=end.pk).first()
     if row is None:
-        raise ExecutionNotFound(f"There is no {end}: its transaction was rolled back, or retention has deleted it.")
+        raise ExecutionNotFound(
+            f"There is no {end}: its transaction was rolled back, or retention has deleted it. Enqueue it anew."
+        )
     found: End = row
     return found
 

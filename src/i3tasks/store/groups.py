@@ -37,7 +37,9 @@ def cancel_group(group_id: int, *, now: Instant = DATABASE_TIME) -> list[TaskExe
         lock_groups([group_id], wait=True)
         group = with_database_time(rows(TaskGroup).filter(pk=group_id), now).first()
         if group is None:
-            raise ExecutionNotFound(f"There is no group {group_id}: its transaction was rolled back, or it is deleted.")
+            raise ExecutionNotFound(
+                f"There is no group {group_id}: its transaction was rolled back, or it is deleted. Make it anew."
+            )
         plan = Plan(database_time(group))
         plan.fail(group)
         return [*tries, *plan.write()]

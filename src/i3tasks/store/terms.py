@@ -82,7 +82,7 @@ def instant(text: str, now: datetime, *, is_end: bool = False) -> datetime:
         if (day := parse_date(text)) is not None:
             return _aware(datetime.combine(day + timedelta(days=is_end), time.min))
     except (ValueError, OverflowError) as error:  # February 30; a time that is before the year 1 in UTC
-        raise SearchError(f"{text!r} is no time: {error}.") from None
+        raise SearchError(f"{text!r} is no time: {error}. Write {_AN_INSTANT}.") from None
     raise SearchError(f"{text!r} is no time. Write {_AN_INSTANT}; or two of them, 2h..30m.")
 
 
@@ -100,7 +100,7 @@ def age(text: str) -> timedelta:
         parts = re.findall(r"(\d+)([smhdw])", text)
         return sum((timedelta(**{_UNITS[unit]: int(number)}) for number, unit in parts), timedelta())
     except OverflowError:
-        raise SearchError(f"{text!r} is too long a time.") from None
+        raise SearchError(f"{text!r} is too long a time. Write a shorter one.") from None
 
 
 def keys(texts: Iterable[str]) -> Keys:
@@ -134,7 +134,7 @@ def plain(text: str) -> str:
     if len(text) > LONGEST_TEXT:
         raise SearchError(f"Write at most {LONGEST_TEXT} characters.")
     if "\x00" in text or any("\ud800" <= character <= "\udfff" for character in text):
-        raise SearchError("It holds a character that no text in the database can hold.")
+        raise SearchError("It holds a character that no text in the database can hold. Leave it out.")
     return text
 
 
@@ -157,4 +157,6 @@ def _uuid(text: str) -> UUID:
     try:
         return UUID(text)
     except ValueError:
-        raise SearchError(f"{text[:60]!r} is neither an id, nor a uuid, nor `try:` and the id of a try.") from None
+        raise SearchError(
+            f"{text[:60]!r} is neither an id, nor a uuid, nor `try:` and the id of a try. Write one."
+        ) from None

@@ -95,7 +95,10 @@ class Writer:
         # What has been claimed is bounded by what runs: there is room for its outcome, or it would be forgotten.
         item = _Item(operation, request, future, at_commit)
         if not self._thread.put(item, even_if_full=operation.survives_outage):
-            raise StoreUnavailable("The writer's queue is full: the database is too slow for this load.")
+            raise StoreUnavailable(
+                "The writer's queue is full: the database is too slow for this load. Lower `concurrency`, or see what "
+                "slows the database down."
+            )
         return await future
 
     @property

@@ -39,9 +39,12 @@ class RunningWorker:
         deadline = time.monotonic() + timeout
         while left := self._unfinished():
             if not self._thread.is_alive():
-                raise I3TasksError("The worker has ended.") from self._error
+                raise I3TasksError("The worker has ended: the error above says why.") from self._error
             if time.monotonic() > deadline:
-                raise TimeoutError(f"{left} calls have not ended within {timeout:g} seconds.")
+                raise TimeoutError(
+                    f"{left} calls have not ended within {timeout:g} seconds. Does a body hang? Otherwise pass a "
+                    "larger `timeout`."
+                )
             time.sleep(POLL_SECONDS)
 
     def _start(self) -> None:

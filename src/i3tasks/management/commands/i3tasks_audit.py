@@ -28,5 +28,6 @@ class Command(RowsCommand):
         for finding in findings:
             self.stdout.write(str(finding))
         if findings:
-            raise CommandError(f"{len(findings)} {'rule is' if len(findings) == 1 else 'rules are'} broken.")
+            are = "rule is" if len(findings) == 1 else "rules are"
+            raise CommandError(f"{len(findings)} {are} broken. Please report it, with the rows of what is named above.")
         self.stdout.write("All rows are consistent.")

@@ -45,7 +45,7 @@ class Command(RowsCommand):
         show_events(verbosity)
         ids = executions_named(named([execution], current_clock().now()))
         if len(ids) != 1:
-            raise CommandError("Name one execution.", returncode=2)
+            raise CommandError("Name one execution, by its id or uuid.", returncode=2)
         due: list[TryRef] = []
         try:
             report = async_to_sync(run_try)(_try_to_run(ids[0]), due.extend)
@@ -78,9 +78,11 @@ def _try_to_run(execution_id: int) -> TaskExecutionTry:
     latest = telling_of(list(tries.defer("error_traceback")))
     state = state_of(execution, latest, now)
     if latest is not None and state is State.LOST and execution.outcome is None:
-        raise CommandError(f"Its worker {latest.worker_id} is lost, and a dispatcher is about to end its try.")
+        raise CommandError(
+            f"Its worker {latest.worker_id} is lost, and a dispatcher is about to end its try. Run it after that."
+        )
     if latest is not None and state is State.RUNNING:
-        raise CommandError(f"It is running, on {latest.worker_id}.")
+        raise CommandError(f"It is running, on {latest.worker_id}. Wait for its end, or cancel it first.")
     if state in OVER:
         retry_failed([execution_id], now=now)
     elif state in (State.DEFERRED, State.RETRYING):
@@ -90,5 +92,5 @@ def _try_to_run(execution_id: int) -> TaskExecutionTry:
         raise CommandError(f"There is nothing to run: it is {state.value if state else 'without a try'}.")
     waiting = tries.filter(is_completed=False, claim_token__isnull=True).select_related("task_execution").first()
     if waiting is None:
-        raise CommandError("A worker has just taken it.")
+        raise CommandError(f"A worker has just taken it: follow it by `i3tasks status {execution_id}`.")
     return waiting
