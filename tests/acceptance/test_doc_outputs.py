@@ -197,4 +197,4 @@ def fields(value: Any) -> Any:
     """The names of a JSON object's fields, at each level that both have; of a list its first item's."""
     if isinstance(value, dict):
         return {name: fields(item) for name, item in value.items() if name not in ("result", "task_args")}
-    return [fields(value[0])] if isinstance(value, list) and value else None
+    return [fields(value[0])] if isinstance(value, list) and value and isinstance(value[0], dict) else None
