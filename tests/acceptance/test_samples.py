@@ -44,7 +44,7 @@ def reader(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[ExitStac
     configured = structlog.get_config() if structlog.is_configured() else None
     queues = (PullQueue("mail", "worker"), PullQueue("heavy", "worker"))
     chosen = I3TasksSettings(namespace="shop", default_queue=PullQueue("default", "worker"), other_queues=queues)
-    with ExitStack() as kept, override_settings(I3TASKS=chosen, ROOT_URLCONF="shop.urls"), nothing_published():
+    with override_settings(I3TASKS=chosen, ROOT_URLCONF="shop.urls"), nothing_published(), ExitStack() as kept:
         yield kept
     structlog.reset_defaults() if configured is None else structlog.configure(**configured)
     for name in [name for name in sys.modules if name == "shop" or name.startswith("shop.")]:
