@@ -22,7 +22,6 @@ from .conf import Config, get_config
 from .exceptions import ScheduleError
 from .registry import all_tasks, settings_package
 from .store.database import alias
-from .store.schedules import of_settings
 from .types import I3TasksSettings
 
 PUSH_SECONDS = 600
@@ -143,7 +142,10 @@ def check_schedules(**_: Any) -> list[CheckMessage]:
     except ImproperlyConfigured:
         return []  # said by check_settings
     problems: list[CheckMessage] = []
-    for schedule in filter(lambda schedule: schedule.enabled, schedules):
+    enabled = [schedule for schedule in schedules if schedule.enabled]
+    if enabled:
+        from .store.schedules import of_settings  # and with it what reads cron expressions
+    for schedule in enabled:
         try:
             of_settings(schedule).call()
         except ScheduleError as error:

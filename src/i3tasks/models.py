@@ -16,6 +16,8 @@ from django.db.models.functions import Coalesce
 from .core.clock import current_clock
 
 AnyRow = TypeVar("AnyRow", bound=models.Model)
+HEAVY = ("task_args", "task_kwargs", "chain", "options", "trace_context")
+"""Columns of executions that can be megabytes long. No list reads them."""
 
 
 def new_uuid() -> UUID:

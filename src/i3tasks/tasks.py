@@ -6,12 +6,13 @@ from datetime import timedelta
 from typing import Any
 
 from .calls.decorators import TaskDecorator, task
-from .store.retention import clean_old_task_executions
 
 
 @TaskDecorator
 def autoclean_task(days: float | None = None, batch_size: int | None = None) -> dict[str, int]:
     """Delete old finished executions, as `i3tasks clean` does. Put it into `schedules` to have it run by itself."""
+    from .store.retention import clean_old_task_executions  # by the worker that runs it
+
     older_than = None if days is None else timedelta(days=days)
     return {"deleted": clean_old_task_executions(older_than, batch_size)}
 

@@ -1,16 +1,18 @@
 """The endpoints. Include them at any path: `path("i3/", include("i3tasks.urls"))`."""
 
+from functools import partial
+
 from django.urls import path
 
-from .views.beat import beat
-from .views.monitoring import health, metrics, status
-from .views.push import push
+from .views.later import later_async
+
+_monitoring = partial(later_async, "i3tasks.views.monitoring")
 
 urlpatterns = [
-    path("tasks-push/", push, name="i3tasks-push"),
-    path("tasks-beat/", beat, name="i3tasks-beat"),
-    path("tasks-health/", health, name="i3tasks-health"),
-    path("tasks-metrics/", metrics, name="i3tasks-metrics"),
-    path("tasks-status/<int:id>/", status, name="i3tasks-status"),
-    path("tasks-status/<uuid:uuid>/", status, name="i3tasks-status-uuid"),
+    path("tasks-push/", later_async("i3tasks.views.push", "push"), name="i3tasks-push"),
+    path("tasks-beat/", later_async("i3tasks.views.beat", "beat"), name="i3tasks-beat"),
+    path("tasks-health/", _monitoring("health"), name="i3tasks-health"),
+    path("tasks-metrics/", _monitoring("metrics"), name="i3tasks-metrics"),
+    path("tasks-status/<int:id>/", _monitoring("status"), name="i3tasks-status"),
+    path("tasks-status/<uuid:uuid>/", _monitoring("status"), name="i3tasks-status-uuid"),
 ]

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from tests.benchmarks import charts
+from tests.benchmarks import charts, checking
 from tests.benchmarks.__main__ import BOUNDS, OURS, PEERS
 from tests.benchmarks.harness import report
 from tests.benchmarks.harness.agent import contestant_class
@@ -51,6 +51,13 @@ def test_ours_answers_on_the_embedded_emulator(folder: Path) -> None:
     [latency] = small(folder, "i3tasks:embedded_sqlite", "latency")
     assert latency["bodies_run"] == latency["tasks"] == 1
     assert latency["p50_ms"] is not None
+
+
+def test_checks_are_measured_with_and_without_i3tasks(capsys: pytest.CaptureFixture[str]) -> None:
+    medians = checking.main(1)
+    assert set(medians) == {"with", "without"}
+    assert all(seconds > 0 for seconds in medians.values())
+    assert "ratio of the medians" in capsys.readouterr().out
 
 
 # -------------------------------------------------------------------------------------------- what is measured

@@ -229,7 +229,7 @@ def test_run_now_of_a_call_that_another_transaction_enqueues_says_so(
             raise StoreUnavailable(BUSY)
         return run_now(schedule, *rest)
 
-    monkeypatch.setattr("i3tasks.admin.schedules.run_now", run)
+    monkeypatch.setattr("i3tasks.store.ticks.run_now", run)
     response = act(admin, "enqueue_now")
 
     assert response.status_code == 200

@@ -81,6 +81,25 @@ def test_importing_it_loads_neither_models_nor_the_pubsub_client(name: str) -> N
     ]
 
 
+def test_checking_a_project_loads_nothing_that_only_running_tasks_needs() -> None:
+    """`manage.py check`, and each process that only defines tasks, pays for what it uses."""
+    code = """
+        import os, sys
+        os.environ["DJANGO_SETTINGS_MODULE"] = "tests.process_settings"
+        from django.core.management import execute_from_command_line
+        execute_from_command_line(["manage.py", "check"])
+        print("loaded", *sys.modules)
+    """
+    loaded = run(code).partition("loaded")[2].split()
+    kinds = ("grpc", "google.", "structlog", "croniter", "anyio", "prometheus_client", "opentelemetry", "uvicorn")
+    ours = ("engine.executor", "engine.worker", "store.writer", "store.settle", "store.search", "emulator", "telemetry")
+    pages = ("dashboard.overview", "dashboard.acting", "views.push", "views.monitoring")
+    heavy = (*kinds, *(f"i3tasks.{name}" for name in (*ours, *pages)))
+    assert "i3tasks.models" in loaded
+    assert "i3tasks.admin.executions" in loaded
+    assert [module for module in loaded if module.startswith(heavy)] == []
+
+
 def test_settings_can_be_written_before_django_is_set_up() -> None:
     assert run("from i3tasks.types import *; print(I3TasksSettings(namespace='shop').namespace)") == "shop"
 

@@ -10,10 +10,8 @@ from django.db.models import QuerySet
 from django.http import HttpRequest
 
 from ..core.clock import current_clock
-from ..engine.launch import launch
 from ..exceptions import StoreUnavailable
 from ..models import TaskExecution, TaskExecutionTry
-from ..store.cancel import cancel, retry_failed
 from ..store.lock_timeout import LONGEST_LOCK, short_locks
 
 BUSY = "Nothing was changed: another transaction holds one of these executions, or a group of theirs. Try again."
@@ -22,6 +20,8 @@ BUSY = "Nothing was changed: another transaction holds one of these executions, 
 @admin.action(description="Cancel: what waits never runs, what runs is told", permissions=["act"])
 def cancel_selected(modeladmin: Any, request: HttpRequest, queryset: QuerySet[TaskExecution]) -> None:
     """Ask for the selected executions to end."""
+    from ..store.cancel import cancel  # with the action: whatever has an admin imports this module
+
     ids = list(queryset.filter(outcome__isnull=True).values_list("pk", flat=True))
     if _launched(modeladmin, request, lambda: cancel(ids)) is not None:
         modeladmin.message_user(request, f"Cancelled {len(ids)}; finished ones stay as they are.", messages.SUCCESS)
@@ -30,6 +30,8 @@ def cancel_selected(modeladmin: Any, request: HttpRequest, queryset: QuerySet[Ta
 @admin.action(description="Retry: one more try for those that failed", permissions=["act"])
 def retry_selected(modeladmin: Any, request: HttpRequest, queryset: QuerySet[TaskExecution]) -> None:
     """Give the selected executions that have failed one more try."""
+    from ..store.cancel import retry_failed
+
     ids = list(queryset.values_list("pk", flat=True))
     tries = _launched(modeladmin, request, lambda: retry_failed(ids, now=current_clock().now()))
     if tries is not None:
@@ -41,6 +43,8 @@ def _launched(
     modeladmin: Any, request: HttpRequest, write: Callable[[], list[TaskExecutionTry]]
 ) -> list[TaskExecutionTry] | None:
     """Launch the tries that `write` gives. None if it waited too long for a lock, which the user is told."""
+    from ..engine.launch import launch
+
     try:
         with short_locks(LONGEST_LOCK, BUSY):
             tries = write()

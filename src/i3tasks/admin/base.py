@@ -17,8 +17,8 @@ from django.http import HttpRequest
 from django.utils.functional import cached_property
 
 from ..dashboard.writing import instant
+from ..models import HEAVY
 from ..store.concealing import column_of
-from ..store.search import HEAVY
 
 if TYPE_CHECKING:
     AnyAdmin = BaseModelAdmin[Any]

@@ -20,9 +20,8 @@ from django.urls import URLPattern, path, reverse
 from ..core.clock import current_clock
 from ..dashboard.writing import relative, span
 from ..exceptions import SearchError
-from ..models import TaskExecution, TaskGroup
+from ..models import HEAVY, TaskExecution, TaskGroup
 from ..store.database import rows
-from ..store.search import HEAVY, Search
 from ..store.states import telling_try
 from .actions import cancel_selected, retry_selected
 from .base import ReadOnly, Rows
@@ -76,6 +75,8 @@ class TaskExecutionAdmin(ReadOnly):
 
     def get_paginator(self, request: HttpRequest, queryset: Any, per_page: int, *args: Any, **kwargs: Any) -> Any:
         """The pages of a search, unless the address asks for something else as well, such as a group's members."""
+        from ..store.search import Search
+
         try:
             search = search_of(request)
         except SearchError as error:
@@ -87,6 +88,8 @@ class TaskExecutionAdmin(ReadOnly):
         return FoundPaginator(search, self.get_queryset(request), per_page)
 
     def get_search_results(self, request: HttpRequest, queryset: Rows, search_term: str) -> tuple[Rows, bool]:
+        from ..store.search import Search
+
         try:
             search = search_of(request)
         except SearchError as error:

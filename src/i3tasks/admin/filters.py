@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from django.contrib import admin, messages
 from django.contrib.admin.options import IncorrectLookupParameters
@@ -15,11 +15,12 @@ from ..core.clock import current_clock
 from ..dashboard.lines import lines
 from ..exceptions import SearchError
 from ..models import TryState
-from ..store.search import MOST_LOOKED_AT, Search
 from ..store.states import State
-from ..store.terms import keys
 from . import base
 from .base import AnsweredChanges, BoundedPaginator, Rows
+
+if TYPE_CHECKING:
+    from ..store.search import Search  # by functions: whatever has an admin imports this module
 
 SEARCHED = ("state", "queue", "asked")
 PERIODS = {"1h": "Past hour", "1d": "Past 24 hours", "7d": "Past 7 days", "30d": "Past 30 days"}
@@ -29,6 +30,8 @@ class SearchedFilter(admin.SimpleListFilter):
     """A field of the search."""
 
     def queryset(self, request: HttpRequest, queryset: Rows) -> Rows:
+        from ..store.search import Search
+
         now = current_clock().now()
         try:
             return queryset.filter(Search.parse({str(self.parameter_name): self.value() or ""}, now).condition(now))
@@ -82,6 +85,9 @@ class TryStateFilter(admin.SimpleListFilter):
 
 def search_of(request: HttpRequest) -> Search:
     """The search that the list's address describes. Raises SearchError."""
+    from ..store.search import Search
+    from ..store.terms import keys
+
     fields: dict[str, Any] = {name: request.GET.get(name, "") for name in SEARCHED}
     term = request.GET.get(SEARCH_VAR, "").strip()
     if term:
@@ -129,6 +135,8 @@ class ExecutionChanges(AnsweredChanges):
     """A list of executions with the lines that the board shows of them."""
 
     def get_results(self, request: HttpRequest) -> None:
+        from ..store.search import MOST_LOOKED_AT, Search
+
         paginator = self.model_admin.get_paginator(request, self.queryset, self.list_per_page)
         if isinstance(paginator, FoundPaginator):
             self.queryset: Any = paginator.object_list  # not the conditions alone, for which tables might be read

@@ -7,7 +7,7 @@ from collections.abc import Callable, Coroutine, Iterable, Mapping, Sequence
 from dataclasses import replace
 from datetime import timedelta
 from functools import partial
-from typing import Any, Generic, ParamSpec, TypeVar, cast, overload
+from typing import TYPE_CHECKING, Any, Generic, ParamSpec, TypeVar, cast, overload
 
 from asgiref.sync import async_to_sync, markcoroutinefunction, sync_to_async
 
@@ -16,24 +16,24 @@ from ..core.clock import current_clock
 from ..core.retry import RetryPolicy
 from ..core.steps import Step, Steppable
 from ..core.values import encode_arguments
-from ..engine.executor import Report
-from ..engine.inline import run_try
 from ..engine.launch import launch_refs, refuse_in_loop
 from ..exceptions import ArgumentError
 from ..metadata import TaskMetadata
 from ..models import TaskExecutionTry, TaskGroup
 from ..registry import TaskSpec, option_problems, require_discoverable
 from ..store.database import rows
-from ..store.enqueue import NewExecution, enqueue
-from ..store.keys import Key, argument_key, caller_key
-from ..store.requests import TryRef
 from .canvas import Signature
 from .handles import ChainHandle
 from .options import A_DAY, AS_THE_TASK_SAYS, CallOptions
 from .travelling import travels_with
 from .when import When, check_period
 from .workflow_parts import failure_step
-from .writing import awrite, write
+
+if TYPE_CHECKING:
+    from ..engine.executor import Report
+    from ..store.enqueue import NewExecution
+    from ..store.keys import Key
+    from ..store.requests import TryRef
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -113,6 +113,8 @@ class Task(Generic[P, T]):
     def delay(self, /, *args: Any, __i3group__: TaskGroup, **kwargs: Any) -> ChainHandle[T]: ...
     def delay(self, /, *args: Any, **kwargs: Any) -> ChainHandle[T]:
         """Enqueue a call, as part of the caller's transaction. Raises ArgumentError for values that JSON can't hold."""
+        from .writing import write  # at the first call: what only defines tasks does not need all that calls take
+
         refuse_in_loop("delay", "adelay")
         return write([self._call(args, kwargs)])[0]
 
@@ -124,6 +126,8 @@ class Task(Generic[P, T]):
     async def adelay(self, /, *args: Any, __i3group__: TaskGroup, **kwargs: Any) -> ChainHandle[T]: ...
     async def adelay(self, /, *args: Any, **kwargs: Any) -> ChainHandle[T]:
         """`delay` for coroutines. Outside of transactions, those that wait together are written together."""
+        from .writing import awrite
+
         call = self._shareable(args, kwargs)
         if call is None:
             return await sync_to_async(partial(self.delay, *args, **kwargs))()
@@ -140,6 +144,8 @@ class Task(Generic[P, T]):
 
     def delay_many(self, calls: Calls) -> list[ChainHandle[T]]:
         """Enqueue many calls in one transaction: each item is a call's positional arguments, or a dict of keywords."""
+        from .writing import write
+
         refuse_in_loop("delay_many", "adelay_many")
         return write([self._call(*split(call)) for call in calls])
 
@@ -152,6 +158,8 @@ class Task(Generic[P, T]):
     def sync_run(self, /, *args: P.args, **kwargs: P.kwargs) -> TaskExecutionTry:
         """Run the task here and now, recorded like any other run, without retries. Raises the body's own error."""
         refuse_in_loop("sync_run", "arun")
+        from ..engine.inline import run_try  # the engine is imported by processes that run tasks
+
         task_try = self._write_for_one_run(args, kwargs)
         due: list[TryRef] = []
         report = async_to_sync(run_try)(task_try, due.extend)
@@ -161,6 +169,8 @@ class Task(Generic[P, T]):
 
     async def arun(self, /, *args: P.args, **kwargs: P.kwargs) -> TaskExecutionTry:
         """`sync_run` for coroutines."""
+        from ..engine.inline import run_try
+
         task_try = await sync_to_async(self._write_for_one_run)(args, kwargs)
         due: list[TryRef] = []
         report = await run_try(task_try, due.extend)
@@ -230,6 +240,8 @@ class Task(Generic[P, T]):
             return None
 
     def _write_for_one_run(self, args: Sequence[Any], kwargs: Mapping[str, Any]) -> TaskExecutionTry:
+        from ..store.enqueue import enqueue
+
         options = self.call_options
         unfit = [name for name in _NOT_FOR_ONE_RUN if getattr(options, name) is not None]
         if unfit:
@@ -240,6 +252,8 @@ class Task(Generic[P, T]):
         return task_try
 
     def _call(self, args: Sequence[Any], kwargs: Mapping[str, Any], *, of_step: bool = False) -> NewExecution:
+        from ..store.enqueue import NewExecution
+
         require_discoverable(self.spec)
         if not of_step and (found := self._problem(args, kwargs)):
             raise ArgumentError(found)
@@ -266,6 +280,8 @@ class Task(Generic[P, T]):
         )
 
     def _key(self, args: Sequence[Any], kwargs: Mapping[str, Any]) -> Key | None:
+        from ..store.keys import argument_key, caller_key
+
         options = self.call_options
         if options.idempotency_key is not None:
             return caller_key(self.spec, options.idempotency_key, options.idempotency_period or A_DAY)

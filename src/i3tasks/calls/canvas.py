@@ -21,15 +21,12 @@ from ..engine.launch import launch, refuse_in_loop
 from ..exceptions import ArgumentError
 from ..models import TaskGroup
 from ..store.database import atomic, time_of
-from ..store.enqueue import NewExecution
-from ..store.groups import cancel_group, close_group
-from ..store.workflows import Plan, create_group
 from .handles import ChainHandle
-from .results import Written
 from .travelling import travels_with
 from .workflow_parts import failure_step, flat, step_of, steps_of
 
 if TYPE_CHECKING:
+    from ..store.enqueue import NewExecution
     from .base import Task
 
 T = TypeVar("T", covariant=True)
@@ -206,6 +203,9 @@ class group:
 
 def _start(steps: Sequence[Step]) -> ChainHandle[Any]:
     """Write the beginning of a workflow, and publish it after the commit."""
+    from ..store.workflows import Plan
+    from .results import Written
+
     if not steps:
         raise ArgumentError("The workflow has no step. Give it at least one, such as task.s().")
     if starts_with_result(steps[0]):
@@ -261,6 +261,8 @@ def _create(
     `callback` (a task, with `args` and `kwargs`, or a handle of `build_chain()`) runs when all have succeeded; at once
     if `total_count` is 0.
     """
+    from ..store.workflows import Plan, create_group
+
     refuse_in_loop("TaskGroup.create", "TaskGroup.acreate")
     if hasattr(callback, "as_step"):
         steps = [step_of("TaskGroup.create()", callback, *(args or ()), **(kwargs or {}))]
@@ -301,6 +303,8 @@ def _close(self: TaskGroup) -> None:
 
     Meant for a group whose `total_count` was too high.
     """
+    from ..store.groups import close_group
+
     refuse_in_loop("close", "aclose")
     launch(close_group(self.pk, now=time_of(current_clock())))
     self.refresh_from_db()
@@ -311,6 +315,8 @@ def _cancel(self: TaskGroup) -> None:
 
     A pending group fails.
     """
+    from ..store.groups import cancel_group
+
     refuse_in_loop("cancel", "acancel")
     launch(cancel_group(self.pk, now=time_of(current_clock())))
     self.refresh_from_db()

@@ -14,17 +14,14 @@ from ..core.steps import Step, Steppable
 from ..engine.launch import launch, refuse_in_loop
 from ..exceptions import ArgumentError, ExecutionNotFound, I3TasksError
 from ..models import TaskExecution, TaskExecutionTry, TaskGroup
-from ..store.cancel import cancel_workflow, reschedule, retry_failed
-from ..store.chains import append_step
 from ..store.database import rows, time_of
-from ..store.groups import cancel_group
-from .results import Wait, Written
 from .when import When, instant
 from .workflow_parts import step_of
 
 if TYPE_CHECKING:
     from .base import Task
     from .canvas import Signature
+    from .results import Wait, Written
 
 T = TypeVar("T", covariant=True)
 U = TypeVar("U")
@@ -85,6 +82,8 @@ class ChainHandle(Generic[T]):
 
         The task is enqueued at once if the chain has succeeded already.
         """
+        from ..store.chains import append_step
+
         refuse_in_loop("then", "athen")
         step = step_of("then()", task, *args, **kwargs)
         start = self.task_group or self.task_execution
@@ -109,6 +108,9 @@ class ChainHandle(Generic[T]):
         A waiting step never starts. A running coroutine is cancelled within a heartbeat; a running sync function is
         told by `task_metadata.is_cancelled()`, or killed if its task has `isolation="process"`.
         """
+        from ..store.cancel import cancel_workflow
+        from ..store.groups import cancel_group
+
         refuse_in_loop("cancel", "acancel")
         if self.task_group is not None:
             launch(cancel_group(self.task_group.pk, now=time_of(current_clock())))
@@ -121,6 +123,8 @@ class ChainHandle(Generic[T]):
 
     def retry(self) -> bool:
         """Give the call one more try if it has failed or was cancelled. False: neither is the case."""
+        from ..store.cancel import retry_failed
+
         refuse_in_loop("retry", "aretry")
         tries = retry_failed([self._required_id()], now=current_clock().now())
         launch(tries)
@@ -132,6 +136,8 @@ class ChainHandle(Generic[T]):
 
     def reschedule(self, run_after: When) -> bool:
         """Move a call that has not started to another instant, as in `using(run_after=...)`. False: it has started."""
+        from ..store.cancel import reschedule
+
         refuse_in_loop("reschedule", "areschedule")
         return reschedule(self._required_id(), instant("run_after", run_after), now=current_clock().now())
 
@@ -180,6 +186,8 @@ class ChainHandle(Generic[T]):
         return await sync_to_async(cls.get)(key)
 
     def _wait(self) -> Wait:
+        from .results import Wait
+
         start = self.task_group or self.task_execution
         if start is None:
             raise I3TasksError(_NOT_ENQUEUED)

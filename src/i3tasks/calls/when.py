@@ -9,7 +9,6 @@ from django.utils import timezone
 from ..conf import get_config
 from ..core.clock import current_clock
 from ..exceptions import ArgumentError
-from ..store.pauses import ASIDE_FROM
 
 When = datetime | timedelta | float
 """An aware datetime, or a timedelta or seconds from now on."""
@@ -17,6 +16,8 @@ When = datetime | timedelta | float
 
 def instant(name: str, when: When) -> datetime:
     """`when` as an aware datetime in UTC, no later than I3TASKS allows."""
+    from ..store.pauses import ASIDE_FROM  # by calls alone
+
     if isinstance(when, datetime) and timezone.is_naive(when):
         raise ArgumentError(f"{name} is a datetime without a time zone. Pass an aware one (timezone.now() + ...).")
     try:

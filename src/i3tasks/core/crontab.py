@@ -18,8 +18,6 @@ from datetime import UTC, datetime, timedelta, tzinfo
 from functools import lru_cache
 from zoneinfo import ZoneInfo
 
-from croniter import CroniterBadDateError, croniter
-
 MAXIMUM_LENGTH = 200
 LATE = timedelta(minutes=5)
 """A slot up to this old is late, and runs. An older one was missed: the catch-up policy decides whether it runs."""
@@ -165,6 +163,8 @@ def fields_of(expression: str) -> list[list[int | str]]:
 
     Raises ValueError.
     """
+    from croniter import croniter  # where an expression is read: most processes read none
+
     validate(expression)
     return [[*field] for field in croniter.expand(_plain(expression))[0][:5]]
 
@@ -194,6 +194,8 @@ def _validate_fields(expression: str) -> None:
 
 
 def _is_accepted(expression: str) -> bool:
+    from croniter import croniter
+
     try:
         croniter(_plain(expression), _LEAP_YEAR)
     except (ValueError, KeyError, TypeError, IndexError):  # older releases of croniter raise more kinds
@@ -219,6 +221,8 @@ def _number(value: str) -> object:
 
 @lru_cache(maxsize=1000)
 def _is_for_every_hour(expression: str) -> bool:
+    from croniter import croniter
+
     hours = croniter.expand(_plain(expression))[0][1]
     return hours == ["*"] or set(hours) >= _EVERY_HOUR
 
@@ -228,6 +232,8 @@ def _walls(expression: str, start: datetime) -> Iterator[datetime]:
 
     croniter never sees the time zone: it is given wall time as UTC, which has no gaps.
     """
+    from croniter import CroniterBadDateError, croniter
+
     times = croniter(_plain(expression), start.replace(tzinfo=UTC), ret_type=datetime)
     while True:
         try:

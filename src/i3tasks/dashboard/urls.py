@@ -1,40 +1,38 @@
 """The pages of the board. Include them at any path: `path("i3/board/", include("i3tasks.dashboard.urls"))`."""
 
-from django.urls import path
+from django.urls import URLPattern, path
 
-from .acting import act, act_now, board_act_page, board_acts, go_on, stop_act
-from .execution import execution
-from .executions import executions
-from .groups import cancel, close, group, groups
+from ..views.later import later
 from .navigation import NAMESPACE
-from .overview import overview
-from .queues import pause_queue, queues, resume_queue
-from .schedules import run_schedule, schedules, switch_schedule
-from .tasks import tasks
-from .workers import workers
 
 app_name = NAMESPACE
 
+
+def _page(route: str, home: str, view: str, name: str | None = None) -> URLPattern:
+    """The view of that name in a module of this folder; `name` is that of the URL, where it is another."""
+    return path(route, later(f"i3tasks.dashboard.{home}", view), name=name or view)
+
+
 urlpatterns = [
-    path("", overview, name="overview"),
-    path("executions/", executions, name="executions"),
-    path("executions/<int:pk>/", execution, name="execution"),
-    path("act/", act, name="act"),
-    path("act/now/", act_now, name="act-now"),
-    path("acts/", board_acts, name="board-acts"),
-    path("acts/<int:pk>/", board_act_page, name="board-act"),
-    path("acts/<int:pk>/go-on/", go_on, name="go-on"),
-    path("acts/<int:pk>/stop/", stop_act, name="stop-act"),
-    path("groups/", groups, name="groups"),
-    path("groups/<int:pk>/", group, name="group"),
-    path("groups/<int:pk>/close/", close, name="close-group"),
-    path("groups/<int:pk>/cancel/", cancel, name="cancel-group"),
-    path("tasks/", tasks, name="tasks"),
-    path("workers/", workers, name="workers"),
-    path("schedules/", schedules, name="schedules"),
-    path("schedules/run/", run_schedule, name="run-schedule"),
-    path("schedules/switch/", switch_schedule, name="switch-schedule"),
-    path("queues/", queues, name="queues"),
-    path("queues/pause/", pause_queue, name="pause-queue"),
-    path("queues/resume/", resume_queue, name="resume-queue"),
+    _page("", "overview", "overview"),
+    _page("executions/", "executions", "executions"),
+    _page("executions/<int:pk>/", "execution", "execution"),
+    _page("act/", "acting", "act"),
+    _page("act/now/", "acting", "act_now", "act-now"),
+    _page("acts/", "acting", "board_acts", "board-acts"),
+    _page("acts/<int:pk>/", "acting", "board_act_page", "board-act"),
+    _page("acts/<int:pk>/go-on/", "acting", "go_on", "go-on"),
+    _page("acts/<int:pk>/stop/", "acting", "stop_act", "stop-act"),
+    _page("groups/", "groups", "groups"),
+    _page("groups/<int:pk>/", "groups", "group"),
+    _page("groups/<int:pk>/close/", "groups", "close", "close-group"),
+    _page("groups/<int:pk>/cancel/", "groups", "cancel", "cancel-group"),
+    _page("tasks/", "tasks", "tasks"),
+    _page("workers/", "workers", "workers"),
+    _page("schedules/", "schedules", "schedules"),
+    _page("schedules/run/", "schedules", "run_schedule", "run-schedule"),
+    _page("schedules/switch/", "schedules", "switch_schedule", "switch-schedule"),
+    _page("queues/", "queues", "queues"),
+    _page("queues/pause/", "queues", "pause_queue", "pause-queue"),
+    _page("queues/resume/", "queues", "resume_queue", "resume-queue"),
 ]

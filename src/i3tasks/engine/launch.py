@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 from asgiref.sync import async_to_sync
 from django.db import transaction
@@ -13,14 +14,16 @@ from ..conf import get_config
 from ..exceptions import I3TasksError
 from ..models import TaskExecutionTry
 from ..store.database import alias, rows
-from ..store.requests import TryRef
-from . import outbox
-from .inline import run_to_the_end
+
+if TYPE_CHECKING:
+    from ..store.requests import TryRef
 
 
 def launch(tries: Sequence[TaskExecutionTry]) -> None:
     """Publish the tries that are due once the caller's transaction has committed; with `force_sync`, run them here."""
     if get_config().settings.force_sync:
+        from .inline import run_to_the_end  # with the engine, which most processes that enqueue never need
+
         refuse_in_loop("force_sync", "adelay")
         for task_try in tries:
             async_to_sync(run_to_the_end)(task_try)
@@ -46,9 +49,13 @@ def refuse_in_loop(name: str, twin: str) -> None:
 
 
 def _send_on_commit(tries: Sequence[TaskExecutionTry]) -> None:
+    from ..store.requests import TryRef
+
     due = [TryRef.of(task_try) for task_try in tries if task_try.run_after is None]
 
     def send() -> None:  # a function and not a partial: Django names it when it fails
+        from . import outbox  # with the publisher: a process that only defines tasks needs neither
+
         outbox.send(due)
 
     if due:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from ..conf import get_config
 from ..core.outcome import Failure
@@ -11,7 +11,9 @@ from ..core.retry import GiveUp, RetryIn
 from ..exceptions import TaskCancelled
 from ..models import TaskExecution, TaskExecutionTry
 from ..telemetry import emit
-from .requests import Settled, scheduled_by
+
+if TYPE_CHECKING:
+    from .requests import Settled
 
 
 def report_failure(
@@ -42,6 +44,8 @@ def report_failure(
 
 def facts_of(task_try: TaskExecutionTry, execution: TaskExecution) -> dict[str, Any]:
     """Return what names the try. A try that no worker has had has no `worker`."""
+    from .requests import scheduled_by
+
     return {
         "execution_id": execution.pk,
         "execution_uuid": execution.uuid,

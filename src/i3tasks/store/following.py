@@ -13,9 +13,9 @@ from typing import Any
 
 from django.db.models import Max
 
-from ..models import TaskExecutionResult, TaskExecutionTry, TryState
+from ..models import HEAVY, TaskExecutionResult, TaskExecutionTry, TryState
 from .database import rows
-from .search import HEAVY, Search, matching
+from .search import Search, matching
 
 OVERLAP = 2_000
 """Ids that are looked at again."""

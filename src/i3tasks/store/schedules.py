@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from django.conf import settings as django_settings
 from django.db.models import QuerySet
@@ -21,8 +21,9 @@ from ..models import ScheduleState, TaskSchedule
 from ..registry import TaskSpec, all_tasks, load
 from ..types import Schedule
 from .database import atomic, locked, rows
-from .enqueue import NewExecution
-from .keys import argument_key
+
+if TYPE_CHECKING:
+    from .enqueue import NewExecution
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,6 +55,9 @@ class KnownSchedule:
 
         `find_task` gives the task; `load` may import its module.
         """
+        from .enqueue import NewExecution  # here: an admin imports this module to list schedules
+        from .keys import argument_key
+
         self._require_valid_fields()
         try:
             spec = find_task(self.module_name, self.func_name)

@@ -18,7 +18,7 @@ from typing import Any
 from django.db.models import Q
 
 from ..exceptions import SearchError
-from ..models import TaskExecution
+from ..models import HEAVY, TaskExecution
 from . import terms
 from .candidates import LARGEST_CHUNK, Chunk, Place, Source, following, sources
 from .conditions import any_of, failed_with, in_queue, named, with_argument, within
@@ -29,8 +29,6 @@ from .terms import ALWAYS, Keys, Window
 MOST_COUNTED = 10_000
 MOST_LOOKED_AT = 20_000
 """Candidates, by a page or a count."""
-HEAVY = ("task_args", "task_kwargs", "chain", "options", "trace_context")
-"""Columns that can be megabytes long. No list reads them."""
 FIELDS = ("state", "task", "queue", "asked", "finished", "id", "argument", "error")
 
 

@@ -7,11 +7,10 @@ that write JSON take them from there.
 from __future__ import annotations
 
 import logging
+import sys
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
-
-import structlog
 
 from ..core.values import clean_text
 from .catalogue import TRACEBACK, Event
@@ -24,17 +23,15 @@ FIRST = ("event", "execution_id", "execution_uuid", "try_id")
 _CALLER_OF_EMIT = 3
 OF_RECORDS = {*vars(logging.makeLogRecord({})), "message", "asctime"}
 
-_render = structlog.processors.KeyValueRenderer(key_order=FIRST, drop_missing=True)
-
 
 def has_place() -> bool:
     """Whether the project has set up `logging` or structlog, so that the lines go where it wants them."""
-    return structlog.is_configured() or LOGGER.hasHandlers()
+    return _is_structlogs() or LOGGER.hasHandlers()
 
 
 def is_logged(event: Event) -> bool:
     """Whether a line of this event would be written."""
-    if structlog.is_configured():
+    if _is_structlogs():
         return _is_enabled(event.level)
     return LOGGER.isEnabledFor(event.level)
 
@@ -43,7 +40,9 @@ def log(event: Event, facts: Facts) -> None:
     """Write the event's line. The exception goes beside it: error trackers read a record's `exc_info`, not its text."""
     told = {name: _told(fact) for name, fact in facts.items() if name != TRACEBACK}
     error = facts.get(TRACEBACK) if event.level >= logging.ERROR else None  # a retry is no alarm
-    if structlog.is_configured():
+    if _is_structlogs():
+        import structlog
+
         traceback = {} if error is None else {"exc_info": error}
         # By the method of the level: not every logger that a project may have chosen has `log`.
         getattr(structlog.get_logger("i3tasks"), event.level_name.lower())(event.name, **told, **traceback)
@@ -58,6 +57,32 @@ def record_of(event: Event, facts: Facts) -> logging.LogRecord:
     return LOGGER.makeRecord(LOGGER.name, event.level, __file__, 0, text, (), None, extra=attributes)
 
 
+def log_context() -> dict[str, Any]:
+    """What structlog's context holds here."""
+    if not _is_loaded():
+        return {}
+    from structlog.contextvars import get_contextvars
+
+    return get_contextvars()
+
+
+def _is_loaded() -> bool:
+    """Whether anything has imported structlog. Before that, the project can't have set it up or bound a field.
+
+    Importing it takes as long as Django's own `check` of a small project, so only what needs it does.
+    """
+    return "structlog" in sys.modules
+
+
+def _is_structlogs() -> bool:
+    """Whether the project has set up structlog."""
+    if not _is_loaded():
+        return False
+    import structlog
+
+    return structlog.is_configured()
+
+
 @dataclass(frozen=True, slots=True)
 class _Text:
     """A record's message, written only if a formatter asks for it: those that write JSON do not."""
@@ -65,11 +90,13 @@ class _Text:
     told: dict[str, Any]
 
     def __str__(self) -> str:
-        return str(_render(None, "", dict(self.told)))
+        from structlog.processors import KeyValueRenderer
+
+        return str(KeyValueRenderer(key_order=FIRST, drop_missing=True)(None, "", dict(self.told)))
 
 
 def _text_and_attributes(event: Event, told: dict[str, Any]) -> tuple[_Text, dict[str, Any]]:
-    told = {**structlog.contextvars.get_contextvars(), **told, "event": event.name}
+    told = {**log_context(), **told, "event": event.name}
     attributes = {name if name not in OF_RECORDS else f"{name}_": fact for name, fact in told.items()}
     return _Text(told), {**attributes, "i3tasks_event": told}
 
@@ -91,6 +118,8 @@ def _told(fact: Any) -> Any:
 
 def _is_enabled(level: int) -> bool:
     """Ask the project's logger. One that can't say gets everything."""
+    import structlog
+
     kind = structlog.get_config()["wrapper_class"]  # its instances have whatever method they are asked for
     name = next((name for name in ("is_enabled_for", "isEnabledFor") if hasattr(kind, name)), None)
     return True if name is None else bool(getattr(structlog.get_logger("i3tasks"), name)(level))

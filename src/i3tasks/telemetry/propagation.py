@@ -13,9 +13,8 @@ from contextlib import AbstractContextManager, ExitStack, contextmanager, nullco
 from contextvars import ContextVar
 from typing import Any, Protocol
 
-import structlog
-
 from .context import Facts
+from .lines import log_context
 
 Travels = Mapping[str, Any]
 """JSON data, as above. Whatever is not there is left out."""
@@ -78,7 +77,7 @@ def travelling(travels: Travels | None) -> Iterator[None]:
     token = _travels.set(travels)
     context = (travels or {}).get("context")
     try:
-        with structlog.contextvars.bound_contextvars(**context if isinstance(context, dict) else {}):
+        with _bound(context) if isinstance(context, dict) and context else _NOTHING:
             yield
     finally:
         _travels.reset(token)
@@ -122,11 +121,17 @@ def headers_of(headers: Mapping[str, str], names: Iterable[str]) -> dict[str, st
     return {name: text[:LONGEST_TEXT] for name, text in found.items() if text}
 
 
+def _bound(context: dict[str, Any]) -> AbstractContextManager[Any]:
+    from structlog.contextvars import bound_contextvars  # imported by what needs it: see `lines`
+
+    return bound_contextvars(**context)
+
+
 def _log_context(names: Iterable[str]) -> dict[str, Any]:
     chosen = list(names)
     if not chosen:
         return {}
-    bound = structlog.contextvars.get_contextvars()
+    bound = log_context()
     return {name: _plain(bound[name]) for name in chosen if name in bound}
 
 

@@ -53,8 +53,10 @@ class Measure:
 
     def environment(self) -> dict[str, str]:
         """The environment of its processes."""
+        # Compiled code is kept: what pip has installed for others is compiled already.
+        inherited = {name: value for name, value in os.environ.items() if name != "PYTHONDONTWRITEBYTECODE"}
         return {
-            **os.environ,
+            **inherited,
             VARIABLE: json.dumps(asdict(self)),
             "DJANGO_SETTINGS_MODULE": "tests.benchmarks.project.settings",
             "PYTHONPATH": os.environ.get("PYTHONPATH") or os.getcwd(),
