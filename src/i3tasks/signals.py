@@ -20,13 +20,14 @@ from contextvars import ContextVar
 from typing import Any
 
 from django.core import mail
-from django.db import close_old_connections, connections
+from django.db import connections
 from django.dispatch import Signal
 
 from .conf import get_config
 from .registry import find
 from .telemetry import Event, Facts, report_consumer, subscribe
 from .threads.batching import BatchThread
+from .threads.connections import look
 
 MOST_WAITING = 10_000
 """Signals that wait for slow receivers. Further ones are dropped, which is an event."""
@@ -135,7 +136,7 @@ def flush(timeout: float) -> bool:
 
 
 def _deliver(messages: Sequence[Message]) -> None:
-    close_old_connections()
+    look()
     for signal, event_name, facts in messages:
         try:
             signal.deliver(event_name, facts)

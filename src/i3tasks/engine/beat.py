@@ -11,7 +11,7 @@ from datetime import UTC, datetime, timedelta
 
 from asgiref.sync import sync_to_async
 from django.conf import settings as django_settings
-from django.db import DatabaseError, InterfaceError, OperationalError, close_old_connections, connections
+from django.db import DatabaseError, InterfaceError, OperationalError, connections
 
 from ..core.values import clean_text
 from ..models import ScheduleState
@@ -19,6 +19,7 @@ from ..store.database import alias, in_transaction, is_contention
 from ..store.schedules import KnownSchedule, known_schedules
 from ..store.ticks import Ticked, counts_from, due_now, minute_of, note_error, note_handled, read_states, tick
 from ..telemetry import emit
+from ..threads.connections import look
 from ..threads.looping import repeat_in_own_thread
 from .launch import launch
 
@@ -62,7 +63,7 @@ class Beat:
         due for the next pass.
         """
         if not in_transaction():  # a test's, which would be lost with its connection
-            close_old_connections()
+            look()
         self.problem = ""
         try:
             wait = self._patient_pass(now, scheduled)

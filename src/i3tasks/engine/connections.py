@@ -2,24 +2,17 @@
 
 from __future__ import annotations
 
-import select
-import time
-import weakref
 from collections.abc import Callable
 from contextlib import suppress
 from typing import Any
 
-from django.db import DatabaseError, InterfaceError, close_old_connections, connections
+from django.db import DatabaseError, InterfaceError, connections
 from django.db.transaction import TransactionManagementError
 
 from ..telemetry import emit
+from ..threads.connections import discard, look
 from . import session_state
 from .bodies import Raised, Returned, call
-
-IDLE_SECONDS = 30.0
-"""Seconds without use after which a connection is tested by a query. Until then only its socket is checked."""
-
-_used_at: weakref.WeakKeyDictionary[Any, float] = weakref.WeakKeyDictionary()
 
 
 def call_apart(function: Callable[[], Any]) -> Returned | Raised:
@@ -44,23 +37,6 @@ def tidy() -> None:
     look()
 
 
-def look() -> None:
-    """Close connections that are too old or were closed by the server. The next query opens new ones."""
-    close_old_connections()
-    close_dead()
-
-
-def close_dead() -> None:
-    """Close the connections of this thread that no longer work, mostly because the server has closed them."""
-    now = time.monotonic()
-    for connection in connections.all(initialized_only=True):
-        if connection.connection is not None and not connection.in_atomic_block:
-            idle = now - _used_at.get(connection, now)
-            if (idle > IDLE_SECONDS or _has_news(connection.connection)) and not connection.is_usable():
-                _discard(connection)
-            _used_at[connection] = now
-
-
 def holds_state() -> bool:
     """Whether a connection of this thread is in a transaction or has session state, so no other body may use it."""
     opened = connections.all(initialized_only=True)
@@ -73,10 +49,10 @@ def clean() -> bool:
     for connection in connections.all(initialized_only=True):
         if is_in_transaction(connection):
             left = True
-            _discard(connection)
+            _end(connection)
         elif session_state.is_known(connection):
             _reset(connection)
-            _discard(connection)
+            _end(connection)
     if left:
         emit("transaction_left_open")
     return left
@@ -94,15 +70,9 @@ def is_in_transaction(connection: Any) -> bool:
     return driver.info.transaction_status in (1, 2, 3)  # libpq's: active, in a transaction, in a failed one
 
 
-def _discard(connection: Any) -> None:
-    """Roll back and close a connection at once. Django would keep it open until its transaction ends."""
-    connection.in_atomic_block = False
-    with suppress(Exception):
-        connection.connection.rollback()
-    with suppress(DatabaseError, InterfaceError):
-        connection.close()
+def _end(connection: Any) -> None:
+    discard(connection)
     session_state.forget(connection)
-    del connections[connection.alias]
 
 
 def _reset(connection: Any) -> None:
@@ -110,15 +80,3 @@ def _reset(connection: Any) -> None:
     if connection.vendor == "postgresql":
         with suppress(DatabaseError, InterfaceError), connection.cursor() as cursor:
             cursor.execute("DISCARD ALL")
-
-
-def _has_news(driver: Any) -> bool:
-    """Whether the server has sent data without a query, such as the end of the connection. Needs no round trip."""
-    if not hasattr(driver, "fileno"):
-        return False
-    poll = select.poll()
-    try:
-        poll.register(driver.fileno(), select.POLLIN | select.POLLHUP | select.POLLERR)
-        return bool(poll.poll(0))
-    except Exception:  # it is closed
-        return True

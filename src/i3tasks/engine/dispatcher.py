@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable, Container
 from datetime import timedelta
 
-from django.db import DatabaseError, InterfaceError, close_old_connections
+from django.db import DatabaseError, InterfaceError
 
 from ..broker.publisher import get_publisher
 from ..conf import get_config
@@ -21,6 +21,7 @@ from ..store.pauses import known_pauses, release
 from ..store.requests import TryRef
 from ..store.slices import open_slice
 from ..telemetry import emit
+from ..threads.connections import look
 from ..threads.looping import repeat_in_own_thread
 from . import outbox
 from .board_acts import advance
@@ -63,7 +64,7 @@ class Dispatcher:
 
     def pass_once(self) -> float:
         """Publish due tries and end those with expired leases. Returns the seconds until the next pass."""
-        close_old_connections()
+        look()
         self._last_pass = self._clock.monotonic()
         self._has_more = False
         try:

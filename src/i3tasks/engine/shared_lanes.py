@@ -20,7 +20,8 @@ from typing import Any
 from django.db import OperationalError
 
 from ..telemetry import emit
-from .connections import clean, close_dead, holds_state, tidy
+from ..threads.connections import close_dead
+from .connections import clean, holds_state, tidy
 from .forked import end_child
 from .lanes import Lane
 from .session_state import is_any_in_doubt, settle_doubts
