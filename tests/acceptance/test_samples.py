@@ -44,7 +44,9 @@ def reader(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[ExitStac
     configured = structlog.get_config() if structlog.is_configured() else None
     queues = (PullQueue("mail", "worker"), PullQueue("heavy", "worker"))
     chosen = I3TasksSettings(namespace="shop", default_queue=PullQueue("default", "worker"), other_queues=queues)
-    with override_settings(I3TASKS=chosen, ROOT_URLCONF="shop.urls"), nothing_published(), ExitStack() as kept:
+    backends = {"default": {"BACKEND": "i3tasks.backend.PubSubBackend", "QUEUES": []}}
+    of_reader = override_settings(I3TASKS=chosen, ROOT_URLCONF="shop.urls", TASKS=backends)
+    with of_reader, nothing_published(), ExitStack() as kept:
         yield kept
     structlog.reset_defaults() if configured is None else structlog.configure(**configured)
     for name in [name for name in sys.modules if name == "shop" or name.startswith("shop.")]:
@@ -62,6 +64,7 @@ def replace_what_would_report_elsewhere(monkeypatch: pytest.MonkeyPatch) -> None
 
 
 @pytest.mark.parametrize("page", python_pages(), ids=lambda page: page.name)
+@pytest.mark.filterwarnings("ignore:.*will not have a default mailer")
 @pytest.mark.django_db(transaction=True)
 def test_the_python_of_a_page_runs(
     page: Page, reader: ExitStack, request: pytest.FixtureRequest, tmp_path: Path
