@@ -95,7 +95,11 @@ def try_on(python: str, wheel: Path) -> int:
         environ = {**ours, "PUBSUB_EMULATOR_HOST": f"127.0.0.1:{free_port()}"}
 
         def run(program: str, *words: str | Path) -> None:
-            subprocess.run([bin / program, *words], cwd=project, env=environ, check=True, stdout=subprocess.DEVNULL)
+            done = subprocess.run([bin / program, *words], cwd=project, env=environ, capture_output=True, check=False)
+            if done.returncode:
+                raise SystemExit(
+                    f"{program} {' '.join(map(str, words))}:\n{done.stdout.decode()}{done.stderr.decode()}"
+                )
 
         run("python", "-m", "pip", "install", "--quiet", wheel.resolve())
         for words in HELP:
