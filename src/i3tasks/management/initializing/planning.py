@@ -26,7 +26,7 @@ async def greet(name: str) -> str:
 '''
 SETTINGS = """
 
-# Background tasks: https://pypi.org/project/i3tasks/
+# Background tasks, by i3tasks.
 I3TASKS = I3TasksSettings({arguments})
 PUBSUB_CONFIG = {{"EMULATOR": True}}  # in production {{"PROJECT_ID": "my-project"}}
 """
