@@ -30,6 +30,8 @@ COMMANDS = {
     "health": ("i3tasks_health", "report the state of the task system"),
     "retry": ("i3tasks_retry", "give executions that failed one more try, by id or by filter"),
     "cancel": ("i3tasks_cancel", "cancel executions, by id or by filter"),
+    "run-now": ("i3tasks_run_now", "make executions due that were put off, by id or by filter"),
+    "put-off": ("i3tasks_put_off", "let executions that wait begin later, by id or by filter"),
     "discard": ("i3tasks_discard", "delete executions, by id or by filter"),
     "run": ("i3tasks_run", "run one execution here, in this process"),
     "audit": ("i3tasks_audit", "check that the rows are consistent"),

@@ -34,6 +34,7 @@ from i3tasks.engine.presence import Presence
 from i3tasks.models import ScheduleState, TaskExecution, TaskExecutionTry, Worker, WorkerRole
 from i3tasks.store.dispatching import expire_leases
 from i3tasks.store.figures import figures
+from i3tasks.store.pauses import pause
 from i3tasks.telemetry import EVENTS
 from tests.engine.test_events import enqueued, execute
 from tests.shop.tasks import aadd, add, crunch, fail
@@ -149,6 +150,7 @@ def test_lost_tries_late_slots_and_refused_requests_are_counted(settings: Any) -
 def test_the_gauges_are_the_rows_whatever_process_is_asked() -> None:
     add.delay(1, 2)
     crunch.using(run_after=timedelta(hours=1)).delay([1])
+    pause("heavy")
     presence = Presence(WorkerRole.WORKER, worker_id="w1", queues=["default"], concurrency=8, running=lambda: 3)
     presence.dispatched()
     presence.begin()
@@ -163,6 +165,8 @@ def test_the_gauges_are_the_rows_whatever_process_is_asked() -> None:
     assert (tries["default", "waiting"], tries["heavy", "deferred"], tries["default", "running"]) == (1, 1, 0)
     assert found["i3tasks_workers"] == {frozenset({("role", "worker"), ("state", "running")}): 1}
     assert (found["i3tasks_worker_slots"], found["i3tasks_worker_slots_busy"]) == ({frozenset(): 8}, {frozenset(): 3})
+    paused = {dict(key)["queue"]: value for key, value in found["i3tasks_queue_paused"].items()}
+    assert (paused["heavy"], paused["default"]) == (1, 0)
     assert abs(found["i3tasks_last_dispatch_timestamp_seconds"][frozenset()] - timezone.now().timestamp()) < 60
     assert "i3tasks_last_beat_timestamp_seconds" not in found
 
@@ -324,7 +328,13 @@ def test_every_query_has_an_answer(scrapes: Scrapes) -> None:
     assert list(panels["Busy places"][0].values()) == [0.4]
     assert list(panels["Since the last dispatch"][0].values()) == [pytest.approx(180, abs=1)]
     assert {dict(key)["task"] for key in panels["Failures by task"][0]} >= {FAIL}
-    quiet = {"I3TasksWorkersFull", "I3TasksNoDatabase", "I3TasksSchedulesLate", "I3TasksRequestsRefused"}
+    quiet = {
+        "I3TasksPausedForLong",
+        "I3TasksWorkersFull",
+        "I3TasksNoDatabase",
+        "I3TasksSchedulesLate",
+        "I3TasksRequestsRefused",
+    }
     assert {name for name, found in alerts.items() if not found} == quiet
     assert {dict(key)["queue"] for key in alerts["I3TasksNoWorker"]} == {"default"}
 

@@ -18,6 +18,7 @@ from i3tasks.core.outcome import Success
 from i3tasks.management.commands import i3tasks_tail
 from i3tasks.models import TaskExecution, TaskExecutionTry
 from i3tasks.store.following import Following
+from i3tasks.store.pauses import pause
 from i3tasks.store.search import Search
 from i3tasks.store.settle import settle
 from tests.shop.tasks import add, fail
@@ -117,6 +118,11 @@ def test_a_table_fits_its_terminal_and_moves_no_cursor(monkeypatch: pytest.Monke
         (["cancel"], "Which executions? Name them"),
         (["discard"], "Which executions? Name them"),
         (["tail", "--interval", "0"], "--interval must be from"),
+        (["run-now"], "Which executions? Name them"),
+        (["put-off", "--by", "1h"], "Which executions? Name them"),
+        (["put-off", "--by", "soon", "--queue", "default"], "--by: 'soon' is no length of time"),
+        (["put-off", "--by", "400000w", "--queue", "default"], "beyond the year 8999"),
+        (["put-off", "--by", "999999999w", "--queue", "default"], "--by: '999999999w' is too long a time"),
     ],
 )
 def test_a_wrong_command_line_ends_with_2_and_a_sentence(arguments: list[str], said: str) -> None:
@@ -144,10 +150,11 @@ def test_an_id_may_be_that_of_a_try() -> None:
     assert TaskExecution.objects.get().outcome == "cancelled"
 
 
-@pytest.mark.parametrize("command", ["cancel", "retry", "discard", "status", "run"])
+@pytest.mark.parametrize("command", ["cancel", "retry", "discard", "run-now", "put-off", "status", "run"])
 def test_one_that_does_not_exist_stops_it_before_it_begins(command: str) -> None:
     (task_try,) = enqueue()
     both = [task_try.task_execution_id, 999_999] if command != "run" else [999_999]
+    both += ["--by", "1h"] if command == "put-off" else []
 
     output, code = run(command, *both)
 
@@ -191,6 +198,26 @@ def test_discard_asks_even_about_those_that_are_named_and_tells_as_json() -> Non
     assert code == 1
     assert (told["act"], told["done"], told["skipped"]) == ("discard", 1, {"it is running: cancel it first": 1})
     assert TaskExecution.objects.get().pk == running.execution_id
+
+
+def test_what_waits_is_put_off_and_made_due_again() -> None:
+    waiting = [task_try.task_execution_id for task_try in enqueue(2)]
+    done = finished("success", ago())
+    before = timezone.now()
+
+    assert run("put-off", "--task", "add", "--by", "2h", "--yes") == ("2 executions were put off.\n", 0)
+
+    after = timezone.now()
+    for task_try in TaskExecutionTry.objects.filter(task_execution__in=waiting):
+        assert before + timedelta(hours=2) <= task_try.run_after == task_try.dispatch_at <= after + timedelta(hours=2)
+    output, code = run("put-off", *waiting, "--by", "1h")
+    assert (output.splitlines()[-1], code) == ("2 left alone: it is due later than that.", 1)
+    output, code = run("run-now", waiting[0], done.pk, "--json")
+    told = json.loads(output)
+    assert (code, told["act"], told["done"]) == (1, "run_now", 1)
+    assert told["skipped"] == {"it is not put off": 1}
+    assert run("run-now", "--state", "deferred", "--yes") == ("1 execution was made due.\n", 0)
+    assert not TaskExecutionTry.objects.filter(task_execution__in=waiting, run_after__isnull=False).exists()
 
 
 def test_verbosity_0_leaves_the_exit_code() -> None:
@@ -242,6 +269,17 @@ def test_queues_show_what_waits_runs_and_is_put_off() -> None:
     assert (found["default"]["waiting"], found["default"]["kind"]) == (3, "pull")
     assert (found["heavy"]["running"], found["push"]["kind"]) == (1, "push")
     assert (found["gone"]["deferred"], found["gone"]["kind"]) == (2, "not in I3TASKS")
+
+
+def test_queues_say_since_when_and_by_whom_they_are_paused() -> None:
+    pause("heavy", by="ada", now=ago(minutes=5))
+
+    output, _ = run("queues")
+    found = {queue["queue"]: queue for queue in json.loads(run("queues", "--json")[0])}
+
+    (heavy,) = [line for line in output.splitlines() if line.startswith("heavy ")]
+    assert heavy.endswith("5 min ago by ada")
+    assert (found["heavy"]["paused_by"], found["default"]["paused_at"]) == ("ada", None)
 
 
 @pytest.fixture

@@ -5,6 +5,8 @@ from __future__ import annotations
 import getpass
 import socket
 import sys
+from collections.abc import Mapping
+from datetime import datetime
 from typing import Any
 
 from django.core.management.base import CommandError, CommandParser
@@ -32,13 +34,21 @@ class ActCommand(RowsCommand):
 
     def add_arguments(self, parser: CommandParser) -> None:
         add_filters(parser)
+        self.add_time(parser)
         parser.add_argument("--dry-run", action="store_true", help="Only say how many, and show some of them.")
         parser.add_argument("--yes", action="store_true", help="Don't ask.")
         add_json(parser, "Print what was done as a JSON object. Asks nothing, so it needs --yes where it would ask.")
 
+    def add_time(self, parser: CommandParser) -> None:
+        """Declare the option for the time that the act needs, if it needs one."""
+
+    def until(self, options: Mapping[str, Any], now: datetime) -> datetime | None:
+        """The time that the option names. Raises CommandError."""
+        return None
+
     def handle(self, *args: Any, as_json: bool = False, **options: Any) -> None:
         now = current_clock().now()
-        asked = search_of(options, now)
+        asked, until = search_of(options, now), self.until(options, now)
         if asked == Search():
             raise CommandError(NEEDS_A_FILTER, returncode=2)
         named = [] if asked.keys is None else executions_named(asked.keys)
@@ -49,7 +59,7 @@ class ActCommand(RowsCommand):
             return
         if (not named or self.asks_always) and count.number and not options.get("yes"):
             self._confirm(count, search, as_json)
-        progress = self._carry_out(search, count, has_bar=not as_json and options.get("verbosity", 1) > 0)
+        progress = self._carry_out(search, count, until, has_bar=not as_json and options.get("verbosity", 1) > 0)
         if as_json:
             self.write_json(_told(self.act, search, progress))
         else:
@@ -73,10 +83,10 @@ class ActCommand(RowsCommand):
         if input(f"{question}\nGo on? [y/N] ").strip().lower() not in ("y", "yes"):
             raise CommandError("Nothing was changed.")
 
-    def _carry_out(self, search: Search, count: Count, *, has_bar: bool) -> Progress:
+    def _carry_out(self, search: Search, count: Count, until: datetime | None, *, has_bar: bool) -> Progress:
         progress = Progress()
         is_shown = has_bar and count.is_cut and self.stdout.isatty()
-        for progress in act_on_all(search, self.act, by=_who()):
+        for progress in act_on_all(search, self.act, by=_who(), until=until):
             if is_shown:
                 self.stdout.write(f"\r{progress.done:,} {self.done} ...", ending="")
                 self.stdout.flush()

@@ -15,7 +15,7 @@ from django.db.models import DateTimeField, Max, Q
 from django.db.models.functions import Coalesce
 
 from ..conf import get_config
-from ..models import TaskExecution, TaskExecutionTry, TryState, Worker, WorkerState
+from ..models import QueuePause, TaskExecution, TaskExecutionTry, TryState, Worker, WorkerState
 from .ancestry import LONGEST_DELIVERY
 from .database import Rows, rows
 from .workers import living_workers
@@ -42,6 +42,8 @@ class Figures:
     """Living processes, by role and state."""
     queue_workers: Mapping[str, int]
     """Living processes that run the queue, and are not draining."""
+    paused: Mapping[str, QueuePause]
+    """The pauses that are on, by the queue."""
     slots: int
     """How many tries they could run at a time."""
     busy: int
@@ -59,7 +61,8 @@ def figures(now: datetime) -> Figures:
     living = list(living_workers(now))
     at_work = [worker for worker in living if worker.state == WorkerState.RUNNING]
     queue_workers = Counter(queue for worker in at_work for queue in worker.queues)
-    queues = {*get_config().queues, *queue_workers}.union(*states.values())
+    paused = {pause.queue_name: pause for pause in rows(QueuePause)}
+    queues = {*get_config().queues, *queue_workers, *paused}.union(*states.values())
     return Figures(
         tries={(queue, state): counts[queue] for state, counts in states.items() for queue in queues},
         oldest_waiting={queue: _age(oldest.get(queue), now) for queue in queues},
@@ -68,6 +71,7 @@ def figures(now: datetime) -> Figures:
         oldest_unpublished=_age(due_since, now),
         workers=Counter((worker.role, worker.state) for worker in living),
         queue_workers={queue: queue_workers[queue] for queue in queues},
+        paused=paused,
         slots=sum(worker.concurrency for worker in at_work),
         busy=sum(worker.running for worker in living),
         **rows(Worker).aggregate(dispatched_at=Max("dispatched_at"), beat_at=Max("beat_at")),

@@ -61,6 +61,12 @@ def _gauges(found: Figures) -> Iterator[Metric]:
         ("queue",),
         {(queue,): count for queue, count in found.queue_workers.items()},
     )
+    yield _by(
+        "queue_paused",
+        "1 when the queue is paused, so that what waits in it is to wait; else 0.",
+        ("queue",),
+        {(queue,): int(queue in found.paused) for queue in found.queue_workers},
+    )
     yield _by("workers", "Living processes by role and state.", ("role", "state"), found.workers)
     yield _gauge("worker_slots", "How many tries the living processes can run at a time.", found.slots)
     yield _gauge("worker_slots_busy", "How many they ran at their last heartbeats.", found.busy)
