@@ -6,14 +6,27 @@ import json
 import re
 import subprocess
 import tomllib
+from importlib.util import find_spec
 from pathlib import Path
 from urllib.parse import urlsplit
 
 import pytest
 from django.apps import apps
 
+from i3tasks import signals
+from i3tasks.broker.outgoing import MAXIMUM_MESSAGE_BYTES
+from i3tasks.calls.canvas import LONGEST_DEADLINE
+from i3tasks.contrib.prometheus.counters import MOST_VALUES
+from i3tasks.core.schedule_fields import LONGEST_NAME, LONGEST_PATH
+from i3tasks.core.values import MAXIMUM_DEPTH
 from i3tasks.emulator import Seed
+from i3tasks.store import figures, search, suspects
+from i3tasks.store.pauses import ASIDE_FROM
+from i3tasks.store.workflows import WRITTEN_AT_ONCE
+from i3tasks.telemetry.propagation import LONGEST_TEXT
 from i3tasks.types import I3TasksSettings, PullQueue
+from tests.benchmarks.__main__ import SETS
+from tests.benchmarks.harness.measure import WORKLOADS
 from tests.support.doc_blocks import PAGES, ROOT, Block, Page, pages
 from tests.support.doc_commands import command_lines, problem
 
@@ -34,7 +47,7 @@ HOSTS = {
 }
 """What external links may lead to."""
 KNOWN = {"cd", "curl", "django-admin", "docker", "export", "gcloud", "i3tasks", "mkdir", "pip", "python", "python3"}
-KNOWN |= {".", "uvicorn", "kubectl", "nox"}
+KNOWN |= {".", ".ci/run", ".venv/bin/pip", "kubectl", "nox", "terraform", "uvicorn"}
 """The programs that blocks of shell call."""
 
 
@@ -60,9 +73,33 @@ def test_links_lead_somewhere(page: Path) -> None:
 
 @pytest.mark.parametrize("page", PAGES, ids=relative)
 def test_commands_take_the_options_that_pages_show(page: Path) -> None:
-    wrong = {line: said for line in command_lines(page) if (said := problem(line))}
+    wrong = {
+        line: said for line in command_lines(page) if not is_of_the_example(line, page) and (said := problem(line))
+    }
 
     assert not wrong
+
+
+def is_of_the_example(line: str, page: Path) -> bool:
+    """Whether `manage.py` is asked for a command that the example has beside the page."""
+    _, asked, name = [*line.split()[:3], "", ""][:3]
+    return asked == "manage.py" and any(page.parent.glob(f"*/management/commands/{name}.py"))
+
+
+@pytest.mark.parametrize("page", PAGES, ids=relative)
+def test_what_pages_run_of_this_repository_is_there(page: Path) -> None:
+    """Its modules, files, sessions of nox, and the contestants and workloads of the benchmarks."""
+    text = page.read_text(encoding="utf-8")
+    sessions = re.findall(r"^def (\w+)\(session", (ROOT / "noxfile.py").read_text(encoding="utf-8"), re.MULTILINE)
+
+    missing = [name for name in re.findall(r"python -m (tests[\w.]*\w)", text) if find_spec(name) is None]
+    files = re.findall(r"(?:python3?|pytest)(?: -n 0)? ((?:tests|examples)/[\w/.]+\w)", text)
+    missing += [path for path in files if not (ROOT / path).exists()]
+    missing += [name for name in re.findall(r"nox -s (\w+)", text) if name not in sessions]
+    for option, known in (("workloads", WORKLOADS), ("contestants", {*SETS, *SETS["all"]})):
+        for given in re.findall(rf"--{option} ([\w:,]+)", text):
+            missing += [name for name in given.split(",") if name not in known]
+    assert not missing
 
 
 @pytest.mark.parametrize(
@@ -147,6 +184,41 @@ def test_external_links_have_the_form_of_links_that_last(page: Path) -> None:
             assert parts.path.startswith("/docs/current/"), f"{link}: a version's pages go away"
         if parts.hostname == "github.com":
             assert not re.search("/blob/(main|master)/", parts.path), f"{link}: name a tag"
+
+
+def test_the_limits_are_those_of_the_code() -> None:
+    text = (ROOT / "docs" / "reference" / "limits.md").read_text(encoding="utf-8")
+    rows = dict(re.findall(r"^\| ([^|]+?) \| ([^|]+?) \|", text, re.MULTILINE))
+    settings = I3TasksSettings()
+    limits = {
+        "arguments of a call, as JSON": settings.maximum_payload_bytes,
+        "a result, as JSON": settings.maximum_payload_bytes,
+        "nesting of arguments and results": MAXIMUM_DEPTH,
+        "name of a task's module, and of its function": LONGEST_PATH,
+        "name of a schedule": LONGEST_NAME,
+        "`run_after`, `until`, `reschedule`": ASIDE_FROM.year,
+        "deadline of a group": LONGEST_DEADLINE.days,
+        "a propagated header, or text of the log context": LONGEST_TEXT,
+        "text of an error, and its traceback": settings.error_message_characters,
+        "tries at a time": settings.concurrency,
+        "plain functions at a time": settings.threads,
+        "ORM calls of coroutines at a time": settings.database_lanes,
+        "suspects at a time": suspects.MOST_TOGETHER,
+        "members of a group that are written with the step before": WRITTEN_AT_ONCE,
+        "signals that wait for slow receivers": signals.MOST_WAITING,
+        "values of a label in metrics": MOST_VALUES,
+        "rows that a list counts": search.MOST_COUNTED,
+        "rows that are looked at where no index helps": search.MOST_LOOKED_AT,
+        "tries of a state that gauges and `i3tasks queues` count": figures.MOST_COUNTED,
+        "a message": f"{MAXIMUM_MESSAGE_BYTES // 1_000_000} MB",
+    }
+
+    wrong = {what: rows[what] for what, limit in limits.items() if spelt(limit) not in rows[what]}
+    assert not wrong
+
+
+def spelt(limit: int | str) -> str:
+    return str(limit) if limit == ASIDE_FROM.year or isinstance(limit, str) else f"{limit:,}"
 
 
 def test_the_extras_that_pages_install_are_there() -> None:

@@ -13,7 +13,7 @@ from enum import Enum
 from multiprocessing import get_context
 from typing import Any
 
-from i3tasks import PermanentError, task
+from i3tasks import PermanentError, TaskMetadata, task
 from i3tasks.calls.travelling import travels_with
 from i3tasks.telemetry import TRY, TaskFilter
 from tests.shop.models import Order
@@ -27,7 +27,7 @@ class CardDeclined(Exception):
 
 
 @task(isolation="process", bind=True)
-def where(name: str, task_metadata: Any = None) -> dict[str, Any]:
+def where(task_metadata: TaskMetadata, name: str) -> dict[str, Any]:
     Order.objects.create(name=name, total="0")
     return {"pid": os.getpid(), "try_number": task_metadata.try_number}
 

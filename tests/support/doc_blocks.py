@@ -1,4 +1,4 @@
-"""The fenced blocks of README and docs."""
+"""The fenced blocks of README, docs, and the READMEs of examples."""
 
 from __future__ import annotations
 
@@ -8,7 +8,8 @@ from functools import cached_property
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[2]
-PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
+BESIDE = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "examples").rglob("README.md"))]
+PAGES = [*BESIDE, *sorted((ROOT / "docs").rglob("*.md"))]
 _FENCED = re.compile(
     r"^(?P<indent> *)(?:<!-- not run: (?P<reason>[^\n]+?) -->\n\s*)?```(?P<kind>[^\n`]*)\n(?P<text>.*?)^ *```",
     re.MULTILINE | re.DOTALL,
@@ -55,7 +56,7 @@ class Page:
 
 
 def pages() -> list[Page]:
-    """README, then docs."""
+    """Those beside docs, then docs."""
     return [Page(path) for path in PAGES]
 
 
