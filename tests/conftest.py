@@ -137,6 +137,14 @@ def strict_events(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
 
 
 @pytest.fixture(autouse=True)
+def nothing_seen_in_line(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What one test's claims saw wait must not decide with which statement the next one's begin."""
+    from i3tasks.store.turns import lately
+
+    monkeypatch.setattr(lately, "are_any", False)
+
+
+@pytest.fixture(autouse=True)
 def grpc_fork_support() -> None:
     """What a worker's command sets for its process must not reach the processes that later tests start."""
     os.environ.pop("GRPC_ENABLE_FORK_SUPPORT", None)

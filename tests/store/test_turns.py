@@ -218,6 +218,18 @@ def test_where_all_are_equal_it_is_no_statement_of_its_own(settings: Any) -> Non
 
 
 @pytest.mark.postgres
+def test_while_others_of_another_priority_wait_no_claim_is_made_in_vain() -> None:
+    [other] = published(1, 5, queue_name="heavy")
+    tries = [published(2) for _ in range(5)]
+    statements = [queries_of(lambda pair=pair: brought(*pair)) for pair in tries[:2]]  # type: ignore[misc]
+    assert statements == [4, 2], "the first one learns of it"
+    lease(other)
+    statements = [queries_of(lambda pair=pair: brought(*pair)) for pair in tries[2:]]  # type: ignore[misc]
+    assert statements == [2, 1, 1], "the first one learns that it is gone"
+    assert TaskExecutionTry.objects.filter(claim_token__isnull=False).count() == 11
+
+
+@pytest.mark.postgres
 def test_the_question_reads_nothing_that_is_deferred_or_over() -> None:
     def asked() -> Any:
         enqueue(50, replace(DEFAULT, priority=9, run_after=timezone.now() + timedelta(days=1)))

@@ -20,7 +20,7 @@ from .postgres.marking import renew_held
 from .postgres.statements import are_known
 from .requests import LOCKED, Claimed, ClaimRequest, Locked, Refusal, Renewed, RenewRequest
 from .suspects import put_off_suspects
-from .turns import Turn, displace, take_turns
+from .turns import Turn, displace, lately, take_turns
 
 A_MOMENT = timedelta(microseconds=1)
 LAST_MOMENT = datetime.max.replace(tzinfo=UTC)
@@ -63,6 +63,9 @@ def _answers(
     requests: Sequence[ClaimRequest], tokens: Mapping[Holder, UUID], now: Instant, *, wait: bool, heed_turns: bool
 ) -> list[Claimed | Refusal | Locked]:
     won: Mapping[int, Claimed] = {}
+    if heed_turns and lately.are_any and are_known(now):  # a claim that heeds turns would leave them all
+        turns = take_turns(requests, _of_each(requests, tokens), now)
+        return _claim_in_turn(requests, turns or {}, tokens, now, wait)
     if are_known(now):
         won = claim_plain(requests, _of_each(requests, tokens), now, wait=wait, heed_turns=heed_turns)
     rest = [request for request in requests if request.try_id not in won]
@@ -81,9 +84,19 @@ def _claim_by_turns(
     turns = take_turns(requests, _of_each(requests, tokens), now)
     if turns is None:
         return _claim(requests, tokens, now, wait)
+    return _claim_in_turn(requests, turns, tokens, now, wait)
+
+
+def _claim_in_turn(
+    requests: Sequence[ClaimRequest],
+    turns: Mapping[int, Turn],
+    tokens: Mapping[Holder, UUID],
+    now: Instant,
+    wait: bool,
+) -> list[Claimed | Refusal | Locked]:
     instead = [_instead(request, turns) for request in requests]
     answers = _answers(instead, tokens, now, wait=wait, heed_turns=False)
-    return _after_turns(requests, turns, answers, tokens, now)
+    return answers if not turns else _after_turns(requests, turns, answers, tokens, now)
 
 
 def _instead(request: ClaimRequest, turns: Mapping[int, Turn]) -> ClaimRequest:

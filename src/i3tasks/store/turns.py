@@ -21,9 +21,18 @@ from ..models import TaskExecutionTry, TryState
 from .database import Instant, Rows, database_time, locked, rows, unlocked, with_database_time
 from .enqueue import publish_grace
 from .postgres.statements import are_known
-from .postgres.turning import are_any_ranked, find_higher
+from .postgres.turning import are_any_ranked, displace_held, find_higher, hold
 from .requests import ClaimRequest, TryRef
 
+
+class Lately:
+    """What the last look of this process into the line saw, on PostgreSQL. It is only a guess at what is so now."""
+
+    are_any = False
+    """Whether a try waited whose priority was not 0."""
+
+
+lately = Lately()
 DUE_SINCE = Coalesce("run_after", "asked_at", output_field=DateTimeField())
 Turn = tuple[int, int]
 """The try whose turn it is, and its execution."""
@@ -74,8 +83,8 @@ def take_turns(requests: Sequence[ClaimRequest], tokens: Sequence[UUID], now: In
     tickets = {try_id: ticket for try_id, ticket in tickets.items() if try_id not in turns}
     if not (turns or (tickets and _are_any_ranked(now))):
         return None
-    if tickets and (higher := _higher(tickets, now)):
-        turns |= _matched(_held(tickets.values(), now), [item for item in higher if item.pk not in asked])
+    if tickets and (higher := [item for item in _higher(tickets, now) if item.pk not in asked]):
+        turns |= _matched(_held(tickets.values(), now), higher)
         for try_id, ticket in tickets.items():
             ticket.taken[:] = [turns[try_id]] if try_id in turns else []
     return turns
@@ -83,6 +92,8 @@ def take_turns(requests: Sequence[ClaimRequest], tokens: Sequence[UUID], now: In
 
 def displace(try_ids: Iterable[int], now: Instant) -> dict[int, TryRef]:
     """Let these tries, whose messages are gone, be published anew: they are due at once."""
+    if are_known(now):
+        return displace_held([*try_ids], publish_grace(), now)
     waiting = with_database_time(_waiting().filter(pk__in=try_ids), now).select_related("task_execution")
     tries = unlocked(waiting)
     if not tries:
@@ -120,8 +131,11 @@ def _due(now: Instant) -> Rows:
 def _held(tickets: Iterable[ClaimRequest], now: Instant) -> list[InLine]:
     """Lock the tries that the tickets name. Those that can't be claimed are left out: their tickets bring nothing."""
     by_id = {ticket.try_id: ticket for ticket in tickets}
-    due = _due(now).filter(pk__in=by_id, queue_name__isnull=False)
-    found = [InLine(*row) for row in locked(due, wait=False).values_list(*InLine._fields)]
+    if are_known(now):
+        found = [InLine(*row) for row in hold([*by_id], now)]
+    else:
+        due = _due(now).filter(pk__in=by_id, queue_name__isnull=False)
+        found = [InLine(*row) for row in locked(due, wait=False).values_list(*InLine._fields)]
     return [
         item
         for item in found
@@ -136,7 +150,7 @@ def _may_have(ticket: ClaimRequest, queue: str) -> bool:
 def _are_any_ranked(now: Instant) -> bool:
     """Whether any try waits whose priority is not 0: a look into an index that has no others."""
     if are_known(now):
-        return are_any_ranked()
+        return lately.are_any or are_any_ranked()
     return rows(TaskExecutionTry).filter(TryState.PENDING.condition(), ~Q(priority=0)).exists()
 
 
@@ -146,7 +160,8 @@ def _higher(tickets: Iterable[int], now: Instant) -> list[InLine]:
     Only tries whose message is out: what was put off, or handed back for a while, has none.
     """
     if are_known(now):
-        return [InLine(*row) for row in find_higher([*tickets], now)]
+        lately.are_any, first = find_higher([*tickets], now)
+        return [InLine(*row) for row in first]
     named: defaultdict[str, list[int]] = defaultdict(list)
     asked = _waiting().filter(pk__in=[*tickets], queue_name__isnull=False)
     for queue, priority in asked.values_list("queue_name", "priority"):
@@ -162,20 +177,18 @@ def _higher(tickets: Iterable[int], now: Instant) -> list[InLine]:
 
 def _matched(held: Iterable[InLine], higher: Iterable[InLine]) -> dict[int, Turn]:
     """Give the tickets of those that are last in line to those that are first, as far as their priority is higher."""
-    first: defaultdict[str, list[InLine]] = defaultdict(list)
-    for item in sorted(higher, key=_place):
-        first[item.queue_name].append(item)
+    first: defaultdict[str, list[tuple[tuple[float, float], InLine]]] = defaultdict(list)
+    for placed in sorted(map(_placed, higher)):
+        first[placed[1].queue_name].append(placed)
     turns = {}
-    for ticket in sorted(held, key=_place, reverse=True):
+    for at, ticket in sorted(map(_placed, held), reverse=True):
         line = first[ticket.queue_name]
-        better = next(
-            (item for item in line if item.priority > ticket.priority and _place(item) < _place(ticket)), None
-        )
+        better = next((placed for placed in line if placed[1].priority > ticket.priority and placed[0] < at), None)
         if better is not None:
             line.remove(better)
-            turns[ticket.pk] = better.pk, better.task_execution_id
+            turns[ticket.pk] = better[1].pk, better[1].task_execution_id
     return turns
 
 
-def _place(item: InLine) -> tuple[float, float]:
-    return place_in_line(item.priority, item.due_since)
+def _placed(item: InLine) -> tuple[tuple[float, float], InLine]:
+    return place_in_line(item.priority, item.due_since), item

@@ -1,12 +1,14 @@
-"""The questions whether tries of a higher priority wait, and which, each in one statement for a batch of claims."""
+"""Turns, each step in one statement for a batch of claims: what is first, what was asked for, what is displaced."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from datetime import timedelta
 from typing import Any
 
 from ..database import Instant
-from .statements import NOW, TRIES, fetched, integers
+from ..requests import TryRef
+from .statements import EXECUTIONS, NOW, TRIES, fetched, integers, microseconds, moment, read
 
 _WAITS = "NOT w.is_completed AND w.started_at IS NULL"  # the condition of the index
 _SINCE = "coalesce(w.run_after, w.asked_at)"
@@ -23,6 +25,8 @@ SELECT h.* FROM levels v CROSS JOIN LATERAL (
 ) h"""
 
 
+ANY_RANKED = f"EXISTS (SELECT FROM {TRIES} w WHERE {_WAITS} AND w.priority <> 0)"
+"""SQL: whether any try waits whose priority is not 0."""
 # `levels` goes from each priority to the next lower one, a look into the index for each. So what is deferred, however
 # much it is, is never read. The levels but 0 have an index of their own, the smallest whatever the statistics say.
 _HIGHER = f"""\
@@ -49,9 +53,29 @@ WITH RECURSIVE named AS MATERIALIZED (
 {_first("w.priority = v.priority AND w.priority <> 0")} WHERE v.priority <> 0
 UNION ALL
 {_first("w.priority = 0")} WHERE v.priority = 0
+UNION ALL
+SELECT NULL, NULL, NULL, NULL, NULL WHERE {ANY_RANKED}
 """
-ANY_RANKED = f"EXISTS (SELECT FROM {TRIES} w WHERE {_WAITS} AND w.priority <> 0)"
-"""SQL: whether any try waits whose priority is not 0."""
+_WAITING = f"{_WAITS} AND w.claim_token IS NULL AND w.dispatch_at IS NOT NULL"
+_HOLD = f"""\
+SELECT w.id, w.task_execution_id, w.queue_name, w.priority, {_SINCE}
+FROM {TRIES} w
+WHERE w.id = ANY (%(tries)s::bigint[]) AND {_WAITING} AND w.queue_name IS NOT NULL
+    AND (w.run_after IS NULL OR w.run_after <= {NOW})
+ORDER BY w.id FOR NO KEY UPDATE OF w SKIP LOCKED
+"""
+_DISPLACE = f"""\
+WITH held AS MATERIALIZED (
+    SELECT w.id, w.task_execution_id FROM {TRIES} w
+    WHERE w.id = ANY (%(tries)s::bigint[]) AND {_WAITING}
+    ORDER BY w.id FOR NO KEY UPDATE OF w SKIP LOCKED
+)
+UPDATE {TRIES} t SET dispatch_at = {NOW} + make_interval(secs => %(grace)s), publish_count = 0
+FROM held h JOIN {EXECUTIONS} e ON e.id = h.task_execution_id
+WHERE t.id = h.id
+RETURNING t.id, e.id, e.task_path, e.task_name, e.queue_name, {microseconds("t.dispatch_at")}, e.trace_context,
+    e.priority
+"""
 
 
 def are_any_ranked() -> bool:
@@ -60,6 +84,25 @@ def are_any_ranked() -> bool:
     return bool(answer)
 
 
-def find_higher(try_ids: Sequence[int], now: Instant) -> list[tuple[Any, ...]]:
-    """Lock the first waiting tries of each priority that is higher than one of these tries has, on the same queue."""
-    return fetched(_HIGHER, now=now, tries=integers(try_ids))
+def find_higher(try_ids: Sequence[int], now: Instant) -> tuple[bool, list[tuple[Any, ...]]]:
+    """Lock the first waiting tries of each priority that is higher than one of these tries has, on the same queue.
+
+    Gives besides whether any try waits at all whose priority is not 0.
+    """
+    found = fetched(_HIGHER, now=now, tries=integers(try_ids))
+    higher = [row for row in found if row[0] is not None]
+    return len(higher) < len(found), higher
+
+
+def hold(try_ids: Sequence[int], now: Instant) -> list[tuple[Any, ...]]:
+    """Lock those of the tries that could be claimed now and whose queue the row names."""
+    return fetched(_HOLD, now=now, tries=integers(try_ids))
+
+
+def displace_held(try_ids: Sequence[int], grace: timedelta, now: Instant) -> dict[int, TryRef]:
+    """Let those of the tries that wait be published anew, in `grace` if no one does before."""
+    found = fetched(_DISPLACE, now=now, tries=integers(try_ids), grace=grace.total_seconds())
+    return {
+        try_id: TryRef(try_id, execution_id, module, function, queue, moment(at), read(trace), priority)
+        for try_id, execution_id, module, function, queue, at, trace, priority in found
+    }
