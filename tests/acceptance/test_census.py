@@ -94,7 +94,7 @@ def test_a_terminal_gets_a_progress_bar(example: Example) -> None:
 
 
 def read_terminal(descriptor: int) -> str:
-    """What was written meanwhile; nothing once nobody holds the terminal's other end."""
+    """What was written meanwhile; nothing once the terminal's other end is closed."""
     try:
         return os.read(descriptor, 65536).decode()
     except OSError:

@@ -48,7 +48,7 @@ def test_it_asks_for_staff_with_the_permission(
 
 
 def test_every_view_is_guarded(client: Client) -> None:
-    """Whatever the method, nobody sees or does anything without a login."""
+    """Without a login nothing is shown and nothing done, by any method."""
     for pattern in urlpatterns:
         names = {name: SOME[type(converter)] for name, converter in pattern.pattern.converters.items()}
         address = reverse(f"i3tasks-board:{pattern.name}", kwargs=names)

@@ -192,7 +192,7 @@ async def test_drain_is_bounded(broker: Broker) -> None:
     await receiver.drain(0.2)
 
     assert 0.2 <= time.monotonic() - start < SECONDS / 4
-    deliveries.all[0].ack()  # goes nowhere, and hurts nobody
+    deliveries.all[0].ack()  # goes nowhere, and harms nothing
     await no_library_threads()
 
 
@@ -230,7 +230,7 @@ async def test_stopping_before_it_has_started_and_draining_twice_are_harmless(br
 def test_a_loop_that_closes_without_a_drain_breaks_no_thread(broker: Broker, monkeypatch: pytest.MonkeyPatch) -> None:
     broken: list[Any] = []
     monkeypatch.setattr(threading, "excepthook", broken.append)
-    monkeypatch.setattr(Receiver, "stop", lambda self: None)  # nobody was left to call it
+    monkeypatch.setattr(Receiver, "stop", lambda self: None)  # nothing was left to call it
     broker.ensure()
     receiver = Receiver(broker.queue, max_messages=100)
 

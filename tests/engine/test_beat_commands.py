@@ -29,7 +29,7 @@ ROOT = Path(__file__).resolve().parents[2]
 
 
 def environment() -> dict[str, str]:
-    """For a process that waits for nobody at its end: nobody listens where its messages go."""
+    """For a process that does not wait at its end: nothing listens where its messages go."""
     changes = {CHANGES: json.dumps({"i3tasks": {"flush_seconds": 0}})}
     return child_environment(**{**changes, "DJANGO_SETTINGS_MODULE": "tests.process_settings"})
 

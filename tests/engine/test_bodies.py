@@ -1,4 +1,4 @@
-"""Bodies that end as Python allows and nobody wants: each is one recorded failure, and the next one is well."""
+"""Bodies that end in the odd ways that Python allows: each is one recorded failure, and the next one is well."""
 
 from __future__ import annotations
 

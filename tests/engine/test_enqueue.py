@@ -415,7 +415,7 @@ def test_one_loop_after_the_other_and_two_at_once(sent: NotingPublisher) -> None
 def test_with_the_broker_down_it_succeeds_in_as_many_queries(sent: NotingPublisher, monkeypatch: Any) -> None:
     with CaptureQueriesContext(connection) as up:
         add.delay(1, 2)
-    monkeypatch.undo()  # now the settings' own publisher, whose broker nobody is
+    monkeypatch.undo()  # now the settings' own publisher, which has no broker
     with CaptureQueriesContext(connection) as down:
         handles = [add.delay(1, 2) for _ in range(3)]
     assert len(down) == 3 * len(up)

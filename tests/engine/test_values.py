@@ -1,4 +1,4 @@
-"""Values arrive as they were, in every place where a caller's value can stand; or whoever asks is told why not."""
+"""Values arrive as they were, in every place where a caller's value can stand; or asking for them says why not."""
 
 import json
 from collections.abc import Callable, Iterator

@@ -49,7 +49,7 @@ def test_six_hundred_calls_outlive_six_kills(world: World) -> None:
 
 
 def _supervised(world: World) -> Child:
-    """Nobody waits for its start."""
+    """Its start is not waited for."""
     return world.starting(COMMAND, "run-worker", NO_EMULATOR, *CONCURRENCY)
 
 

@@ -138,7 +138,7 @@ def test_a_subscription_that_is_deleted_under_a_running_worker(silent_world: Wor
 
 
 def test_what_a_push_queue_lost_is_pushed_again(silent_world: World) -> None:
-    """The site has only its own requests to make passes; nobody beats."""
+    """The site has only its own requests to make passes; there is no beat."""
     world = silent_world
     world.load(40, task=work_pushed)
     until(lambda: TaskExecutionTry.objects.filter(publish_count=1).count() == 40)

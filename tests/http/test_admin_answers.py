@@ -1,4 +1,4 @@
-"""The admin answers every request, shows every row, and shows nobody what they may not see."""
+"""The admin answers every request, shows every row, and shows users no more than they may see."""
 
 import json
 import sys

@@ -1,4 +1,4 @@
-"""A stranger's open transaction holds all rows of one of our tables: everybody else's work goes on.
+"""A stranger's open transaction holds all rows of one of our tables: the work of all others goes on.
 
 Each table, each strength of lock. The stranger stays for as long as the test looks; whatever waited for it would meet
 `lock_timeout`, which is an error here. What the stranger holds is done once it has gone.

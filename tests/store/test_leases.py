@@ -71,7 +71,7 @@ def test_a_leased_try_is_refused_even_when_the_lease_is_over() -> None:
     [claimed] = lease(task_try)
     assert only(claim([request(task_try)])) is Refusal.LEASED
     next_year = at(timezone.now() + timedelta(days=365))
-    assert only(claim([request(task_try)], now=next_year)) is Refusal.LEASED, "expiry ends the try; nobody takes it"
+    assert only(claim([request(task_try)], now=next_year)) is Refusal.LEASED, "expiry ends the try; no worker takes it"
     assert row(task_try).claim_token == claimed.token
 
 

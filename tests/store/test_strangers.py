@@ -72,7 +72,7 @@ def a_running_member(*, in_steps: bool = False, lease_seconds: float = 7200) -> 
 
 
 def others_go_on() -> None:
-    """Claims, heartbeats, settlements, publishes and the dispatcher's turns of everybody else."""
+    """Claims, heartbeats, settlements, publishes and the dispatcher's turns of all others."""
     waiting, published, refused, *running = enqueue(6)
     [answer] = claim([request(waiting)])
     assert isinstance(answer, Claimed)

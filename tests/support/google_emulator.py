@@ -78,7 +78,7 @@ class GoogleEmulator:
             except (ProcessLookupError, subprocess.TimeoutExpired):
                 continue
         if self._reader is not None:
-            self._reader.join(STOP_SECONDS)  # until nobody holds its output, Java neither
+            self._reader.join(STOP_SECONDS)  # until its output is closed, by Java, too
         self._process = None
 
     def __enter__(self) -> GoogleEmulator:

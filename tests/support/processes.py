@@ -61,7 +61,7 @@ class Marked:
         return self._output.read_text(encoding="utf-8") if self._output.exists() else ""
 
     def processes(self) -> list[psutil.Process]:
-        """Those of its processes that live, whoever their parent is now."""
+        """Those of its processes that live, whichever process is their parent now."""
         return [
             process
             for process in psutil.process_iter(["environ", "status"])

@@ -174,7 +174,7 @@ class Subscription(RuleBasedStateMachine):
     def nothing_is_lost(self) -> None:
         gone = set(self.published) - set(self.disk.messages)
         expired = {key for key in gone if self.published[key].published_at < self.now - self.terms.retention}
-        assert gone <= self.answered | set(self.disk.exhausted) | expired, "what nobody acked stays"
+        assert gone <= self.answered | set(self.disk.exhausted) | expired, "what was not acked stays"
         assert not self.acked & set(self.disk.messages), "what was acked for good is gone for good"
         assert len(self.backlog) == len(self.disk.messages)
 
