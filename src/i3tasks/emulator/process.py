@@ -112,7 +112,7 @@ class EmulatorProcess:
 
     def _running(self) -> subprocess.Popen[str]:
         if self._process is None:
-            raise EmulatorError("The emulator was not started.")
+            raise EmulatorError("The emulator was not started. Call start(), or use it in a `with` statement.")
         return self._process
 
     def _command(self, folder: Path) -> list[str]:

@@ -46,13 +46,14 @@ class Seed:
     @classmethod
     def read(cls, path: Path) -> Seed:
         """Read a seed from a TOML or JSON file."""
+        kind = "JSON" if path.suffix == ".json" else "TOML"
         try:
             text = path.read_text(encoding="utf-8")
-            content = json.loads(text) if path.suffix == ".json" else tomllib.loads(text)
+            content = json.loads(text) if kind == "JSON" else tomllib.loads(text)
         except OSError as error:
-            raise SeedError(f"Can't read the seed {path}: {error.strerror}.") from error
+            raise SeedError(f"Can't read the seed {path}: {error.strerror}. Check the path.") from error
         except ValueError as error:
-            raise SeedError(f"The seed {path} is not valid: {error}.") from error
+            raise SeedError(f"The seed {path} is not valid {kind}: {error}.") from error
         return cls.from_content(content)
 
     @classmethod

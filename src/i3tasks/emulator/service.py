@@ -74,7 +74,10 @@ class Emulator:
         finally:
             journal.close()
         if self._failure is not None:
-            raise CannotServe(f"The emulator stopped, because it can't write its data: {self._failure}.")
+            raise CannotServe(
+                f"The emulator stopped, because it can't write its data: {self._failure}. Make room, or choose another "
+                "folder with --data-dir."
+            )
 
     async def _serve(self, journal: Journal, announce: Callable[[Ready], None]) -> None:
         broker = BrokerState(journal, time.time)
@@ -111,7 +114,9 @@ class Emulator:
         try:
             return SqliteJournal(prepare(folder), self._fail)
         except OSError as error:
-            raise CannotServe(f"Can't write to the data folder {folder}: {error.strerror}.") from error
+            raise CannotServe(
+                f"Can't write to the data folder {folder}: {error.strerror}. Choose another one with --data-dir."
+            ) from error
         except sqlite3.Error as error:
             raise CannotServe(_about_data(folder, error)) from error
 
