@@ -141,10 +141,12 @@ def check_schedules(**_: Any) -> list[CheckMessage]:
         schedules = get_config().settings.schedules
     except ImproperlyConfigured:
         return []  # said by check_settings
-    problems: list[CheckMessage] = []
     enabled = [schedule for schedule in schedules if schedule.enabled]
-    if enabled:
-        from .store.schedules import of_settings  # and with it what reads cron expressions
+    if not enabled:
+        return []
+    from .store.schedules import of_settings  # and with it what reads cron expressions
+
+    problems: list[CheckMessage] = []
     for schedule in enabled:
         try:
             of_settings(schedule).call()
