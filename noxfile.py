@@ -94,7 +94,8 @@ def docs(session: nox.Session) -> None:
     """Build the documentation with warnings as errors, into build/docs; then test what README and docs say."""
     session.install("-e", ".[docs,test]")
     session.run("sphinx-build", "-W", "--keep-going", "-q", "-E", "-b", "html", "docs", "build/docs")
-    session.run("pytest", "tests/acceptance/test_docs.py", "tests/unit/test_reference.py", *session.posargs)
+    tests = [f"tests/acceptance/test_{name}.py" for name in ("docs", "samples", "doc_outputs")]
+    session.run("pytest", *tests, "tests/unit/test_reference.py", *session.posargs)
 
 
 @nox.session

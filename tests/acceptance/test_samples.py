@@ -9,7 +9,6 @@ from pathlib import Path
 
 import pytest
 import structlog
-from django.dispatch import Signal
 from django.test import override_settings
 
 from i3tasks import registry, signals
@@ -38,8 +37,9 @@ def reader(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[ExitStac
     monkeypatch.setenv("PUBSUB_EMULATOR_HOST", "set back when the test ends, whatever a sample has set")
     monkeypatch.delenv("PUBSUB_EMULATOR_HOST")
     for signal in vars(signals).values():
-        if isinstance(signal, Signal):
+        if isinstance(signal, signals.TaskSignal):
             monkeypatch.setattr(signal, "receivers", [])
+            monkeypatch.setattr(signal, "_unsubscribe", None)
     replace_what_would_report_elsewhere(monkeypatch)
     configured = structlog.get_config() if structlog.is_configured() else None
     queues = (PullQueue("mail", "worker"), PullQueue("heavy", "worker"))

@@ -14,7 +14,7 @@ import logging.config
 import sys
 import unittest
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, nullcontext
 from dataclasses import dataclass, field
 from functools import partial
 from importlib.util import find_spec
@@ -60,13 +60,13 @@ class Runner:
         """Run one block. An error names the page and the line."""
         text = _for_this_django(block.text)
         before = set(TaskExecutionTry.objects.values_list("pk", flat=True))
-        with worker() if any(sign in text for sign in WAITS) else ExitStack() as running:
+        with worker() if any(sign in text for sign in WAITS) else nullcontext() as running:
             if text.startswith(">>>"):
                 self._session(text, block.line)
             else:
                 self._code(text, block.line)
-            if running is not None and not isinstance(running, ExitStack):
-                running.wait()
+            if running is not None:
+                running.wait(timeout=120)
         drain()
         failed = TaskExecutionTry.objects.filter(is_success=False, is_completed=True).exclude(pk__in=before)
         if not _tests_of(self.module):
