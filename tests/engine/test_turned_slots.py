@@ -86,6 +86,12 @@ def children(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(pool, "run_in_child", run_in_child)
 
 
+@pytest.fixture
+def heedless(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Claims know of no thread that is taken, as when it was taken while they were on their way."""
+    monkeypatch.setattr(pool._Slot, "spare_threads", None)
+
+
 @asynccontextmanager
 async def engine_of(*, concurrency: int = 4, threads: int = 1) -> AsyncIterator[Engine]:
     engine = make_engine(concurrency=concurrency, threads=threads)
@@ -116,6 +122,7 @@ def values_of(reports: list[Report]) -> Counter[Any]:
     return Counter(report.outcome.value for report in reports if isinstance(report.outcome, Success))
 
 
+@pytest.mark.usefixtures("heedless")
 async def test_a_process_in_a_coroutines_slot_waits_for_its_room_before_its_timeout_counts(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
@@ -145,6 +152,7 @@ async def test_a_coroutine_in_a_threads_slot_leaves_the_thread_to_others() -> No
     assert bodies.most["blocking"] == 1
 
 
+@pytest.mark.usefixtures("heedless")
 @pytest.mark.parametrize("called", [block, spawn], ids=["sync", "process"])
 async def test_what_gets_no_thread_in_a_coroutines_slot_is_handed_back_and_uses_no_retry(
     called: Any, monkeypatch: pytest.MonkeyPatch
@@ -165,6 +173,7 @@ async def test_what_gets_no_thread_in_a_coroutines_slot_is_handed_back_and_uses_
     assert waiting.task_execution.task_name == called.spec.func_name
 
 
+@pytest.mark.usefixtures("heedless")
 async def test_who_waits_for_a_thread_with_a_slot_goes_before_those_without_one(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
@@ -183,6 +192,7 @@ async def test_who_waits_for_a_thread_with_a_slot_goes_before_those_without_one(
     assert bodies.most["blocking"] == 1
 
 
+@pytest.mark.usefixtures("heedless")
 async def test_the_limits_hold_whichever_tries_the_messages_bring(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(pool, "LONGEST_WAIT_SECONDS", 60)
     kinds = [turn, block, spawn]
@@ -200,6 +210,7 @@ async def test_the_limits_hold_whichever_tries_the_messages_bring(monkeypatch: p
     assert bodies.most["blocking"] == 2
 
 
+@pytest.mark.usefixtures("heedless")
 async def test_a_closing_pool_hands_back_who_waits_for_a_thread(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(pool, "LONGEST_WAIT_SECONDS", 60)
     async with engine_of() as engine:
@@ -215,3 +226,42 @@ async def test_a_closing_pool_hands_back_who_waits_for_a_thread(monkeypatch: pyt
             assert [report.outcome for report in await asyncio.gather(*claimed)] == [Released()]
         bodies.gate.set()
         await asyncio.gather(*runs)
+
+
+async def test_coroutines_run_while_sync_functions_of_a_higher_priority_wait_for_a_thread() -> None:
+    async with engine_of() as engine:
+        runs = begun(engine, await published(block))
+        await auntil(lambda: bodies.now["sync"])
+        await published(block, 6, priority=5)
+        runs += begun(engine, await published(turn, 3))
+        await auntil(lambda: bodies.now["coroutine"] == 3)
+        bodies.gate.set()
+        assert values_of(await asyncio.gather(*runs)) == {"sync": 1, "coroutine": 3}
+    assert await TaskExecutionTry.objects.filter(priority=5, started_at=None).acount() == 6, "none was leased"
+
+
+async def test_coroutines_of_a_higher_priority_go_before_while_no_thread_is_free() -> None:
+    async with engine_of() as engine:
+        runs = begun(engine, await published(block))
+        await auntil(lambda: bodies.now["sync"])
+        tickets = await published(turn, 2)
+        await published(block, priority=5)
+        await published(turn, priority=3)
+        runs += begun(engine, tickets)
+        await auntil(lambda: bodies.now["coroutine"] == 2)
+        begun_ones = TaskExecutionTry.objects.filter(claim_token__isnull=False).order_by("priority")
+        assert [level async for level in begun_ones.values_list("priority", flat=True)] == [0, 0, 3]
+        bodies.gate.set()
+        await asyncio.gather(*runs)
+
+
+async def test_a_coroutines_slot_runs_a_sync_function_of_a_higher_priority_if_a_thread_is_free() -> None:
+    first, second = await published(turn, 2)
+    await published(block, 3, priority=5)
+    async with engine_of() as engine:
+        runs = begun(engine, [first])
+        await auntil(lambda: bodies.now["sync"])
+        runs += begun(engine, [second])
+        await auntil(lambda: bodies.now["coroutine"])
+        bodies.gate.set()
+        assert values_of(await asyncio.gather(*runs)) == {"sync": 1, "coroutine": 1}

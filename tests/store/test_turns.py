@@ -124,6 +124,16 @@ def test_what_a_request_may_not_have_is_no_ticket() -> None:
     assert brought(ticket(low, execution_id=10**9)) == [Refusal.UNKNOWN]
 
 
+def test_the_tickets_of_a_worker_bring_as_many_sync_functions_as_it_has_threads_for() -> None:
+    low = published(4)
+    functions = published(4, 5)
+    asked = [ticket(item, spare_threads=spare) for item, spare in zip(low[:3], (2, 1, 2), strict=True)]
+    found = brought(*asked, ticket(low[3]))
+    assert len({*found} & {*ids(functions)}) == 2, "one for all that share, and one for that with a thread of its own"
+    assert found[3] in ids(functions)
+    assert len({*found} & {*ids(low)}) == 2
+
+
 def test_what_does_not_wait_for_a_worker_is_passed_over() -> None:
     [low], *others = published(), *(published(1, 9) for _ in range(4))
     [[ended], [running], [handed_back], [cancelled]] = others

@@ -172,7 +172,7 @@ class Executor:
         """Carry out a try that has a slot of the pool: from its claim to the commit of its settlement."""
         envelope = arrival.envelope
         try:
-            claimed = await self._claim(arrival)
+            claimed = await self._claim(arrival, slot)
         except (StoreUnavailable, DatabaseError) as error:
             return Report(Verdict.NACK, NotRun.NO_ANSWER, str(error), envelope)
         if isinstance(claimed, Refusal):
@@ -204,7 +204,7 @@ class Executor:
             self._follow_up(settled.due)
         return Report(Verdict.ACK, envelope=envelope, outcome=outcome, error=raised, claimed=claimed, settled=settled)
 
-    async def _claim(self, arrival: Arrival) -> Claimed | Refusal:
+    async def _claim(self, arrival: Arrival, slot: Slot) -> Claimed | Refusal:
         envelope = arrival.envelope
         request = ClaimRequest(
             try_id=envelope.task_execution_try_id,
@@ -214,6 +214,7 @@ class Executor:
             lease_seconds=self._running.lease_seconds,
             queues=arrival.queues,
             is_ticket=arrival.is_ticket,
+            spare_threads=slot.spare_threads,
             heeds_pauses=self._heeds_pauses,
         )
         try:

@@ -106,6 +106,8 @@ async def _execute(task_try: TaskExecutionTry, follow_up: Callable[[Any], None])
 class InlinePool:
     """Runs sync bodies in the calling thread and coroutines in the loop, one at a time, so that none has to wait."""
 
+    spare_threads = None
+
     @asynccontextmanager
     async def slot(self, spec: TaskSpec | None) -> AsyncIterator[InlinePool]:
         yield self

@@ -36,6 +36,11 @@ class PoolClosing(Exception):
 class Slot(Protocol):
     """Room for one try."""
 
+    @property
+    def spare_threads(self) -> int | None:
+        """Free threads that it could have, as others could. None: a sync function finds one here in any case."""
+        ...
+
     async def run(
         self, spec: TaskSpec, run: Run, function: Callable[[], Any], timeout: float | None
     ) -> Returned | Raised:
@@ -151,6 +156,10 @@ class _Slot:
         self.is_in_process = spec is not None and spec.options.isolation == "process"
         self._has_thread = False
         self._is_in_thread = False  # its body is, and may stay there when its run has ended
+
+    @property
+    def spare_threads(self) -> int | None:
+        return None if self._has_thread else self._pool.room.threads
 
     async def run(
         self, spec: TaskSpec, run: Run, function: Callable[[], Any], timeout: float | None

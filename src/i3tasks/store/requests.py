@@ -81,6 +81,9 @@ class ClaimRequest:
     """Whether a try of the same queue that has a higher priority may be had instead, as its turn is first."""
     taken: list[tuple[int, int]] = field(default_factory=list, compare=False, repr=False)
     """The try and the execution that were had instead. A repeat, after the commit's answer was lost, has the same."""
+    spare_threads: int | None = None
+    """Threads that were free when it was asked, and that all tickets of the worker share. A ticket brings no sync
+    function when none is left. None: this one has a thread of its own, or needs none for whatever it brings."""
     heeds_pauses: bool = True
     """Whether tries of paused queues are refused. A caller who runs a call in place asks for no worker's time."""
 

@@ -8,7 +8,7 @@ was taken comes later and is refused. Where all priorities are equal, that costs
 from __future__ import annotations
 
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from datetime import datetime
 from typing import Any, NamedTuple
 from uuid import UUID
@@ -18,6 +18,7 @@ from django.db.models.functions import Coalesce
 
 from ..conf import get_config
 from ..models import TaskExecutionTry, TryState
+from ..registry import find
 from .database import Instant, Rows, database_time, locked, rows, unlocked, with_database_time
 from .enqueue import publish_grace
 from .postgres.statements import are_known
@@ -46,6 +47,20 @@ class InLine(NamedTuple):
     queue_name: str
     priority: int
     due_since: datetime
+
+
+class First(NamedTuple):
+    """A try that is first in line, with the names of its task."""
+
+    item: InLine
+    module_name: str
+    func_name: str
+
+    @property
+    def takes_a_thread(self) -> bool:
+        """Whether its body is a sync function, as far as this process knows."""
+        spec = find(self.module_name, self.func_name)
+        return spec is not None and not spec.is_coroutine
 
 
 def place_in_line(priority: int, due_since: datetime) -> tuple[float, float]:
@@ -83,8 +98,8 @@ def take_turns(requests: Sequence[ClaimRequest], tokens: Sequence[UUID], now: In
     tickets = {try_id: ticket for try_id, ticket in tickets.items() if try_id not in turns}
     if not (turns or (tickets and _are_any_ranked(now))):
         return None
-    if tickets and (higher := [item for item in _higher(tickets, now) if item.pk not in asked]):
-        turns |= _matched(_held(tickets.values(), now), higher)
+    if tickets and (higher := [first for first in _higher(tickets, now) if first.item.pk not in asked]):
+        turns |= _matched(_held(tickets.values(), now), higher, tickets)
         for try_id, ticket in tickets.items():
             ticket.taken[:] = [turns[try_id]] if try_id in turns else []
     return turns
@@ -154,41 +169,77 @@ def _are_any_ranked(now: Instant) -> bool:
     return rows(TaskExecutionTry).filter(TryState.PENDING.condition(), ~Q(priority=0)).exists()
 
 
-def _higher(tickets: Iterable[int], now: Instant) -> list[InLine]:
+def _higher(tickets: Iterable[int], now: Instant) -> list[First]:
     """Lock the first of the tries that wait on the tickets' queues with a higher priority than one of the tickets has.
 
     Only tries whose message is out: what was put off, or handed back for a while, has none.
     """
     if are_known(now):
         lately.are_any, first = find_higher([*tickets], now)
-        return [InLine(*row) for row in first]
+        return [First(InLine(*row[:5]), *row[5:]) for row in first]
     named: defaultdict[str, list[int]] = defaultdict(list)
     asked = _waiting().filter(pk__in=[*tickets], queue_name__isnull=False)
     for queue, priority in asked.values_list("queue_name", "priority"):
         named[queue].append(priority)
-    higher: list[InLine] = []
+    higher: list[First] = []
     for queue, priorities in named.items():
         for level in levels([queue], above=min(priorities)):
             of_level = _due(now).filter(queue_name=queue, priority=level, publish_count__gt=0).order_by("due_since")
-            found: list[Any] = unlocked(of_level[: len(priorities)])
-            higher += [InLine(*(getattr(row, name) for name in InLine._fields)) for row in found]
+            found: list[Any] = unlocked(of_level.select_related("task_execution")[: len(priorities)])
+            higher += [
+                First(
+                    InLine(*(getattr(row, name) for name in InLine._fields)),
+                    row.task_execution.task_path,
+                    row.task_execution.task_name,
+                )
+                for row in found
+            ]
     return higher
 
 
-def _matched(held: Iterable[InLine], higher: Iterable[InLine]) -> dict[int, Turn]:
-    """Give the tickets of those that are last in line to those that are first, as far as their priority is higher."""
-    first: defaultdict[str, list[tuple[tuple[float, float], InLine]]] = defaultdict(list)
-    for placed in sorted(map(_placed, higher)):
-        first[placed[1].queue_name].append(placed)
+def _matched(held: Iterable[InLine], higher: Iterable[First], tickets: Mapping[int, ClaimRequest]) -> dict[int, Turn]:
+    """Give the tickets of those that are last in line to those that are first, as far as their priority is higher.
+
+    Sync functions for which there is no thread are passed over: in a coroutine's slot they would wait for one, and
+    keep coroutines from running.
+    """
+    lines: defaultdict[tuple[str, bool], list[_Placed]] = defaultdict(list)
+    for placed in sorted(_Placed(_place(first.item), first.item, first.takes_a_thread) for first in higher):
+        lines[placed.item.queue_name, placed.takes_a_thread].append(placed)
+    spare = _spare_threads(tickets.values())
     turns = {}
-    for at, ticket in sorted(map(_placed, held), reverse=True):
-        line = first[ticket.queue_name]
-        better = next((placed for placed in line if placed[1].priority > ticket.priority and placed[0] < at), None)
+    for at, item in sorted(((_place(item), item) for item in held), reverse=True):
+        ticket = tickets[item.pk]
+        shares = ticket.spare_threads is not None
+        kinds = (False,) if shares and spare[ticket.worker_id] <= 0 else (False, True)
+        better = min(filter(None, (_before(lines[item.queue_name, kind], item, at) for kind in kinds)), default=None)
         if better is not None:
-            line.remove(better)
-            turns[ticket.pk] = better[1].pk, better[1].task_execution_id
+            lines[item.queue_name, better.takes_a_thread].remove(better)
+            spare[ticket.worker_id] -= shares and better.takes_a_thread
+            turns[item.pk] = better.item.pk, better.item.task_execution_id
     return turns
 
 
-def _placed(item: InLine) -> tuple[tuple[float, float], InLine]:
-    return place_in_line(item.priority, item.due_since), item
+class _Placed(NamedTuple):
+    place: tuple[float, float]
+    item: InLine
+    takes_a_thread: bool
+
+
+def _before(line: Iterable[_Placed], item: InLine, at: tuple[float, float]) -> _Placed | None:
+    """The first of the line that goes before `item`, whose place is `at`."""
+    return next((placed for placed in line if placed.item.priority > item.priority and placed.place < at), None)
+
+
+def _spare_threads(tickets: Iterable[ClaimRequest]) -> Counter[str]:
+    """The threads that each worker's tickets share: what the one that was asked with the fewest knew of."""
+    spare: Counter[str] = Counter()
+    for ticket in tickets:
+        if ticket.spare_threads is not None:
+            known = spare.get(ticket.worker_id, ticket.spare_threads)
+            spare[ticket.worker_id] = min(known, ticket.spare_threads)
+    return spare
+
+
+def _place(item: InLine) -> tuple[float, float]:
+    return place_in_line(item.priority, item.due_since)

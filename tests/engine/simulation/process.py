@@ -124,6 +124,7 @@ class SimPool:
     """Coroutines, and functions that take no time; room for all of them until it closes."""
 
     is_closing = False
+    spare_threads = None
 
     @property
     def room(self) -> Room:

@@ -16,13 +16,13 @@ _SINCE = "coalesce(w.run_after, w.asked_at)"
 
 def _first(of_level: str) -> str:
     return f"""\
-SELECT h.* FROM levels v CROSS JOIN LATERAL (
+SELECT h.*, e.task_path, e.task_name FROM levels v CROSS JOIN LATERAL (
     SELECT w.id, w.task_execution_id, w.queue_name, w.priority, {_SINCE} AS since
     FROM {TRIES} w
     WHERE {_WAITS} AND w.queue_name = v.queue_name AND {of_level} AND {_SINCE} <= {NOW}
         AND w.claim_token IS NULL AND w.dispatch_at IS NOT NULL AND w.publish_count > 0
     ORDER BY {_SINCE} LIMIT v.tickets FOR NO KEY UPDATE OF w SKIP LOCKED
-) h"""
+) h JOIN {EXECUTIONS} e ON e.id = h.task_execution_id"""
 
 
 ANY_RANKED = f"EXISTS (SELECT FROM {TRIES} w WHERE {_WAITS} AND w.priority <> 0)"
@@ -54,7 +54,7 @@ WITH RECURSIVE named AS MATERIALIZED (
 UNION ALL
 {_first("w.priority = 0")} WHERE v.priority = 0
 UNION ALL
-SELECT NULL, NULL, NULL, NULL, NULL WHERE {ANY_RANKED}
+SELECT NULL, NULL, NULL, NULL, NULL, NULL, NULL WHERE {ANY_RANKED}
 """
 _WAITING = f"{_WAITS} AND w.claim_token IS NULL AND w.dispatch_at IS NOT NULL"
 _HOLD = f"""\
