@@ -62,8 +62,7 @@ def simulated(monkeypatch: pytest.MonkeyPatch, settings: Any) -> Iterator[None]:
     monkeypatch.setattr("django.utils.timezone.now", lambda: Process.now())
     monkeypatch.setattr("i3tasks.store.writer._close_connection", lambda: None)
     monkeypatch.setattr("i3tasks.store.writer.gather_seconds", lambda: 0.5)
-    for module in ("dispatcher", "connections"):
-        monkeypatch.setattr(f"i3tasks.engine.{module}.close_old_connections", lambda: None)
+    monkeypatch.setattr("i3tasks.threads.connections.close_old_connections", lambda: None)
     monkeypatch.setattr(
         "i3tasks.engine.dispatcher.Dispatcher._seconds_until_next", lambda self, now: 0.0
     )  # a query, and the timeline decides
