@@ -103,6 +103,20 @@ def test_several_states_find_the_executions_of_each_once() -> None:
     assert sorted(pages) == sorted(rows)
 
 
+def test_an_error_of_any_try_finds_its_execution_once() -> None:
+    at = ago(minutes=1)
+    failed = finished("failed", at, try_state="failed")
+    for number, error in enumerate(["E1", "E2", "E1", "E2"], 2):
+        a_try("failed", at + timedelta(seconds=number), of=failed, try_number=number, error_class=error)
+    others = [finished("failed", at - timedelta(seconds=second)).pk for second in range(3)]
+    TaskExecutionTry.objects.filter(task_execution__in=others[:2]).update(error_class="shop.E1")
+    assert found(error="E2") == [failed.pk]
+    assert found(error="E1") == [failed.pk, *others[:2]]
+    first = search(error="E1").page(timezone.now(), limit=1)
+    rest = search(error="E1").page(timezone.now(), limit=9, after=first.following)
+    assert [row.pk for page in (first, rest) for row in page.rows] == [failed.pk, *others[:2]]
+
+
 def test_fields_narrow_down_what_is_found() -> None:
     past = ago(minutes=1)
     mail = a_try(

@@ -7,11 +7,11 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
-from django.db.models import BooleanField, DateTimeField, Exists, F, OuterRef, Value
+from django.db.models import BooleanField, DateTimeField, Exists, F, OuterRef, Q, Value
 from django.db.models.functions import Coalesce
 
 from ..models import ExecutionOutcome, TaskExecution, TaskExecutionTry, TryState
-from .conditions import named, within
+from .conditions import named, of_class_named, within
 from .database import Rows, rows
 from .states import UNFINISHED, State, tries_of
 from .terms import Keys, Window
@@ -23,6 +23,7 @@ LARGEST_CHUNK = 5_000
 LARGEST_BY_TRIES = 1_000
 """The same where tries are the candidates, whose executions are then asked for by their ids."""
 _EACH = Value(True, BooleanField())
+_ANY = Q()
 _DUE_SINCE = Coalesce("run_after", "asked_at", output_field=DateTimeField())
 
 Place = tuple[Any, int]
@@ -37,6 +38,8 @@ class Source:
     rows: Rows  # its condition is that of the index
     key: Any  # the column or expression of the index
     counts: Any = _EACH  # whether a candidate stands for its execution
+    narrows: Q | None = None
+    """What a try has to be besides, if only few are: the others are passed over where they lie, and not read."""
 
     @property
     def is_own(self) -> bool:
@@ -48,7 +51,7 @@ class Source:
 
     @property
     def most(self) -> int:
-        return LARGEST_CHUNK if self.is_own else LARGEST_BY_TRIES
+        return LARGEST_CHUNK if self.is_own or self.narrows is not None else LARGEST_BY_TRIES
 
 
 def sources(search: Search, now: datetime) -> Iterator[Source]:
@@ -70,7 +73,8 @@ def sources(search: Search, now: datetime) -> Iterator[Source]:
         yield Source(tries.filter(is_completed=False, finished_at__isnull=False), F("asked_at"), _is_last_failure())
     if search.error and not states:
         failed = tries.filter(is_completed=True, is_success=False).filter(within("finished_at", _since(search)))
-        yield Source(failed, F("finished_at"), _is_last_failure())
+        of_class = of_class_named(search.error)
+        yield Source(failed, F("finished_at"), _is_last_failure(of_class), of_class)
     elif not states or State.SUCCEEDED in states:
         yield _any_state(search)
 
@@ -97,9 +101,9 @@ def _any_state(search: Search) -> Source:
     return Source(executions, F("created_at") if asked else F("pk"))
 
 
-def _is_last_failure() -> Any:
-    """Whether no later try of the same execution has failed, by which that is found already."""
-    same = rows(TaskExecutionTry).filter(task_execution=OuterRef("task_execution"))
+def _is_last_failure(kind: Q = _ANY) -> Any:
+    """Whether no later try of the same execution has failed, with this kind, by which that is found already."""
+    same = rows(TaskExecutionTry).filter(kind, task_execution=OuterRef("task_execution"))
     return ~Exists(same.filter(TryState.FAILED.condition(), try_number__gt=OuterRef("try_number")))
 
 

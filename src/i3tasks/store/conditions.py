@@ -48,8 +48,13 @@ def failed_with(error: str) -> Q:
     """Executions one of whose tries failed with this class: its full name, or the last part of it."""
     if not error:
         return Q()
-    named = Q(error_class=error) if "." in error else Q(error_class=error) | Q(error_class__endswith=f".{error}")
-    return Q(Exists(rows(TaskExecutionTry).filter(named, is_success=False, task_execution=OuterRef("pk"))))
+    failed = rows(TaskExecutionTry).filter(of_class_named(error), is_success=False)
+    return Q(Exists(failed.filter(task_execution=OuterRef("pk"))))
+
+
+def of_class_named(error: str) -> Q:
+    """Tries whose error class has this full name, or this last part of it."""
+    return Q(error_class=error) if "." in error else Q(error_class=error) | Q(error_class__endswith=f".{error}")
 
 
 def with_argument(text: str) -> Q:

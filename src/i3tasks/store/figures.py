@@ -104,16 +104,18 @@ def _deferred(now: datetime) -> Counter[str]:
 def _by_queue(tries: Rows) -> tuple[Counter[str], dict[str, int]]:
     """Count the first MOST_COUNTED of the tries, and one more, by queue. Gives the id of the first of each, too.
 
-    In two statements, each by its index: for a join, the database may read all executions.
+    Tries that older releases wrote name no queue, and their executions are looked up: in a statement of its own, as
+    for a join the database may read all executions.
     """
-    found = list(tries.values_list("pk", "task_execution_id")[: MOST_COUNTED + 1])
-    executions = rows(TaskExecution).filter(pk__in=[execution_id for _, execution_id in found])
-    names = dict(executions.values_list("pk", "queue_name")) if found else {}
+    found = list(tries.values_list("pk", "queue_name", "task_execution_id")[: MOST_COUNTED + 1])
+    unnamed = [execution_id for _, name, execution_id in found if not name]
+    executions = rows(TaskExecution).filter(pk__in=unnamed)
+    names = dict(executions.values_list("pk", "queue_name")) if unnamed else {}
     default = get_config().settings.default_queue.queue_name
     counts: Counter[str] = Counter()
     firsts: dict[str, int] = {}
-    for pk, execution_id in found:
-        queue = names.get(execution_id) or default
+    for pk, name, execution_id in found:
+        queue = name or names.get(execution_id) or default
         counts[queue] += 1
         firsts.setdefault(queue, pk)
     return counts, firsts

@@ -22,7 +22,7 @@ from ..models import HEAVY, TaskExecution
 from . import terms
 from .candidates import LARGEST_CHUNK, Chunk, Place, Source, following, sources
 from .conditions import any_of, failed_with, in_queue, named, with_argument, within
-from .database import rows
+from .database import Rows, rows
 from .states import State, telling_try
 from .terms import ALWAYS, Keys, Window
 
@@ -203,20 +203,32 @@ class Walk:
 
     def _own(self, source: Source, after: Place | None, size: int) -> Chunk:
         """Those that match among the next `size` executions, and the last of these; None at the end."""
-        candidates = following(source, after)
-        last: Any = candidates.values_list("place", "pk")[size - 1 : size].first()
-        if last is not None:
-            candidates = candidates.filter(place__gte=last[0]).exclude(place=last[0], pk__lt=last[1])
+        candidates, last = _chunk(source, after, size)
         found = candidates.filter(self.search.condition(self.now)).values_list("place", "pk")
         return [((place, pk), pk) for place, pk in found], last
 
     def _of_tries(self, source: Source, after: Place | None, size: int) -> Chunk:
         """The same of the executions of the next `size` tries."""
-        candidates = list(following(source, after).values_list("place", "pk", "task_execution_id", "counts")[:size])
+        fields = ("place", "pk", "task_execution_id", "counts")
+        if source.narrows is None:
+            candidates = list(following(source, after).values_list(*fields)[:size])
+            last = (candidates[-1][0], candidates[-1][1]) if len(candidates) == size else None
+        else:
+            lying, last = _chunk(source, after, size)
+            candidates = list(lying.filter(source.narrows).values_list(*fields))
         asked = {execution_id for _, _, execution_id, counts in candidates if counts} - self._seen
         meant = matching(self.search, asked, self.now)
         found = [((place, pk), own) for place, pk, own, counts in candidates if counts and own in meant]
-        return found, (candidates[-1][0], candidates[-1][1]) if len(candidates) == size else None
+        return found, last
+
+
+def _chunk(source: Source, after: Place | None, size: int) -> tuple[Rows, Place | None]:
+    """The next `size` candidates, and the place of the last one; None at the end."""
+    candidates = following(source, after)
+    last: Any = candidates.values_list("place", "pk")[size - 1 : size].first()
+    if last is not None:
+        candidates = candidates.filter(place__gte=last[0]).exclude(place=last[0], pk__lt=last[1])
+    return candidates, last
 
 
 def matching(search: Search, ids: Iterable[int], now: datetime) -> set[int]:
