@@ -5,14 +5,12 @@ from collections.abc import Callable
 from django.http import HttpRequest, HttpResponse
 
 from tests.process_settings import *  # noqa: F403
-from tests.process_settings import INSTALLED_APPS as _APPS
 from tests.process_settings import MIDDLEWARE as _MIDDLEWARE
 
 POLICY = (
     "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self'; connect-src 'self'; form-action 'self'; "
     "base-uri 'none'; frame-ancestors 'none'"
 )
-INSTALLED_APPS = [*_APPS, "django.contrib.staticfiles"]
 MIDDLEWARE = ["tests.browser.settings.strict", *_MIDDLEWARE]
 STATIC_URL = "/static/"
 

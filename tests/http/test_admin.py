@@ -13,6 +13,7 @@ from django.urls import reverse
 
 from i3tasks import RESULT, chain, group
 from i3tasks.admin import base as ours
+from i3tasks.engine import bulk as engine_bulk
 from i3tasks.models import TaskExecution, TaskExecutionResult, TaskExecutionTry, TaskGroup, TaskKey
 from i3tasks.store.cancel import cancel
 from i3tasks.store.states import LOST_CLASS
@@ -316,6 +317,28 @@ def test_executions_are_cancelled_and_retried_from_the_list(admin_client: Client
     assert TaskExecutionTry.objects.filter(task_execution=failed.task_execution_id, is_completed=False).count() == 1
 
 
+def test_all_that_are_selected_are_acted_on_in_slices(admin_client: Client, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("i3tasks.engine.bulk.SLICE", 2)
+    handles = [add.using(run_after=3600).delay(1, 2) for _ in range(5)]
+    cancel([handles[0].task_execution_id])
+    sizes: list[int] = []
+    slices = engine_bulk.slices
+
+    def noting(*args: Any, **kwargs: Any) -> Any:
+        for made in slices(*args, **kwargs):
+            sizes.append(len(made.done) + made.skipped.total())
+            yield made
+
+    monkeypatch.setattr(engine_bulk, "slices", noting)
+    data = {"action": "cancel_selected", "_selected_action": [handles[0].task_execution_id], "select_across": 1}
+
+    html = admin_client.post(listed(TaskExecution), data, follow=True).content.decode()
+
+    assert "Cancelled 4. Left alone: it has ended already (1)." in html
+    assert sizes == [2, 2, 1]
+    assert set(TaskExecution.objects.values_list("outcome", flat=True)) == {"cancelled"}
+
+
 def test_who_may_only_look_is_offered_no_action(client: Client, django_user_model: Any) -> None:
     user = django_user_model.objects.create_user("looker", is_staff=True)
     user.user_permissions.add(Permission.objects.get(codename="view_taskexecution"))
@@ -334,7 +357,7 @@ def test_who_may_only_look_is_offered_no_action(client: Client, django_user_mode
 def test_an_action_on_an_execution_that_is_held_says_so(
     admin_client: Client, sent: NotingPublisher, monkeypatch: pytest.MonkeyPatch, table: str, action: str
 ) -> None:
-    monkeypatch.setattr("i3tasks.admin.actions.LONGEST_LOCK", timedelta(milliseconds=20))
+    monkeypatch.setattr("i3tasks.store.bulk.LONGEST_LOCK", timedelta(milliseconds=20))
     group(note.s("member"), note.s("other"), wait_for_all=True).delay()
     [member, _] = TaskExecutionTry.objects.order_by("pk")
     if action == "retry_selected":

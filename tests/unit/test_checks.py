@@ -6,6 +6,7 @@ from dataclasses import replace
 from typing import Any
 
 import pytest
+from django.conf import settings
 from django.core.checks import CheckMessage, registry
 from django.db import connection
 from django.test import override_settings
@@ -252,3 +253,24 @@ def test_a_pool_smaller_than_a_worker_needs_is_a_warning(
     found = checks.check_pool()
     assert bool(found) is not is_enough
     assert all("'max_size': 28" in str(problem.hint) for problem in found)
+
+
+def without(values: list[str], *parts: str) -> list[str]:
+    return [value for value in values if not any(part in value for part in parts)]
+
+
+def test_w011_a_board_whose_pages_could_not_be_shown() -> None:
+    with override_settings(ROOT_URLCONF="tests.urls"):
+        assert checks.check_board() == []
+        for settings_with_gap, named in [
+            ({"INSTALLED_APPS": without(settings.INSTALLED_APPS, "staticfiles")}, "'django.contrib.staticfiles' in"),
+            ({"INSTALLED_APPS": without(settings.INSTALLED_APPS, "messages")}, "'django.contrib.messages' in"),
+            ({"MIDDLEWARE": without(settings.MIDDLEWARE, "AuthenticationMiddleware")}, "AuthenticationMiddleware' in"),
+            ({"MIDDLEWARE": without(settings.MIDDLEWARE, "SessionMiddleware")}, "SessionMiddleware' in MIDDLEWARE"),
+            ({"TEMPLATES": []}, "'APP_DIRS': True"),
+        ]:
+            with override_settings(**settings_with_gap):
+                [found] = checks.check_board()
+            assert (found.id, named in found.msg) == ("i3tasks.W011", True), found.msg
+    with override_settings(ROOT_URLCONF="django.contrib.auth.urls", TEMPLATES=[]):
+        assert checks.check_board() == [], "no URL leads to it"

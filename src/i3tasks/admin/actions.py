@@ -2,54 +2,44 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from django.contrib import admin, messages
 from django.db.models import QuerySet
 from django.http import HttpRequest
 
-from ..core.clock import current_clock
-from ..exceptions import StoreUnavailable
-from ..models import TaskExecution, TaskExecutionTry
-from ..store.lock_timeout import LONGEST_LOCK, short_locks
+from ..models import TaskExecution
 
-BUSY = "Nothing was changed: another transaction holds one of these executions, or a group of theirs. Try again."
+if TYPE_CHECKING:
+    from ..store.bulk import Act
 
 
 @admin.action(description="Cancel: what waits never runs, what runs is told", permissions=["act"])
 def cancel_selected(modeladmin: Any, request: HttpRequest, queryset: QuerySet[TaskExecution]) -> None:
     """Ask for the selected executions to end."""
-    from ..store.cancel import cancel  # with the action: whatever has an admin imports this module
+    from ..store.bulk import Act  # with the action: whatever has an admin imports this module
 
-    ids = list(queryset.filter(outcome__isnull=True).values_list("pk", flat=True))
-    if _launched(modeladmin, request, lambda: cancel(ids)) is not None:
-        modeladmin.message_user(request, f"Cancelled {len(ids)}; finished ones stay as they are.", messages.SUCCESS)
+    _act(modeladmin, request, queryset, Act.CANCEL, "Cancelled {}.")
 
 
 @admin.action(description="Retry: one more try for those that failed", permissions=["act"])
 def retry_selected(modeladmin: Any, request: HttpRequest, queryset: QuerySet[TaskExecution]) -> None:
     """Give the selected executions that have failed one more try."""
-    from ..store.cancel import retry_failed
+    from ..store.bulk import Act
 
+    _act(modeladmin, request, queryset, Act.RETRY, "{} will be tried again.")
+
+
+def _act(modeladmin: Any, request: HttpRequest, queryset: QuerySet[TaskExecution], act: Act, done: str) -> None:
+    """Act slice by slice, each a transaction of its own: "select all" may mean very many. Then tell the user."""
+    from ..engine.bulk import act_on_named
+
+    user: Any = request.user
     ids = list(queryset.values_list("pk", flat=True))
-    tries = _launched(modeladmin, request, lambda: retry_failed(ids, now=current_clock().now()))
-    if tries is not None:
-        said = f"{len(tries)} will be tried again; the others have not failed."
-        modeladmin.message_user(request, said, messages.SUCCESS)
-
-
-def _launched(
-    modeladmin: Any, request: HttpRequest, write: Callable[[], list[TaskExecutionTry]]
-) -> list[TaskExecutionTry] | None:
-    """Launch the tries that `write` gives. None if it waited too long for a lock, which the user is told."""
-    from ..engine.launch import launch
-
-    try:
-        with short_locks(LONGEST_LOCK, BUSY):
-            tries = write()
-    except StoreUnavailable as error:
-        modeladmin.message_user(request, str(error), messages.ERROR)
-        return None
-    launch(tries)
-    return tries
+    progress = act_on_named(ids, act, by=str(user.get_username()))
+    reasons = "; ".join(f"{reason} ({number:,})" for reason, number in progress.skipped.most_common())
+    if not progress.done:
+        modeladmin.message_user(request, f"Nothing was changed: {reasons or 'none was found'}.", messages.WARNING)
+        return
+    said = done.format(f"{progress.done:,}") + (f" Left alone: {reasons}." if reasons else "")
+    modeladmin.message_user(request, said, messages.SUCCESS)

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 
 from ..core.clock import current_clock
-from ..store.bulk import SLICE, Act, slices
+from ..store.bulk import SLICE, Act, Slice, slices
 from ..store.search import Search
+from ..store.terms import Keys
 from ..telemetry import emit
 from .launch import launch
 
@@ -40,16 +41,30 @@ def act_on_all(
     progress = Progress()
     try:
         for made in slices(search, act, now=current_clock().now(), until=until, after=after, size=size):
-            launch(made.tries)
-            skipped = progress.skipped + made.skipped
-            progress = Progress(progress.done + len(made.done), skipped, made.place)
+            progress = _launched(made, progress)
             yield progress
     finally:
-        emit(
-            "executions_acted_on",
-            act=act.value,
-            filter=str(search),
-            by=by,
-            done=progress.done,
-            skipped=dict(progress.skipped),
-        )
+        _report(act, str(search), by, progress)
+
+
+def act_on_named(ids: Sequence[int], act: Act, *, by: str = "") -> Progress:
+    """Do it to these executions, however many, a transaction for each slice; one event tells of all."""
+    progress, now = Progress(), current_clock().now()
+    try:
+        for first in range(0, len(ids), SLICE):
+            search = Search(keys=Keys(ids=tuple(ids[first : first + SLICE])))
+            for made in slices(search, act, now=now):
+                progress = _launched(made, progress)
+    finally:
+        _report(act, f"{len(ids)} by id", by, progress)
+    return progress
+
+
+def _launched(made: Slice, progress: Progress) -> Progress:
+    launch(made.tries)
+    return Progress(progress.done + len(made.done), progress.skipped + made.skipped, made.place)
+
+
+def _report(act: Act, described: str, by: str, progress: Progress) -> None:
+    skipped = dict(progress.skipped)
+    emit("executions_acted_on", act=act.value, filter=described, by=by, done=progress.done, skipped=skipped)
