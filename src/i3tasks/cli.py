@@ -27,6 +27,7 @@ COMMANDS = {
     "tail": ("i3tasks_tail", "show what happens to executions, as it happens"),
     "queues": ("i3tasks_queues", "show what waits, runs and is put off in each queue"),
     "workers": ("i3tasks_workers", "list the processes that run, dispatch or beat"),
+    "stack": ("i3tasks_stack", "say where the body of a running execution is"),
     "health": ("i3tasks_health", "report the state of the task system"),
     "retry": ("i3tasks_retry", "give executions that failed one more try, by id or by filter"),
     "cancel": ("i3tasks_cancel", "cancel executions, by id or by filter"),

@@ -498,6 +498,26 @@ class BoardAct(_Stamped):
         return f"{self.act} by {self.by} #{self.pk}"
 
 
+class StackRequest(_Row):
+    """A person asks where the body of a running try is just now. The worker that runs it answers at its next heartbeat.
+
+    taken_at   when the stack was taken; null: not yet
+    stack      files, lines and functions, never values; "": its process could not tell
+    """
+
+    try_id = models.BigIntegerField(primary_key=True)  # no foreign key: the try may be deleted before
+    asked_at = models.DateTimeField()
+    asked_by = models.CharField(max_length=255, blank=True, default="", db_default="")
+    taken_at = models.DateTimeField(null=True, blank=True)
+    stack = models.TextField(blank=True, default="", db_default="")
+
+    class Meta:
+        abstract = False  # a Meta of its own: the inherited option would be a migration
+
+    def __str__(self) -> str:
+        return f"stack of try {self.pk}"
+
+
 class QueuePause(_Row):
     """A queue that is paused now: nothing of it begins. The row is deleted when the queue is resumed."""
 

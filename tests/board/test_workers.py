@@ -4,12 +4,14 @@ from datetime import timedelta
 from typing import Any
 
 import pytest
+from django.contrib.auth.models import Permission
 from django.db import connection
 from django.test import Client
 from django.test.utils import CaptureQueriesContext
 from django.utils import timezone
 
 from i3tasks.models import TaskExecutionTry, Worker
+from i3tasks.store.stacks import TakenStack, note_stacks
 from tests.store.helpers import enqueue, lease
 
 pytestmark = pytest.mark.django_db
@@ -86,3 +88,32 @@ def test_many_tries_are_shown_in_part_and_cost_no_query_each(admin_client: Clien
 
 def test_a_visitor_is_sent_to_sign_in(client: Client) -> None:
     assert client.get(URL).status_code == 302
+
+
+def test_the_stack_of_what_runs_is_asked_for_and_shown_to_those_who_may_see_arguments(
+    admin_client: Client, client: Client, django_user_model: Any
+) -> None:
+    a_worker("w1", running=1)
+    at_work = running("w1", seconds=3)
+    page, act = f"/i3/board/executions/{at_work.task_execution_id}/", "stack/"
+    assert f'href="{page}#board-stack"' in text_of(admin_client)
+    assert "Take the stack" in admin_client.get(page).content.decode()
+
+    answer = admin_client.post(page + act)
+    assert (answer.status_code, answer["Location"]) == (302, f"{page}#board-stack")
+    html = admin_client.get(page).content.decode()
+    assert "by admin." in html
+    assert "next heartbeat" in html
+    note_stacks([TakenStack(at_work.pk, '  File "shop.py", line 3, in <b>charge</b>\n')])
+    assert "in &lt;b&gt;charge&lt;/b&gt;" in admin_client.get(page).content.decode()
+
+    looker = django_user_model.objects.create_user("looker", is_staff=True)
+    looker.user_permissions.add(Permission.objects.get(codename="view_board"))
+    client.force_login(looker)
+    assert client.post(page + act).status_code == 403
+    assert "board-stack" not in client.get(page).content.decode() + text_of(client)
+
+    TaskExecutionTry.objects.filter(pk=at_work.pk).update(is_completed=True, finished_at=timezone.now())
+    html = admin_client.post(page + act, follow=True).content.decode()
+    assert "It is not running, so there is no stack to take." in html
+    assert admin_client.post("/i3/board/executions/999999/stack/").status_code == 404

@@ -146,3 +146,14 @@ def whence(task_metadata: Any = None) -> dict[str, Any]:
         "traceparent": task_metadata.traceparent,
         "takes": travels_with("tests.shop.tasks.add", None),
     }
+
+
+@task(isolation="process", max_retries=0)
+def isolated(path: str) -> None:
+    """Run until there is a file of that name."""
+    wait_in_thread(path)
+
+
+def wait_in_thread(path: str) -> None:
+    while not os.path.exists(path):
+        time.sleep(0.02)

@@ -21,6 +21,7 @@ from i3tasks.store.following import Following
 from i3tasks.store.pauses import pause
 from i3tasks.store.search import Search
 from i3tasks.store.settle import settle
+from i3tasks.store.stacks import TakenStack, note_stacks
 from tests.shop.tasks import add, fail
 from tests.store.helpers import ADD, enqueue, failure, lease, says
 from tests.support.history import a_try, ago, execution, finished
@@ -376,3 +377,26 @@ def test_run_leaves_what_runs_elsewhere_alone() -> None:
     (claimed,) = lease(enqueue()[0], worker_id="pod-1")
 
     assert run("run", claimed.execution_id) == ("It is running, on pod-1. Wait for its end, or cancel it first.", 1)
+
+
+def test_the_stack_of_what_runs_is_asked_for_waited_for_and_printed(monkeypatch: pytest.MonkeyPatch) -> None:
+    (task_try,) = enqueue()
+    assert run("stack", f"try:{task_try.pk}") == ("It is not running, so there is no stack to take.", 1)
+    lease(task_try, worker_id="w1")
+    output, code = run("stack", task_try.task_execution_id, "--timeout", "0")
+    assert (code, "next heartbeat" in output) == (1, True)
+
+    def answers(seconds: float) -> None:
+        note_stacks([TakenStack(task_try.pk, '  File "shop.py", line 3, in charge\n')])
+
+    monkeypatch.setattr("i3tasks.management.commands.i3tasks_stack.time.sleep", answers)
+    output, code = run("stack", task_try.task_execution_id)
+    assert (code, "on w1" in output, output.endswith('  File "shop.py", line 3, in charge\n')) == (0, True, True)
+    facts = json.loads(run("stack", task_try.task_execution_id, "--json")[0])
+    assert (facts["try"], facts["worker"]) == (task_try.pk, "w1")
+    assert facts["stack"].endswith("in charge\n")
+
+    TaskExecutionTry.objects.filter(pk=task_try.pk).update(lease_until=ago(seconds=1))
+    output, code = run("stack", task_try.task_execution_id, "--timeout", "0")
+    assert (code, "the worker is gone" in output) == (1, True)
+    assert run("stack", "nonsense")[1] == 2

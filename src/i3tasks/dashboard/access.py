@@ -2,9 +2,9 @@
 
     i3tasks.view_board        the pages
     i3tasks.act_on_board      every button
-    i3tasks.view_arguments    arguments and results
+    i3tasks.view_arguments    arguments, results, and stacks of what runs
 
-Every view goes through `board_page` or `board_act`.
+Every view goes through `board_page`, `board_act` or `board_question`.
 """
 
 from __future__ import annotations
@@ -38,6 +38,11 @@ def board_page(view: View[P]) -> View[P]:
 def board_act(view: View[P]) -> View[P]:
     """Let staff who may act on the board POST, with a CSRF token whatever the project's middleware."""
     return require_POST(csrf_protect(_guarded(view, VIEW, ACT)))
+
+
+def board_question(view: View[P]) -> View[P]:
+    """Let staff who may see arguments POST what asks for more to be shown, and changes no execution."""
+    return require_POST(csrf_protect(_guarded(view, VIEW, ARGUMENTS)))
 
 
 def may(request: HttpRequest, permission: str) -> bool:

@@ -21,6 +21,7 @@ from .access import ARGUMENTS, board_page, may
 from .acting import DELAYS, applicable
 from .lines import queue_of, shown_state
 from .rendering import page
+from .stacks import stack_of
 
 MOST_TRIES = 50
 LONGEST_TEXT = 20_000
@@ -53,6 +54,7 @@ def execution(request: HttpRequest, pk: int) -> HttpResponse:
         has_more_tries=len(tries) > MOST_TRIES,
         chart=timeline.chart(attempts[::-1], now) if attempts else "",
         graph=graph.picture(row, state, relations, now) if relations else "",
+        stack=stack_of(tries, now) if shows_values else None,
         values=_values(row) if shows_values else [],
         trace=_trace(row, shows_values=shows_values),
         acts=applicable(state),

@@ -17,6 +17,7 @@ urlpatterns = [
     _page("", "overview", "overview"),
     _page("executions/", "executions", "executions"),
     _page("executions/<int:pk>/", "execution", "execution"),
+    _page("executions/<int:pk>/stack/", "stacks", "ask_stack", "ask-stack"),
     _page("act/", "acting", "act"),
     _page("act/now/", "acting", "act_now", "act-now"),
     _page("acts/", "acting", "board_acts", "board-acts"),

@@ -6,13 +6,16 @@ import asyncio
 import contextvars
 import inspect
 import os
+import threading
 from collections.abc import Awaitable, Callable, Coroutine
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from ..exceptions import PermanentError, TaskTimeout
 from .exits import hold_responsible
 from .forked import end_child
+from .stacks import stack_of_task
 
 if TYPE_CHECKING:
     from .running import Run
@@ -76,6 +79,7 @@ async def bounded(
         body.close()
         return Raised(run.reason)
     task = asyncio.create_task(body, context=context)
+    run.stack = partial(stack_of_task, task, threading.get_ident())
     ending = Ending(run, task.cancel, task)
     task.add_done_callback(ending.come)
     if timeout is not None:

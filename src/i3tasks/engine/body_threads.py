@@ -18,6 +18,7 @@ from .bodies import Ending, Raised, Returned, answer_of
 from .connections import call_apart, tidy
 from .running import HandedBack, Run
 from .session_state import watch_this_thread
+from .stacks import stack_of_thread
 
 LONGEST_WAIT_SECONDS = 1.0
 """How long a claimed try waits for a thread that others keep. Then it is handed back, for another worker to run."""
@@ -55,6 +56,7 @@ class BodyThreads:
             return Raised(run.reason)
         call = _Call(partial(call_apart, function), context, timeout, freed)
         call.ending = Ending(run, halt=partial(self._withdraw, call))
+        run.stack = call.stack
         self._put(call)
         await call.ending.wait()
         return answer_of(run, call.answer)
@@ -134,7 +136,18 @@ class BodyThreads:
 class _Call:
     """A sync body on its way through a thread."""
 
-    __slots__ = ("_context", "_function", "_ticket", "answer", "ending", "freed", "seconds", "since", "timeout")
+    __slots__ = (
+        "_context",
+        "_function",
+        "_ticket",
+        "answer",
+        "ending",
+        "freed",
+        "seconds",
+        "since",
+        "thread",
+        "timeout",
+    )
 
     ending: Ending
 
@@ -152,6 +165,7 @@ class _Call:
         self.freed = freed
         self.since = time.monotonic()
         self.seconds = 0.0
+        self.thread: int | None = None
         self.answer: Returned | Raised | None = None
 
     def take(self) -> bool:
@@ -161,7 +175,13 @@ class _Call:
         except IndexError:
             return False
 
+    def stack(self) -> str:
+        """Where the body is; "" before it has begun and once it has ended: then its thread runs another one."""
+        text = stack_of_thread(self.thread)
+        return text if self.answer is None else ""
+
     def carry_out(self) -> None:
         began = time.monotonic()
+        self.thread = threading.get_ident()
         self.answer = self._context.run(self._function)
         self.seconds = time.monotonic() - began

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 import pickle
+from collections.abc import Callable
 from dataclasses import fields
 
 from ..exceptions import WorkerLost
@@ -16,6 +17,7 @@ from .bodies import Raised, Returned
 from .child import Body, Failed, run_body
 from .processes import ChildProcesses, ProcessDied
 from .running import Run, metadata_of
+from .stacks import stack_of_dump
 from .waiting_bodies import ChildsPlace
 
 
@@ -39,10 +41,15 @@ def body_of(spec: TaskSpec, run: Run, place: ChildsPlace | None, output: str | N
     )
 
 
-async def run_in_child(body: Body, processes: ChildProcesses) -> Returned | Raised:
+async def run_in_child(body: Body, processes: ChildProcesses, run: Run | None = None) -> Returned | Raised:
     """Run `body` in a child process. A cancellation of this call kills the process."""
+
+    def begun(dump: Callable[[], str]) -> None:
+        if run is not None:
+            run.stack = lambda: stack_of_dump(dump())
+
     try:
-        answer = await processes.call(run_body, os.getpid(), body)
+        answer = await processes.call(run_body, os.getpid(), body, begun=begun)
     except ProcessDied:
         return Raised(WorkerLost("The process that ran the body died. Did it run out of memory, or call os._exit?"))
     except Exception as error:  # the process could not be started, or Django failed to set up in it

@@ -115,7 +115,8 @@ class WorkerPool:
 
     async def run_in_process(self, spec: TaskSpec, run: Run, timeout: float | None) -> Returned | Raised:
         with self._waits.child() as place:
-            return await bounded(run, run_in_child(body_of(spec, run, place, self._output()), self._processes), timeout)
+            body = body_of(spec, run, place, self._output())
+            return await bounded(run, run_in_child(body, self._processes, run), timeout)
 
     def _output(self) -> str | None:
         """Where children get this process's stdout and stderr. None if the machine can't hand them over."""

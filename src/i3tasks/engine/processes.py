@@ -3,14 +3,19 @@
 from __future__ import annotations
 
 import asyncio
+import faulthandler
 import math
 import os
 import pickle
 import runpy
+import signal
 import struct
 import sys
+import tempfile
+import time
 from collections.abc import Callable
 from contextlib import suppress
+from io import FileIO
 from types import ModuleType
 from typing import Any, BinaryIO, cast
 
@@ -19,6 +24,9 @@ import anyio
 IDLE_SECONDS = 300.0
 """A process that has waited for work for so long is ended as soon as another one is asked for."""
 
+CAN_DUMP = hasattr(faulthandler, "register")  # not on Windows
+DUMP_SECONDS = 0.05
+DUMP_LOOKS = 40
 _LENGTH = struct.Struct("!Q")
 _SERVE = f"from {__name__} import serve; serve()"
 
@@ -36,11 +44,20 @@ class ChildProcesses:
         self._all: set[_Child] = set()
         self._keeper: asyncio.Task[None] | None = None
 
-    async def call(self, function: Callable[..., Any], *args: Any) -> Any:
-        """Call the function in a process and return what it returns, or raise what it raises."""
+    async def call(
+        self,
+        function: Callable[..., Any],
+        *args: Any,
+        begun: Callable[[Callable[[], str]], None] = lambda dump: None,
+    ) -> Any:
+        """Call the function in a process and return what it returns, or raise what it raises.
+
+        `begun` gets a function that says where the process is, in faulthandler's words.
+        """
         request = pickle.dumps((function, args), pickle.HIGHEST_PROTOCOL)
         async with self._room:
             child = self._waiting() or await self._start()
+            begun(child.dump)
             try:
                 answer = await child.ask(request)
             except BaseException:
@@ -72,14 +89,18 @@ class ChildProcesses:
         if self._keeper is None:
             self._keeper = asyncio.create_task(self._end_with_the_loop())
         loop = asyncio.get_running_loop()
+        dumps = tempfile.TemporaryFile(buffering=0)  # noqa: SIM115 - closed once the process has ended
+        number = dumps.fileno()
         # Its errors are answers, and no process would read them from a pipe.
         _, child = await loop.subprocess_exec(
-            lambda: _Child(loop, self._all.discard),
+            lambda: _Child(loop, self._all.discard, dumps),
             sys.executable,
             "-u",
             "-c",
             _SERVE,
+            str(number if CAN_DUMP else -1),
             stderr=asyncio.subprocess.DEVNULL,
+            pass_fds=(number,) if CAN_DUMP else (),
         )
         if not child.exited.done():
             self._all.add(child)
@@ -97,8 +118,9 @@ class ChildProcesses:
 class _Child(asyncio.SubprocessProtocol):
     """A process that runs one function after another."""
 
-    def __init__(self, loop: asyncio.AbstractEventLoop, on_exit: Callable[[_Child], None]) -> None:
+    def __init__(self, loop: asyncio.AbstractEventLoop, on_exit: Callable[[_Child], None], dumps: FileIO) -> None:
         self._loop = loop
+        self._dumps = dumps
         self._on_exit = on_exit
         self._received = bytearray()
         self._answer: asyncio.Future[bytes] | None = None
@@ -122,6 +144,21 @@ class _Child(asyncio.SubprocessProtocol):
     def send(self, pickled: bytes) -> None:
         pipe = cast(asyncio.WriteTransport, self._transport.get_pipe_transport(0))
         pipe.write(pickled)
+
+    def dump(self) -> str:
+        """Where the process is, in faulthandler's words; "" if it can't say. Called in a thread that may wait."""
+        number = self._dumps.fileno()
+        start = os.fstat(number).st_size
+        if not start:  # it has only begun, and the signal would end it
+            return ""
+        self._transport.send_signal(signal.SIGUSR1)
+        size = start
+        for _ in range(DUMP_LOOKS):
+            time.sleep(DUMP_SECONDS)
+            before, size = size, os.fstat(number).st_size
+            if start < size == before:
+                break
+        return os.pread(number, size - start, start).decode(errors="replace")
 
     def kill(self) -> None:
         self.has_ended = True
@@ -151,6 +188,7 @@ class _Child(asyncio.SubprocessProtocol):
     def process_exited(self) -> None:
         self._note_end()
         self._transport.close()
+        self._dumps.close()
         self._on_exit(self)
         self.exited.set_result(None)
 
@@ -166,6 +204,7 @@ class _Child(asyncio.SubprocessProtocol):
 def serve() -> None:
     """Run the functions that the parent asks for, until it closes the pipe."""
     requests, answers = sys.stdin.buffer, sys.stdout.buffer
+    _dump_when_asked(int(sys.argv[1]))
     sys.stdin = open(os.devnull)  # noqa: SIM115 - for as long as the process lives
     sys.stdout = sys.stderr = open(os.devnull, "w")  # noqa: SIM115
     with suppress(EOFError):
@@ -174,6 +213,14 @@ def serve() -> None:
         while True:
             answer = _answer(requests)
             answers.write(_LENGTH.pack(len(answer)) + answer)
+
+
+def _dump_when_asked(number: int) -> None:
+    """Write where this process is to the file, at each SIGUSR1, even while it is in code that is not Python."""
+    if number >= 0:
+        os.set_inheritable(number, False)
+        faulthandler.register(signal.SIGUSR1, file=number, all_threads=False, chain=False)
+        os.write(number, b"\n")  # from now on it may be asked
 
 
 def _import_main(path: str | None) -> None:

@@ -19,8 +19,9 @@ from ..core.clock import SYSTEM_CLOCK, Clock
 from ..exceptions import LeaseLost, TaskCancelled
 from ..metadata import TaskMetadata
 from ..registry import TaskSpec
-from ..store.operations import RENEW
+from ..store.operations import NOTE_STACK, RENEW
 from ..store.requests import Claimed, Refusal, Renewed, scheduled_by, slot_of
+from ..store.stacks import TakenStack
 from ..store.writer import Writer
 from ..telemetry import emit
 from ..telemetry.propagation import travels_now
@@ -40,6 +41,7 @@ class Run:
     claimed: Claimed
     reason: BaseException | None = None
     ending: Ending | None = None  # of its body, once that has begun
+    stack: Callable[[], str] | None = None  # where the body is, once it has begun; may be called in any thread
     _cancelled: threading.Event | None = None
 
     @property
@@ -157,9 +159,24 @@ class Running:
                 self._note_expected(answer)
             if self._runs or self._expected:
                 self._beat_later()
+        if isinstance(answer, Renewed) and answer.stacks:
+            self._tell_stacks(answer.stacks)
         if isinstance(answer, Renewed) and (answer.lost or answer.cancelled) and self._loop is not None:
             with suppress(RuntimeError):  # the loop was closed
                 self._loop.call_soon_threadsafe(self._stop, answer)
+
+    def _tell_stacks(self, try_ids: frozenset[int]) -> None:
+        """Take the stacks that are asked for, in a thread of its own: the writer's has leases to renew."""
+        runs = [run for try_id, run in self._runs.copy().items() if try_id in try_ids]
+        if runs:
+            threading.Thread(target=self._take_stacks, args=(runs,), name="i3tasks-stacks", daemon=True).start()
+
+    def _take_stacks(self, runs: list[Run]) -> None:
+        for run in runs:
+            text = ""
+            with suppress(Exception):  # the body has ended meanwhile
+                text = "" if run.stack is None else run.stack()
+            self._writer.post(NOTE_STACK, TakenStack(run.claimed.try_id, text))
 
     def _note_expected(self, renewed: Renewed) -> None:
         for try_id in renewed.lost & self._expected.keys():

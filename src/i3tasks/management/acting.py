@@ -86,7 +86,7 @@ class ActCommand(RowsCommand):
     def _carry_out(self, search: Search, count: Count, until: datetime | None, *, has_bar: bool) -> Progress:
         progress = Progress()
         is_shown = has_bar and count.is_cut and self.stdout.isatty()
-        for progress in act_on_all(search, self.act, by=_who(), until=until):
+        for progress in act_on_all(search, self.act, by=who(), until=until):
             if is_shown:
                 self.stdout.write(f"\r{progress.done:,} {self.done} ...", ending="")
                 self.stdout.flush()
@@ -111,7 +111,8 @@ def _told(act: Act, search: Search, progress: Progress) -> dict[str, Any]:
     return {"act": act.value, "filter": str(search), "done": progress.done, "skipped": dict(progress.skipped)}
 
 
-def _who() -> str:
+def who() -> str:
+    """Who types the command, and where."""
     try:
         user = getpass.getuser()
     except (OSError, KeyError):  # a container whose user has no name

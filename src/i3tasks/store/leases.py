@@ -19,6 +19,7 @@ from .postgres.claiming import claim_plain
 from .postgres.marking import renew_held
 from .postgres.statements import are_known
 from .requests import LOCKED, Claimed, ClaimRequest, Locked, Refusal, Renewed, RenewRequest
+from .stacks import asked_for
 from .suspects import put_off_suspects
 from .turns import Turn, displace, lately, take_turns
 
@@ -45,7 +46,11 @@ def renew(
 ) -> list[Renewed | Locked]:
     """Move the leases' end on. Rows that another transaction has locked keep theirs until the next heartbeat."""
     with atomic():
-        return [_renew(request, now, wait) for request in requests]
+        wanted = asked_for()
+        return [
+            replace(_renew(request, now, wait), stacks=wanted & request.leases.keys() if wanted else wanted)
+            for request in requests
+        ]
 
 
 # ------------------------------------------------------------------------------------------- the steps of a claim

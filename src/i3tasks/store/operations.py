@@ -13,6 +13,7 @@ from .leases import claim, renew
 from .pauses import read_pauses
 from .requests import Claimed, ClaimRequest, Locked, Refusal, Renewed, RenewRequest, Settled, Settlement, Stale, TryRef
 from .settle import settle
+from .stacks import TakenStack, note_stacks
 from .workers import Heartbeat, note_workers
 
 Request = TypeVar("Request")
@@ -50,10 +51,12 @@ PUT_BACK: Operation[TryRef, None] = Operation(put_back, survives_outage=False)
 WITHHOLD: Operation[TryRef, None] = Operation(withhold, survives_outage=False, is_gathered=True)
 TAKE_WAITING: Operation[WaitingRequest, list[TryRef]] = Operation(take_waiting, survives_outage=False)
 NOTE_WORKER: Operation[Heartbeat, None] = Operation(note_workers, survives_outage=False)
+NOTE_STACK: Operation[TakenStack, None] = Operation(note_stacks, survives_outage=False)
 READ_PAUSES: Operation[None, None] = Operation(read_pauses, survives_outage=False, is_gathered=True)
 
 IN_ORDER: tuple[Operation[Any, Any], ...] = (
     *(SETTLE, RENEW, CONFIRM, DENY, PUT_BACK, WITHHOLD, CLAIM, TAKE_WAITING, NOTE_WORKER),
+    NOTE_STACK,
     READ_PAUSES,
 )
 """In which a transaction carries them out."""

@@ -219,3 +219,5 @@ class Renewed:
     cancelled: frozenset[int]
     renewed: frozenset[int] = field(default=frozenset(), compare=False)
     """Those whose lease was moved on. One that another transaction has locked is neither renewed nor lost."""
+    stacks: frozenset[int] = field(default=frozenset(), compare=False)
+    """Those whose stack is asked for."""
