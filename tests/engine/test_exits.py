@@ -4,19 +4,23 @@ from __future__ import annotations
 
 import asyncio
 import gc
+import socket
 import sys
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from typing import Any
 
 import pytest
-from asgiref.sync import sync_to_async
+from asgiref.sync import async_to_sync, sync_to_async
 
 from i3tasks import task
 from i3tasks.core.outcome import Failure, Success
 from i3tasks.engine.assembly import make_engine
 from i3tasks.engine.exits import Loop
 from i3tasks.engine.push import carry_out
+from i3tasks.exceptions import TaskFailed
+from i3tasks.testing import adrain
 from i3tasks.types import PushQueue
 from tests.shop.tasks import nap
 from tests.support.rigs import delivery_of
@@ -93,6 +97,58 @@ async def _wait_for(kind: str) -> None:
     await asyncio.wait_for(leave(kind), 60)
 
 
+async def _named_callback(kind: str) -> None:
+    def quit() -> None:
+        raise KINDS[kind](3)
+
+    asyncio.get_running_loop().call_later(delay=0.01, callback=quit)
+    await asyncio.sleep(60)
+
+
+async def _reader(kind: str) -> None:
+    def quit() -> None:
+        raise KINDS[kind](3)
+
+    with readable() as (reading, _):
+        asyncio.get_running_loop().add_reader(reading.fileno(), quit)
+        try:
+            await asyncio.sleep(60)
+        finally:
+            asyncio.get_running_loop().remove_reader(reading.fileno())
+
+
+async def _protocol(kind: str) -> None:
+    class Quitting(asyncio.Protocol):
+        def data_received(self, data: bytes) -> None:
+            raise KINDS[kind](3)
+
+    with readable() as (reading, _):
+        transport, _ = await asyncio.get_running_loop().create_connection(Quitting, sock=reading)
+        try:
+            await asyncio.sleep(60)
+        finally:
+            transport.abort()
+
+
+async def _loop_of_a_thread(kind: str) -> None:
+    """The function that a thread runs has this loop run a coroutine."""
+
+    def back() -> None:
+        async_to_sync(_gather)(kind)
+
+    await sync_to_async(back)()
+
+
+@contextmanager
+def readable() -> Iterator[tuple[socket.socket, socket.socket]]:
+    """Two ends of a socket, of which the first has something to read."""
+    reading, writing = socket.socketpair()
+    with reading, writing:
+        reading.setblocking(False)
+        writing.send(b"x")
+        yield reading, writing
+
+
 WAYS: dict[str, Any] = {
     way.__name__: way
     for way in (
@@ -106,6 +162,10 @@ WAYS: dict[str, Any] = {
         _thread,
         _orm_thread,
         _wait_for,
+        _named_callback,
+        _reader,
+        _protocol,
+        _loop_of_a_thread,
     )
 }
 
@@ -171,6 +231,38 @@ async def test_arun_survives_it_too(way: str) -> None:
 def test_sync_run_survives_it_too(way: str) -> None:
     with pytest.raises(SystemExit):
         exit_by.sync_run(way, "SystemExit")
+
+
+@task(max_retries=0)
+def exit_in_its_callers_loop() -> None:
+    async_to_sync(_gather)("SystemExit")
+
+
+@task(max_retries=0)
+async def stop_the_loop() -> None:
+    asyncio.get_running_loop().stop()
+    await asyncio.sleep(60)
+
+
+async def test_a_sync_body_that_uses_its_callers_loop_ends_nothing_but_its_try() -> None:
+    await exit_in_its_callers_loop.adelay()
+    [task_try] = await adrain()
+    assert task_try.error_class == "SystemExit"
+    with pytest.raises(SystemExit):
+        await exit_in_its_callers_loop.arun()
+
+
+@pytest.mark.parametrize("way", ["worker", "drain"])
+async def test_a_body_can_not_stop_the_loop_that_it_shares(way: str) -> None:
+    handle = await stop_the_loop.adelay()
+    if way == "drain":
+        await adrain()
+    else:
+        engine = make_engine(concurrency=5, threads=1)
+        await engine.executor.execute(delivery_of(handle.task_execution_try))
+        engine.pool.close()
+    with pytest.raises(TaskFailed, match=r"called stop\(\) of the event loop"):
+        await handle.aresult(timeout=10)
 
 
 async def test_an_exit_in_a_dropped_generator_ends_no_run() -> None:

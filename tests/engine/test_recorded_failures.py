@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 from datetime import timedelta
 from typing import Any
 
 import pytest
+from asgiref.sync import sync_to_async
 from django.utils import timezone
 
 from i3tasks import PermanentError, group, task
@@ -160,3 +162,57 @@ async def test_the_last_failure_is_one_error_with_its_traceback(caplog: pytest.L
 
 async def test_a_success_is_still_one() -> None:
     assert (await execute(await poisoned())).outcome == Success(3)
+
+
+class Untraceable(Exception):
+    def with_traceback(self, traceback: Any) -> Any:
+        raise RuntimeError("no traceback for you")
+
+
+@task(max_retries=0)
+def raise_untraceable() -> None:
+    raise Untraceable("no")
+
+
+@task(max_retries=0)
+async def stop_in_a_lane() -> None:
+    def stop() -> None:
+        raise StopIteration("no")
+
+    await sync_to_async(stop)()
+
+
+@pytest.mark.parametrize(
+    ("called", "error_class"),
+    [(raise_untraceable, f"{__name__}.Untraceable"), (stop_in_a_lane, "RuntimeError")],
+)
+async def test_an_error_that_the_thread_can_not_handle_as_others(called: Any, error_class: str) -> None:
+    task_try = (await called.adelay()).task_execution_try
+    engine = make_engine(concurrency=2, threads=1)
+    async with asyncio.timeout(30):
+        await engine.executor.execute(delivery_of(task_try))
+        report = await engine.executor.execute(delivery_of((await add.adelay(1, 2)).task_execution_try))
+    engine.pool.close()
+    assert (await TaskExecutionTry.objects.aget(pk=task_try.pk)).error_class == error_class
+    assert report.outcome == Success(3), "the thread goes on"
+
+
+@pytest.mark.parametrize("place", ["i3tasks.engine.connections.look", "i3tasks.engine.connections.clean"])
+async def test_an_error_around_a_body_is_its_failed_try_and_the_thread_goes_on(
+    place: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def explode() -> bool:
+        raise RuntimeError("of the driver")
+
+    engine = make_engine(concurrency=2, threads=1)
+    task_try = (await add.adelay(1, 2)).task_execution_try
+    with monkeypatch.context() as patched:
+        patched.setattr(place, explode)
+        async with asyncio.timeout(30):
+            await engine.executor.execute(delivery_of(task_try))
+    async with asyncio.timeout(30):
+        report = await engine.executor.execute(delivery_of((await add.adelay(3, 4)).task_execution_try))
+    engine.pool.close()
+    failed = await TaskExecutionTry.objects.select_related("result").aget(pk=task_try.pk)
+    assert (failed.error_class, failed.result.result) == ("RuntimeError", "of the driver")
+    assert report.outcome == Success(7)

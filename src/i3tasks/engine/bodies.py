@@ -174,4 +174,7 @@ def _returned(value: Any) -> Returned | Raised:
 
 def _raised(error: BaseException) -> Raised:
     """Return the error without the frame of i3tasks, so that its traceback begins in the body."""
-    return Raised(error.with_traceback(error.__traceback__ and error.__traceback__.tb_next))
+    try:
+        return Raised(error.with_traceback(error.__traceback__ and error.__traceback__.tb_next))
+    except BaseException:  # its class has a traceback of its own
+        return Raised(error)

@@ -183,5 +183,8 @@ class _Call:
     def carry_out(self) -> None:
         began = time.monotonic()
         self.thread = threading.get_ident()
-        self.answer = self._context.run(self._function)
+        try:
+            self.answer = self._context.run(self._function)
+        except BaseException as error:  # of what is around the body: the try fails at once, and the thread goes on
+            self.answer = Raised(error)
         self.seconds = time.monotonic() - began

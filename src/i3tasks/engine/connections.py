@@ -32,9 +32,14 @@ def left_open(answer: Returned | Raised) -> Raised:
 
 def tidy() -> None:
     """Prepare this thread's connections for the next body: working, without transaction or session state."""
-    session_state.settle_doubts(has_ended=True)
-    clean()
-    look()
+    try:
+        session_state.settle_doubts(has_ended=True)
+        clean()
+        look()
+    except Exception as error:  # whatever a driver raises must not end the thread
+        emit("internal_error", where="connections", error=repr(error), exc_info=error)
+        for connection in connections.all(initialized_only=True):
+            del connections[connection.alias]
 
 
 def holds_state() -> bool:
@@ -66,7 +71,10 @@ def is_in_transaction(connection: Any) -> bool:
     if connection.autocommit != connection.settings_dict.get("AUTOCOMMIT", True):
         return True
     if connection.vendor == "sqlite":
-        return bool(driver.in_transaction)
+        try:
+            return bool(driver.in_transaction)
+        except Exception:  # closed by the body itself
+            return False
     return driver.info.transaction_status in (1, 2, 3)  # libpq's: active, in a transaction, in a failed one
 
 

@@ -10,9 +10,12 @@ import asyncio
 import contextvars
 import os
 import weakref
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Iterator
+from contextlib import contextmanager
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
+from ..exceptions import PermanentError
 from ..registry import concealer_of
 from ..telemetry import emit
 from .forked import end_child, own_loop
@@ -56,13 +59,28 @@ def hold_responsible(run: Run) -> None:
         _guard(loop)
 
 
+@contextmanager
+def responsible(run: Run) -> Iterator[None]:
+    """`hold_responsible` for as long as the block lasts, in a context that goes on after the run."""
+    before = _run.get()
+    hold_responsible(run)
+    try:
+        yield
+    finally:
+        _run.set(before)
+
+
 def contain(run: Run | None, error: BaseException) -> None:
-    """Report an exit, and make it the failure of the run that it belongs to."""
+    """Make an exit the failure of the run that it belongs to, and report it."""
     facts = {} if run is None else run.claimed.facts
     conceal = None if run is None else concealer_of(*run.claimed.call)
-    emit("exit_contained", **facts, error=repr(error) if conceal is None else conceal(repr(error)))
     if run is not None:
         run.stop(error)
+    try:
+        said = repr(error)
+    except BaseException:  # of a class of the project's
+        said = type(error).__name__
+    emit("exit_contained", **facts, error=said if conceal is None else conceal(said))
 
 
 def _guard(loop: asyncio.AbstractEventLoop) -> None:
@@ -75,17 +93,33 @@ def _guard(loop: asyncio.AbstractEventLoop) -> None:
         return asyncio.Task(coroutine, loop=loop, **options) if before is None else before(loop, coroutine, **options)
 
     loop.set_task_factory(make_task)
-    for name, position in (("call_soon", 0), ("call_soon_threadsafe", 0), ("call_later", 1), ("call_at", 1)):
-        setattr(loop, name, _with_contained_callback(getattr(loop, name), position))
+    readers = ("_add_reader", "_add_writer") if hasattr(loop, "_add_reader") else ("add_reader", "add_writer")
+    for position, names in enumerate((("call_soon", "call_soon_threadsafe"), ("call_later", "call_at", *readers))):
+        for name in names:
+            setattr(loop, name, _with_contained_callback(getattr(loop, name), position))
+    loop.stop = _only_by_its_owner(loop.stop)
+
+
+def _only_by_its_owner(stop: Callable[[], None]) -> Callable[[], None]:
+    def stop_unless_asked_by_a_body() -> None:
+        run = _run.get()
+        if run is None:
+            stop()
+        else:
+            contain(run, PermanentError("The body called stop() of the event loop, which other bodies share."))
+
+    return stop_unless_asked_by_a_body
 
 
 def _with_contained_callback(schedule: Callable[..., Any], position: int) -> Callable[..., Any]:
-    def scheduled(*args: Any, context: contextvars.Context | None = None) -> Any:
-        run = _run_in(context)
+    def scheduled(*args: Any, **options: Any) -> Any:
+        run = _run_in(options.get("context"))
+        if run is not None and "callback" in options:
+            options["callback"] = partial(_call, run, options["callback"])
         # The steps of a task need no wrapper: its coroutine is a _Contained.
-        if run is not None and not isinstance(getattr(args[position], "__self__", None), asyncio.Task):
+        elif run is not None and not isinstance(getattr(args[position], "__self__", None), asyncio.Task):
             args = (*args[:position], _call, run, *args[position:])
-        return schedule(*args, context=context)
+        return schedule(*args, **options)
 
     return scheduled
 

@@ -25,10 +25,11 @@ from ..registry import TaskSpec
 from ..signals import held
 from ..store.database import alias, rows
 from ..store.requests import TryRef
-from .bodies import Raised, Returned, acall, bounded, call
+from .bodies import Raised, Returned, acall, answer_of, bounded, call
 from .callers import CallersConnections
 from .connections import is_in_transaction
 from .executor import Executor, Report, Verdict
+from .exits import responsible
 from .gateway import InlineGateway, writer
 from .running import HandedBack, Run, Running
 
@@ -118,7 +119,8 @@ class InlinePool:
         if run.reason is not None:  # its lease may have expired before it began
             return Raised(run.reason)
         if not spec.is_coroutine:
-            return await sync_to_async(_call)(function)
+            with responsible(run):  # async_to_sync in the body uses this loop
+                return answer_of(run, await sync_to_async(_call)(function))
         callers = await sync_to_async(CallersConnections)()
         answer = await bounded(run, acall(run, function), timeout)
         return await sync_to_async(callers.take_back)(answer)

@@ -153,20 +153,20 @@ class SharedLanes:
 
     def _run(self, place: _Place, call: _Call, last: SharedLane | None) -> None:
         """Run the call, in the lane's thread. `last` is the user of the lane's last call."""
-        if last is not call.user and not self._hand_over(place, call, last):
-            return
-        if place.owner is None:
-            close_dead()
-        here, result, error = os.getpid(), None, None
+        here, result, error, is_held = os.getpid(), None, None, False
         try:
+            if last is not call.user and not self._hand_over(place, call, last):
+                return
+            if place.owner is None:
+                close_dead()
             result = call.function()
         except BaseException as raised:
             error = raised
         end_child(here, error)
-        is_held = holds_state()
         if call.user.has_ended:
             tidy()
-            is_held = False
+        else:
+            is_held = holds_state()
         with self._lock:
             place.call, place.owner = None, call.user if is_held else None
             place.doubted = call.user if is_any_in_doubt() else None
@@ -176,6 +176,10 @@ class SharedLanes:
             return
         if error is None:
             call.future.set_result(result)
+        elif isinstance(error, StopIteration):  # no coroutine can be given one: before Python 3.12 it would never wake
+            stopped = RuntimeError("The function raised StopIteration.")
+            stopped.__cause__ = error
+            call.future.set_exception(stopped)
         else:
             call.future.set_exception(error)
 
