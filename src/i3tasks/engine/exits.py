@@ -83,7 +83,7 @@ def contain(run: Run | None, error: BaseException) -> None:
     emit("exit_contained", **facts, error=said if conceal is None else conceal(said))
 
 
-def _guard(loop: asyncio.AbstractEventLoop) -> None:
+def _guard(loop: Any) -> None:
     before: Any = loop.get_task_factory()
 
     def make_task(loop: asyncio.AbstractEventLoop, coroutine: Any, **options: Any) -> Any:
