@@ -1,5 +1,5 @@
 """Names that django-i3tasks documents here."""
 
-from .store.retention import clean_old_task_executions, old_task_executions
+from .calls.cleaning import clean_old_task_executions, old_task_executions
 
 __all__ = ["clean_old_task_executions", "old_task_executions"]

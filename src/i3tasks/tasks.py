@@ -11,7 +11,7 @@ from .calls.decorators import TaskDecorator, task
 @TaskDecorator
 def autoclean_task(days: float | None = None, batch_size: int | None = None) -> dict[str, int]:
     """Delete old finished executions, as `i3tasks clean` does. Put it into `schedules` to have it run by itself."""
-    from .store.retention import clean_old_task_executions  # by the worker that runs it
+    from .calls.cleaning import clean_old_task_executions  # by the worker that runs it
 
     older_than = None if days is None else timedelta(days=days)
     return {"deleted": clean_old_task_executions(older_than, batch_size)}

@@ -94,7 +94,7 @@ class TestBroken:
             Beat().pass_once(NOON)
             assert list(broken_schedules()) == ["yearly"]
         assert "schedule_broken" in events
-        assert any("'yearly' can't be run" in problem for problem in async_to_sync(health)()["problems"])
+        assert any("'yearly' can't be run" in problem for problem in async_to_sync(health)(NOON)["problems"])
 
     def test_as_long_as_it_is_broken_health_says_so(self) -> None:
         row = schedule_task(add, "@yearly", name="a-bad", args=[1, 2])

@@ -15,6 +15,7 @@ from django.db import OperationalError, connections
 from django.test import Client, override_settings
 from django.test.testcases import DatabaseOperationForbidden
 from django.urls import reverse
+from django.utils import timezone
 
 from i3tasks import RESULT, chain, group, schedule_task, task
 from i3tasks.engine.beat import Beat
@@ -113,7 +114,7 @@ def test_loops_reports_and_commands() -> None:
     dispatcher = Dispatcher()
     dispatcher.pass_once()
     assert dispatcher.is_well
-    async_to_sync(health)()
+    async_to_sync(health)(timezone.now())
     async_to_sync(status)(id=failed.pk)
     call_command("i3tasks_audit")
     call_command("i3tasks_clean", days=1)

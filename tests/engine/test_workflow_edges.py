@@ -587,5 +587,5 @@ async def test_a_group_with_a_wrong_total_is_seen_by_audit_and_health_until_it_i
 async def seen() -> tuple[int, int]:
     """By the audit and by the health endpoint."""
     found = [finding for finding in await sync_to_async(audit)() if "no member is under way" in finding.rule]
-    problems = (await health())["problems"]
+    problems = (await health(timezone.now()))["problems"]
     return sum(finding.count for finding in found), sum("wait for members" in problem for problem in problems)

@@ -12,6 +12,7 @@ import pytest
 from asgiref.sync import async_to_sync
 from django.core.management import call_command
 from django.db.models import Max
+from django.utils import timezone
 
 from i3tasks.broker import clients
 from i3tasks.conf import get_config
@@ -99,7 +100,7 @@ def test_a_broker_that_comes_back_empty(silent_world: World) -> None:
 
 def _broker_is_a_warning() -> bool:
     """To a process that has published nothing: the worker's row says so."""
-    report = async_to_sync(health)()
+    report = async_to_sync(health)(timezone.now())
     return report["status"] == "warning" and any("broker unavailable" in problem for problem in report["problems"])
 
 

@@ -127,7 +127,7 @@ def test_without_a_token_in_the_settings_it_is_open(client: Client) -> None:
 
 
 def test_a_database_that_is_away_is_critical(client: Client, monkeypatch: pytest.MonkeyPatch) -> None:
-    async def away(**_: Any) -> Any:
+    async def away(*_: Any, **__: Any) -> Any:
         raise OperationalError("password authentication failed for user secret")
 
     monkeypatch.setattr(monitoring, "health_of_tasks", away)

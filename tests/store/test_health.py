@@ -8,6 +8,7 @@ from asgiref.sync import async_to_sync
 from django.db import connection
 from django.db.migrations.recorder import MigrationRecorder
 from django.test import override_settings
+from django.utils import timezone
 
 from i3tasks.models import ScheduleState, TaskExecution, TaskExecutionResult, TaskExecutionTry, TaskSchedule
 from i3tasks.store import health as health_of_tasks
@@ -20,7 +21,7 @@ pytestmark = pytest.mark.django_db
 
 
 def health(now: datetime | None = None) -> dict[str, Any]:
-    return async_to_sync(health_of_tasks.health)(now)
+    return async_to_sync(health_of_tasks.health)(now or timezone.now())
 
 
 def status(row: TaskExecution) -> Any:

@@ -270,7 +270,7 @@ def test_an_empty_name_on_the_command_line_is_not_the_default_queue(command: str
 
 
 def problems() -> Any:
-    return async_to_sync(health)()["problems"]
+    return async_to_sync(health)(timezone.now())["problems"]
 
 
 def test_health_says_that_a_queue_is_paused_and_does_not_call_its_rows_stuck() -> None:
@@ -280,15 +280,15 @@ def test_health_says_that_a_queue_is_paused_and_does_not_call_its_rows_stuck() -
         since = long_ago + timedelta(minutes=age)
         TaskExecutionTry.objects.filter(pk=task_try.pk).update(asked_at=since, publish_count=1)
     pause("heavy", by="ann")
-    report = async_to_sync(health)()
+    report = async_to_sync(health)(timezone.now())
     assert report["oldest_pending_age_seconds"] in range(3600, 3700)
     [paused] = [problem for problem in report["problems"] if "paused" in problem]
     assert paused.startswith("queue 'heavy' is paused by ann, since 20")
     TaskExecutionTry.objects.filter(pk=other.pk).delete()
-    report = async_to_sync(health)()
+    report = async_to_sync(health)(timezone.now())
     assert (report["status"], report["problems"]) == ("warning", [paused])
     resume("heavy")
-    assert async_to_sync(health)()["status"] == "critical"
+    assert async_to_sync(health)(timezone.now())["status"] == "critical"
 
 
 def test_health_looks_behind_many_rows_of_paused_queues_and_says_where_it_stops(
@@ -340,8 +340,8 @@ def test_a_process_asks_anew_now_and_then(monkeypatch: pytest.MonkeyPatch) -> No
     known_pauses.forget()
     pause("heavy")
     assert not known_pauses.hold("heavy")
-    assert [known_pauses.grow_stale(), known_pauses.grow_stale()] == [True, False]
+    assert [known_pauses.grow_stale(10), known_pauses.grow_stale(11)] == [True, False]
     known_pauses.read()
     assert known_pauses.hold("heavy")
     assert not known_pauses.hold(None)
-    assert not known_pauses.grow_stale()
+    assert known_pauses.grow_stale(12)

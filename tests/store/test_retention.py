@@ -151,11 +151,11 @@ def test_ticks_go_when_they_are_old_and_their_execution_is_gone() -> None:
     for slot, row in ((8, None), (9, finished("success", ago(**OLD))), (10, kept), (6, None)):
         ScheduleTick.objects.create(schedule_key="s", slot=ago(days=slot), execution=row)
 
-    cleaned = clean(Ages(failed=WEEK, other=WEEK))
+    cleaned = clean(Ages(failed=WEEK, other=WEEK), now=timezone.now())
 
     assert (cleaned.executions, cleaned.ticks) == (1, 2)
     assert [tick.execution_id for tick in ScheduleTick.objects.order_by("slot")] == [kept.pk, None]
-    assert clean(Ages(failed=timedelta(), other=timedelta())).ticks == 1
+    assert clean(Ages(failed=timedelta(), other=timedelta()), now=timezone.now()).ticks == 1
 
 
 def test_the_next_step_of_a_chain_outlives_the_one_before() -> None:
@@ -225,7 +225,7 @@ def test_batches_miss_none_and_stop_at_what_stays(batch_size: int | None) -> Non
         finished("success", ago(days=9 + number))
     done: list[int] = []
 
-    cleaned = clean(Ages(failed=WEEK, other=WEEK), batch_size, progress=done.append)
+    cleaned = clean(Ages(failed=WEEK, other=WEEK), batch_size, now=timezone.now(), progress=done.append)
 
     assert cleaned.executions == 6
     assert TaskExecution.objects.count() == 3
@@ -249,7 +249,7 @@ def test_each_batch_is_a_transaction() -> None:
         finally:
             other.close()
 
-    clean(Ages(failed=WEEK, other=WEEK), 2, progress=look_from_outside)
+    clean(Ages(failed=WEEK, other=WEEK), 2, now=timezone.now(), progress=look_from_outside)
 
     assert left == [2, 0]
 
@@ -355,7 +355,7 @@ def test_groups_that_wait_for_ever_go_with_their_members() -> None:
     first = finished("success", ago(days=40), part_of=under_way)
     a_try("pending", ago(days=1), of=execution(ago(days=40), previous=first), dispatch_at=ago(days=-1))
 
-    cleaned = clean(Ages(failed=WEEK, other=WEEK))
+    cleaned = clean(Ages(failed=WEEK, other=WEEK), now=timezone.now())
 
     assert (cleaned.executions, cleaned.groups) == (2, 1)
     assert set(TaskGroup.objects.values_list("pk", flat=True)) == {with_deadline.pk, under_way.pk}
@@ -378,7 +378,7 @@ def test_what_an_unfinished_step_came_from_stays_over_any_number_of_links() -> N
     assert old is not None
     counted = old.count()
 
-    cleaned = clean(Ages(failed=WEEK, other=WEEK))
+    cleaned = clean(Ages(failed=WEEK, other=WEEK), now=timezone.now())
 
     assert counted == cleaned.executions == 3, "the stranger; and b and c, which nothing unfinished came from"
     assert (ids(), TaskGroup.objects.count()) == ({a.pk, e.pk, f.pk}, 1)

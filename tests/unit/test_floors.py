@@ -56,6 +56,16 @@ def test_imports_go_down_only() -> None:
     assert done.returncode == 0, done.stdout + done.stderr
 
 
+def test_the_store_is_told_the_time() -> None:
+    asking = [
+        f"{path.relative_to(PACKAGE)}: {name}"
+        for path in sources("store")
+        for name in imports(path)
+        if name in {"i3tasks.core.clock.current_clock", "i3tasks.core.clock.SYSTEM_CLOCK"}
+    ]
+    assert asking == [], "store functions take `now`: the floors above ask the clock"
+
+
 @pytest.mark.parametrize("package", CONFINED)
 def test_outside_packages_stay_where_they_belong(package: str) -> None:
     allowed = CONFINED[package]

@@ -10,17 +10,17 @@ from typing import Any
 from django.contrib import admin, messages
 from django.db.models import Model, OuterRef, QuerySet, Subquery
 from django.http import HttpRequest, HttpResponse, HttpResponseRedirect
-from django.utils import timezone
 from django.utils.html import format_html_join
 from django.utils.safestring import SafeString
 
 from ..conf import get_config
+from ..core.clock import current_clock
 from ..exceptions import ScheduleError, StoreUnavailable
 from ..models import HEAVY, ScheduleState, ScheduleTick, TaskExecution, TaskSchedule
 from ..registry import registered
-from ..store.database import atomic, rows
+from ..store.database import atomic, rows, time_of
 from ..store.lock_timeout import LONGEST_LOCK, short_locks
-from ..store.schedules import KnownSchedule, count_from_now, counts_anew, of_row, of_settings, switch
+from ..store.schedules import KnownSchedule, count_from, counts_anew, of_row, of_settings, switch
 from .base import ReadableList, ReadOnly
 from .forms import ScheduleForm
 from .showing import link
@@ -67,7 +67,7 @@ class TaskScheduleAdmin(ReadableList):
             before = rows(TaskSchedule).filter(pk=obj.pk).first()
             super().save_model(request, obj, form, change)
             if before is not None and counts_anew(before, obj):
-                count_from_now([obj.name])
+                count_from([obj.name], time_of(current_clock()))
 
     def changeform_view(self, request: HttpRequest, *args: Any, **kwargs: Any) -> HttpResponse:
         return self._bounded(request, super().changeform_view, *args, **kwargs)
@@ -125,7 +125,7 @@ class TaskScheduleAdmin(ReadableList):
     def _switch(self, request: HttpRequest, queryset: QuerySet[TaskSchedule], *, enabled: bool) -> None:
         try:
             with short_locks(LONGEST_LOCK, BUSY):
-                count = switch(queryset, enabled=enabled)
+                count = switch(queryset, enabled=enabled, now=time_of(current_clock()))
         except StoreUnavailable as error:
             self.message_user(request, str(error), messages.ERROR)
         else:
@@ -138,7 +138,7 @@ class TaskScheduleAdmin(ReadableList):
 
         for row in queryset:
             try:
-                launch(run_now(of_row(row), timezone.now(), registered))
+                launch(run_now(of_row(row), current_clock().now(), registered))
             except (ScheduleError, StoreUnavailable) as error:
                 self.message_user(request, f"Did not enqueue {row.name}: {error}", messages.ERROR)
             else:
@@ -223,7 +223,7 @@ def _coming(schedule: KnownSchedule, count: int) -> list[str]:
         crontab = schedule.crontab()
     except ScheduleError as error:
         return [str(error)]
-    return [_slot(slot, crontab.zone) for slot in islice(crontab.between(timezone.now()), count)]
+    return [_slot(slot, crontab.zone) for slot in islice(crontab.between(current_clock().now()), count)]
 
 
 def _last(schedule: KnownSchedule, slot: datetime | None, outcome: str | None) -> str:

@@ -17,11 +17,12 @@ from typing import Any, Literal, ParamSpec, TypeVar
 from asgiref.sync import sync_to_async
 
 from ..conf import get_config
+from ..core.clock import current_clock
 from ..core.values import encode_arguments
 from ..engine.launch import refuse_in_loop
 from ..exceptions import ScheduleError
 from ..models import TaskSchedule
-from ..store.database import rows
+from ..store.database import rows, time_of
 from ..store.schedules import save_schedule
 from .base import Task
 from .options import AS_THE_TASK_SAYS
@@ -71,7 +72,7 @@ def schedule_task(
         "catch_up": catch_up,
         "description": description,
     }
-    return save_schedule(task.spec.path if name is None else name, fields)
+    return save_schedule(task.spec.path if name is None else name, fields, now=time_of(current_clock()))
 
 
 def delete_schedule(name: str) -> bool:

@@ -13,7 +13,7 @@ from ..conf import get_config
 from ..core.clock import current_clock
 from ..exceptions import UnknownQueueError
 from ..models import QueuePause
-from ..store.database import rows
+from ..store.database import rows, time_of
 from ..store.figures import DEFERRED, MOST_COUNTED, RUNNING, WAITING, figures
 from ..store.lately import Ended, Lately, ended_lately, mean
 from ..store.pauses import pause, resume
@@ -113,7 +113,7 @@ def pause_queue(request: HttpRequest) -> HttpResponse:
     """Pause the queue that the form names."""
     try:
         name = _queue_named(request)
-        is_new = pause(name, by=name_of(request))
+        is_new = pause(name, by=name_of(request), now=time_of(current_clock()))
     except UnknownQueueError as error:
         return not_done(request, str(error), url("queues"))
     said = f"{name} is paused: nothing of it begins." if is_new else f"{name} was paused already."

@@ -17,7 +17,7 @@ from ..engine.launch import launch
 from ..exceptions import ScheduleError, StoreUnavailable
 from ..models import ScheduleState, ScheduleTick
 from ..registry import registered
-from ..store.database import rows
+from ..store.database import rows, time_of
 from ..store.lock_timeout import LONGEST_LOCK, short_locks
 from ..store.schedules import KnownSchedule, known_schedules, switch_known
 from ..store.ticks import run_now
@@ -113,7 +113,7 @@ def switch_schedule(request: HttpRequest) -> HttpResponse:
         return not_done(request, "There is no such schedule.", url("schedules"))
     try:
         with short_locks(LONGEST_LOCK, BUSY):
-            is_changed = switch_known(schedule, enabled=enabled)
+            is_changed = switch_known(schedule, enabled=enabled, now=time_of(current_clock()))
     except (ScheduleError, StoreUnavailable) as error:
         return not_done(request, str(error), url("schedules"))
     word = "on" if enabled else "off"

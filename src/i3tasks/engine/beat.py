@@ -13,9 +13,10 @@ from asgiref.sync import sync_to_async
 from django.conf import settings as django_settings
 from django.db import DatabaseError, InterfaceError, OperationalError, connections
 
+from ..core.clock import current_clock
 from ..core.values import clean_text
 from ..models import ScheduleState
-from ..store.database import alias, in_transaction, is_contention
+from ..store.database import alias, in_transaction, is_contention, time_of
 from ..store.schedules import KnownSchedule, known_schedules
 from ..store.ticks import Ticked, counts_from, due_now, minute_of, note_error, note_handled, read_states, tick
 from ..telemetry import emit
@@ -100,31 +101,33 @@ class Beat:
         schedules = known_schedules()
         if not schedules:
             return LONGEST_WAIT_SECONDS
-        states, now = read_states(schedules, now=now)
+        states, now = read_states(schedules, now=time_of(current_clock()) if now is None else now)
+        if now is None:  # the schedules were deleted meanwhile
+            return LONGEST_WAIT_SECONDS
         until = _accepted(scheduled, now) or now
         handled = [
             states[schedule.key]
             for schedule in schedules
-            if schedule.key in states and self._is_handled(schedule, states[schedule.key], until)
+            if schedule.key in states and self._is_handled(schedule, states[schedule.key], until, now)
         ]
         note_handled(handled, until)
         return _seconds_until_next(now)
 
-    def _is_handled(self, schedule: KnownSchedule, state: ScheduleState, now: datetime) -> bool:
-        """Enqueue the due slots of one schedule. Returns whether its state is to be moved on to `now` by the caller."""
+    def _is_handled(self, schedule: KnownSchedule, state: ScheduleState, until: datetime, now: datetime) -> bool:
+        """Enqueue the due slots of one schedule. Returns whether the caller is to move its state on to `until`."""
         try:
             if not schedule.enabled:
                 note_error(state, "", now)
                 return True
-            if minute_of(now) <= counts_from(state, now):
+            if minute_of(until) <= counts_from(state, until):
                 return False
             call = schedule.call()  # before it is due, so that a broken schedule is reported early
-            if not due_now(schedule, state, now).slots:
+            if not due_now(schedule, state, until).slots:
                 note_error(state, "", now)
                 return True
-            ticked = tick(schedule, call, state.pk, now)
+            ticked = tick(schedule, call, state.pk, until)
             if ticked is not None:
-                _tell(schedule, ticked, now)
+                _tell(schedule, ticked, until)
                 note_error(state, "", now)
                 launch(ticked.tries)
         except (OperationalError, InterfaceError) as error:

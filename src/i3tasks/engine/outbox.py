@@ -103,7 +103,7 @@ def _published(ref: TryRef, topic: str, error: BrokerError | None) -> None:
     if error is None:
         # Its turn may come before its message does; and a DatabaseQueue has no messages to wait for.
         writer.post(CONFIRM, ref, at_once=ref.priority > 0 or not topic)
-        if known_pauses.grow_stale():
+        if known_pauses.grow_stale(current_clock().monotonic()):
             writer.post(READ_PAUSES, None)
         return
     if isinstance(error, BrokerUnavailable):  # the publisher reports an outage once

@@ -11,11 +11,9 @@ from datetime import timedelta
 from typing import Any, NamedTuple
 
 from django.db.models import Count, Exists, F, Max, Min, OuterRef, Q
-from django.db.models.expressions import Combinable
-from django.db.models.functions import Now
 
 from ..models import ExecutionOutcome, TaskExecution, TaskExecutionResult, TaskExecutionTry, TaskGroup
-from .database import Rows, rows
+from .database import DATABASE_TIME, Instant, Rows, rows
 from .groups import stalled_groups
 
 EXAMPLES = 5
@@ -43,12 +41,12 @@ class Rule(NamedTuple):
     broken: Rows
 
 
-def audit(*, overdue: timedelta = timedelta(minutes=5), now: Combinable | None = None) -> list[Finding]:
+def audit(*, overdue: timedelta = timedelta(minutes=5), now: Instant = DATABASE_TIME) -> list[Finding]:
     """Find the rows that break a rule. A lease or a due publish breaks one when it is late by more than `overdue`.
 
     Rows of django-i3tasks (without `outcome`) are judged only by the rules that django-i3tasks keeps, too.
     """
-    found = (_finding(rule) for rule in rules((now or Now()) - overdue))
+    found = (_finding(rule) for rule in rules(now - overdue))
     return [finding for finding in found if finding.count]
 
 

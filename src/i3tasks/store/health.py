@@ -12,7 +12,6 @@ from django.db.models import Count, DateTimeField, F, Min, Q
 from django.db.models.functions import Coalesce
 
 from ..conf import get_config
-from ..core.clock import current_clock
 from ..models import ExecutionOutcome, QueuePause, ScheduleState, TaskExecution, TaskExecutionTry, TryState
 from ..types import I3TasksSettings
 from .ancestry import LONGEST_DELIVERY
@@ -35,12 +34,11 @@ OK, WARNING, CRITICAL = "ok", "warning", "critical"
 UNMIGRATED = "the tables of i3tasks are missing, or older than this version: run manage.py migrate"
 
 
-async def health(now: datetime | None = None, *, broker_trouble: str | None = None) -> dict[str, Any]:
+async def health(now: datetime, *, broker_trouble: str | None = None) -> dict[str, Any]:
     """The health endpoint's answer: `status` is ok, warning or critical, and `problems` says why.
 
     `broker_trouble` is what the process that asks has met itself in publishing; workers note theirs in their rows.
     """
-    now = now or current_clock().now()
     try:
         return await _health(now, broker_trouble)
     except (ProgrammingError, OperationalError):

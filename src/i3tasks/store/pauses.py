@@ -19,7 +19,6 @@ from django.db.models import OuterRef, Q, Subquery, Value
 from django.db.models.functions import Coalesce, NullIf
 
 from ..conf import get_config
-from ..core.clock import current_clock
 from ..core.values import clean_text
 from ..models import QueuePause, TaskExecutionTry
 from ..telemetry import emit
@@ -34,7 +33,7 @@ STALE_SECONDS = 2.0
 LONGEST_BY = 255
 
 
-def pause(queue_name: str | None, *, by: str = "", now: datetime | None = None) -> bool:
+def pause(queue_name: str | None, *, by: str = "", now: Instant = DATABASE_TIME) -> bool:
     """Pause a queue. `by` says who did. False: it was paused already.
 
     Raises UnknownQueueError for a queue that is not in I3TASKS.
@@ -42,7 +41,7 @@ def pause(queue_name: str | None, *, by: str = "", now: datetime | None = None) 
     name = get_config().queue(queue_name).name
     who = clean_text(by)[:LONGEST_BY]
     with atomic():
-        facts = {"paused_at": now or current_clock().now(), "paused_by": who}
+        facts = {"paused_at": now, "paused_by": who}
         _, is_new = rows(QueuePause).get_or_create(queue_name=name, defaults=facts)
         if is_new:
             _after_commit(lambda: emit("queue_paused", queue=name, by=who))
@@ -149,7 +148,6 @@ class KnownPauses:
 
     def read(self) -> Mapping[str, int]:
         """Ask the database."""
-        self._asked_at = current_clock().monotonic()
         self._paused = paused_queues()
         return self._paused
 
@@ -157,9 +155,11 @@ class KnownPauses:
         """Whether the queue was paused when last asked; None is the default queue."""
         return pause_over(queue_name, self._paused) is not None
 
-    def grow_stale(self) -> bool:
-        """Whether it is time to `read` again, which the caller will see to: true at most once in STALE_SECONDS."""
-        now = current_clock().monotonic()
+    def grow_stale(self, now: float) -> bool:
+        """Whether it is time to `read` again, which the caller does: true at most once in STALE_SECONDS.
+
+        `now` is in seconds, of a monotonic clock.
+        """
         is_stale = now - self._asked_at >= STALE_SECONDS
         if is_stale:
             self._asked_at = now

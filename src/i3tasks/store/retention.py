@@ -19,7 +19,6 @@ from django.db.models import CASCADE, DO_NOTHING, PROTECT, RESTRICT, Exists, Mod
 from django.db.models.fields.reverse_related import ForeignObjectRel
 
 from ..conf import get_config
-from ..core.clock import current_clock
 from ..models import ExecutionOutcome, ScheduleTick, TaskExecution, TaskExecutionTry, TaskGroup, TaskKey
 from .ancestry import LONGEST_DELIVERY, MOST_IDS, Ids, above, behind_unfinished, unfinished
 from .database import Rows, alias, atomic, rows, unlocked
@@ -70,36 +69,17 @@ class Cleaned:
     ticks: int = 0
 
 
-def clean_old_task_executions(older_than: timedelta | None = None, batch_size: int | None = None) -> int:
-    """Delete finished executions created longer ago than `older_than`, with their tries and results; give their number.
-
-    Without `older_than`, the setting `autoclean_older_than` counts; without that, nothing is deleted. Failures are
-    kept for `autoclean_failed_older_than`, where that is set. `batch_size` is the number of executions deleted in one
-    transaction (1,000 by default, at most 10,000). Finished groups without members, and ticks of schedules whose
-    execution is deleted, are deleted too.
-    """
-    ages = Ages.of(older_than)
-    return 0 if ages is None else clean(ages, batch_size).executions
-
-
-def old_task_executions(older_than: timedelta | None = None) -> QuerySet[TaskExecution] | None:
-    """The executions that `clean_old_task_executions` would delete; None when no age is given or set."""
-    ages = Ages.of(older_than)
-    return None if ages is None else old_executions(ages, current_clock().now())
-
-
 def clean(
     ages: Ages,
     batch_size: int | None = None,
     *,
-    now: datetime | None = None,
+    now: datetime,
     progress: Callable[[int], None] | None = None,
 ) -> Cleaned:
     """Delete what is older than `ages`.
 
     `progress` is called after each batch that deleted any with the executions deleted so far.
     """
-    now = now or current_clock().now()
     size = min(max(batch_size or BATCH, 1), LARGEST_BATCH)
     cleaned = Cleaned()
     for executions in _deleted(_aged(ages, now), "created_at", size, partial(_still_old, ages, now)):

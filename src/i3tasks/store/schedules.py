@@ -8,11 +8,9 @@ from typing import TYPE_CHECKING, Any
 
 from django.conf import settings as django_settings
 from django.db.models import QuerySet
-from django.db.models.functions import Now
 
 from ..conf import get_config
 from ..core import binding
-from ..core.clock import current_clock
 from ..core.crontab import Crontab, zone_named
 from ..core.schedule_fields import LONGEST_NAME, problems
 from ..core.values import encode_arguments
@@ -20,7 +18,7 @@ from ..exceptions import ScheduleError, UnknownQueueError, UnknownTaskError
 from ..models import ScheduleState, TaskSchedule
 from ..registry import TaskSpec, all_tasks, load
 from ..types import Schedule
-from .database import atomic, locked, rows
+from .database import DATABASE_TIME, Instant, atomic, locked, rows
 
 if TYPE_CHECKING:
     from .enqueue import NewExecution
@@ -153,7 +151,7 @@ def _shadowed(schedule: KnownSchedule) -> KnownSchedule:
     return replace(schedule, key=f"{schedule.key} (row {schedule.row_id})", problem=problem)
 
 
-def save_schedule(name: str, fields: Mapping[str, Any]) -> TaskSchedule:
+def save_schedule(name: str, fields: Mapping[str, Any], *, now: Instant = DATABASE_TIME) -> TaskSchedule:
     """Create or replace the row of that name. Raises ScheduleError, and writes nothing, when it could not run."""
     require_free_name(name)
     of_row(TaskSchedule(name=name, **fields)).call()
@@ -161,7 +159,7 @@ def save_schedule(name: str, fields: Mapping[str, Any]) -> TaskSchedule:
         before = locked(rows(TaskSchedule).filter(name=name), wait=True).first()
         row, _ = rows(TaskSchedule).update_or_create(name=name, defaults=dict(fields))
         if before is not None and counts_anew(before, row):
-            count_from_now([name])
+            count_from([name], now)
     return row
 
 
@@ -171,12 +169,12 @@ def counts_anew(before: TaskSchedule, after: TaskSchedule) -> bool:
     return is_enabled or (before.cron, before.time_zone) != (after.cron, after.time_zone)
 
 
-def count_from_now(names: Iterable[str]) -> None:
-    """Have beats enqueue no slot of these schedules of the database that was due before now."""
-    rows(ScheduleState).filter(schedule_key__in=list(names)).update(changed_at=Now())
+def count_from(names: Iterable[str], now: Instant = DATABASE_TIME) -> None:
+    """Have beats enqueue no slot of these schedules of the database that was due before `now`."""
+    rows(ScheduleState).filter(schedule_key__in=list(names)).update(changed_at=now)
 
 
-def switch(schedules: QuerySet[TaskSchedule], *, enabled: bool) -> int:
+def switch(schedules: QuerySet[TaskSchedule], *, enabled: bool, now: Instant = DATABASE_TIME) -> int:
     """Enable or disable these schedules; give their number. One that is enabled again counts from now on."""
     with atomic():
         # The rows before their states, as in `save_schedule`: two transactions never wait for each other.
@@ -184,26 +182,24 @@ def switch(schedules: QuerySet[TaskSchedule], *, enabled: bool) -> int:
         names = list(changed.values_list("name", flat=True))
         count = schedules.update(enabled=enabled)
         if enabled:
-            count_from_now(names)
+            count_from(names, now)
         return count
 
 
-def switch_known(schedule: KnownSchedule, *, enabled: bool) -> bool:
+def switch_known(schedule: KnownSchedule, *, enabled: bool, now: Instant = DATABASE_TIME) -> bool:
     """Switch a schedule on or off, whether I3TASKS or the database has it. False: it was so already.
 
     One that is switched on counts from now on. Raises ScheduleError for one that I3TASKS itself disables.
     """
     if schedule.row_id is not None:
-        return bool(switch(rows(TaskSchedule).filter(pk=schedule.row_id).exclude(enabled=enabled), enabled=enabled))
+        found = rows(TaskSchedule).filter(pk=schedule.row_id).exclude(enabled=enabled)
+        return bool(switch(found, enabled=enabled, now=now))
     if any(own.key == schedule.key and not own.enabled for own in get_config().settings.schedules):
         raise ScheduleError(f"I3TASKS has enabled=False for the schedule {schedule.key!r}: change it there.")
     with atomic():
-        first_seen = {"first_seen": current_clock().now()}
-        state, _ = rows(ScheduleState).get_or_create(schedule_key=schedule.key, defaults=first_seen)
+        state, _ = rows(ScheduleState).get_or_create(schedule_key=schedule.key, defaults={"first_seen": now})
         one = rows(ScheduleState).filter(pk=state.pk, switched_off_at__isnull=not enabled)
-        changes: dict[str, Any] = (
-            {"switched_off_at": None, "changed_at": Now()} if enabled else {"switched_off_at": Now()}
-        )
+        changes: dict[str, Any] = {"switched_off_at": None, "changed_at": now} if enabled else {"switched_off_at": now}
         return bool(one.update(**changes))
 
 

@@ -13,14 +13,12 @@ from datetime import datetime, timedelta
 from typing import Any
 
 from django.db.models import Q
-from django.db.models.functions import Now
 
-from ..core.clock import current_clock
 from ..core.crontab import Due, due
 from ..exceptions import StoreUnavailable
 from ..models import ScheduleState, ScheduleTick, TaskExecutionTry
 from ..registry import TaskSpec, load
-from .database import Rows, atomic, database_time, locked, rows, with_database_time
+from .database import DATABASE_TIME, Instant, Rows, atomic, database_time, locked, rows, with_database_time
 from .enqueue import NewExecution, enqueue
 from .lock_timeout import NO_WAIT, attempted, short_locks
 from .schedules import KnownSchedule
@@ -56,22 +54,21 @@ def counts_from(state: ScheduleState, now: datetime) -> datetime:
 
 
 def read_states(
-    schedules: Sequence[KnownSchedule], *, now: datetime | None = None
-) -> tuple[dict[str, ScheduleState], datetime]:
-    """The schedules' states by key, and the time: the database's, unless `now` is given.
+    schedules: Sequence[KnownSchedule], *, now: Instant = DATABASE_TIME
+) -> tuple[dict[str, ScheduleState], datetime | None]:
+    """The schedules' states by key, and `now` as an instant, which is None when no schedule has a state.
 
     A missing state is written, except for a schedule whose row is deleted or locked at the same time.
     """
-    states = _states(schedules)
+    states = _states(schedules, now)
     missing = [schedule for schedule in schedules if schedule.key not in states]
     if missing:
-        first_seen = now or Now()
         for schedule in missing:
-            state = ScheduleState(schedule_key=schedule.key, schedule_id=schedule.row_id, first_seen=first_seen)
+            state = ScheduleState(schedule_key=schedule.key, schedule_id=schedule.row_id, first_seen=now)
             with suppress(StoreUnavailable), short_locks(NO_WAIT):
                 rows(ScheduleState).bulk_create([state], ignore_conflicts=True)
-        states = _states(schedules)
-    return states, now or max(map(database_time, states.values()), default=current_clock().now())
+        states = _states(schedules, now)
+    return states, max(map(database_time, states.values()), default=None)
 
 
 def due_now(schedule: KnownSchedule, state: ScheduleState, until: datetime) -> Due:
@@ -132,7 +129,7 @@ def note_error(state: ScheduleState, error: str, now: datetime) -> bool:
     stale = error and (state.last_error_at is None or state.last_error_at < now - ERROR_IS_SAID_AGAIN)
     if state.last_error == error and not stale:
         return False
-    stamp = Now() if error else None
+    stamp = now if error else None
     return _update(rows(ScheduleState).filter(pk=state.pk), last_error=error, last_error_at=stamp) > 0
 
 
@@ -143,9 +140,9 @@ def _update(states: Rows, **values: Any) -> int:
         return rows(ScheduleState).filter(pk__in=free).update(**values)
 
 
-def _states(schedules: Iterable[KnownSchedule]) -> dict[str, ScheduleState]:
+def _states(schedules: Iterable[KnownSchedule], now: Instant) -> dict[str, ScheduleState]:
     states = rows(ScheduleState).filter(schedule_key__in=[schedule.key for schedule in schedules])
-    return {state.schedule_key: state for state in with_database_time(states)}
+    return {state.schedule_key: state for state in with_database_time(states, now)}
 
 
 def _tick(schedule: KnownSchedule, call: NewExecution, state: ScheduleState, until: datetime) -> Ticked:

@@ -18,6 +18,7 @@ from django.http import HttpRequest, HttpResponse, JsonResponse
 
 from ..broker.publisher import get_publisher
 from ..conf import get_config
+from ..core.clock import current_clock
 from ..store.health import CRITICAL
 from ..store.health import health as health_of_tasks
 from ..store.status import status as status_of
@@ -30,7 +31,7 @@ NOT_INSTALLED = 501
 @for_monitors(lambda settings: settings.health_token)
 async def health(request: HttpRequest) -> HttpResponse:
     """Answer how the task system as a whole is doing."""
-    report = await health_of_tasks(broker_trouble=get_publisher().trouble)
+    report = await health_of_tasks(current_clock().now(), broker_trouble=get_publisher().trouble)
     return JsonResponse(report, status=503 if report["status"] == CRITICAL else 200)
 
 

@@ -34,7 +34,7 @@ def questions() -> dict[str, tuple[float, Callable[[], Any]]]:
         "retention: nothing is old": (5, lambda: list(old_executions(ages, timezone.now())[:100])),
         "retention: all are old, until the first batch is deleted": (1000, lambda: _first_batch(clean, all_ages)),
         "gauges": (50, lambda: figures.figures(timezone.now())),
-        "health": (50, lambda: asyncio.run(health.health())),
+        "health": (50, lambda: asyncio.run(health.health(SYSTEM_CLOCK.now()))),
         "audit": (2000, audit.audit),
         **{f"admin: {name}": (50, _listed(query)) for name, query in LISTS.items()},
     }
@@ -48,7 +48,7 @@ def _first_batch(clean: Callable[..., Any], ages: Any) -> None:
         raise Deleted
 
     with suppress(Deleted):
-        clean(ages, progress=stop)
+        clean(ages, now=timezone.now(), progress=stop)
 
 
 LISTS = {

@@ -7,7 +7,9 @@ from typing import Any
 
 from django.core.management.base import CommandError, CommandParser
 
+from ...core.clock import current_clock
 from ...store.audit import audit
+from ...store.database import time_of
 from ..command import RowsCommand
 
 
@@ -24,7 +26,7 @@ class Command(RowsCommand):
         )
 
     def handle(self, *args: Any, overdue: float, **options: Any) -> None:
-        findings = audit(overdue=timedelta(seconds=overdue))
+        findings = audit(overdue=timedelta(seconds=overdue), now=time_of(current_clock()))
         for finding in findings:
             self.stdout.write(str(finding))
         if findings:

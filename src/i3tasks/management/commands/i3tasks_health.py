@@ -9,6 +9,7 @@ from typing import Any
 from asgiref.sync import async_to_sync
 from django.core.management.base import CommandParser
 
+from ...core.clock import current_clock
 from ...models import TryState
 from ...store.health import CRITICAL, health
 from ..command import RowsCommand
@@ -21,7 +22,7 @@ class Command(RowsCommand):
         parser.add_argument("--json", action="store_true", dest="as_json", help="The health endpoint's JSON.")
 
     def handle(self, *args: Any, as_json: bool = False, **options: Any) -> None:
-        report = async_to_sync(health)()
+        report = async_to_sync(health)(current_clock().now())
         self.stdout.write(json.dumps(report, indent=2) if as_json else _readable(report))
         if report["status"] == CRITICAL:
             sys.exit(1)

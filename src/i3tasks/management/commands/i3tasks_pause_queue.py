@@ -2,11 +2,17 @@
 
 from __future__ import annotations
 
+from ...core.clock import current_clock
+from ...store.database import time_of
 from ...store.pauses import pause
 from ..pausing import PausingCommand
 
 
+def _pause(queue: str, *, by: str) -> bool:
+    return pause(queue, by=by, now=time_of(current_clock()))
+
+
 class Command(PausingCommand):
     help = "Pause queues: nothing begins until they are resumed. What runs ends normally, what is enqueued waits."
-    change = staticmethod(pause)
+    change = staticmethod(_pause)
     done, undone = "is paused", "was paused already"
