@@ -34,6 +34,7 @@ from i3tasks.store.retention import Ages, clean
 from i3tasks.store.search import Search
 from i3tasks.store.settle import settle
 from i3tasks.store.slices import open_slice
+from i3tasks.store.stacks import ask
 from tests.shop.flows import note
 from tests.shop.tasks import add
 from tests.store.helpers import enqueue, failure, lease, open_transaction, request, row, says
@@ -54,7 +55,7 @@ def only_one(number: int) -> None: ...
 @pytest.fixture
 def rows_in_all_tables(monkeypatch: pytest.MonkeyPatch) -> list[Claimed]:
     """What the stranger will hold: a running try, an ended one with its result, groups, keys, schedules, ticks, slices,
-    and an act of the board.
+    an act of the board, and a stack that was asked for.
 
     Gives the leases that run.
     """
@@ -71,6 +72,7 @@ def rows_in_all_tables(monkeypatch: pytest.MonkeyPatch) -> list[Claimed]:
     settle([says(ended, Success(1))])
     first = next(claimed for claimed in running if claimed.args == ["first"])
     settle([says(first, Success(1))])
+    ask(running[0].try_id, by="ann", now=NOON)
     return [claimed for claimed in running if claimed is not first]
 
 
