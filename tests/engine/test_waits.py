@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import threading
 from collections.abc import Iterator
+from datetime import timedelta
 from typing import Any
 from uuid import uuid4
 
@@ -12,6 +13,7 @@ import pytest
 from asgiref.sync import sync_to_async
 from django.db import connection, transaction
 from django.test import override_settings
+from django.utils import timezone
 
 from i3tasks import RESULT, ChainHandle, chain, group, task
 from i3tasks.engine.assembly import make_engine
@@ -41,6 +43,41 @@ def wait_for_another(seconds: float) -> int:
 @task(max_retries=0)
 async def await_another(seconds: float) -> int:
     return await (await double.adelay(1)).aresult(timeout=seconds)
+
+
+@task(unique=True)
+def only_one(value: int) -> int:
+    return value
+
+
+@task(max_retries=0)
+def wait_for_a_group(seconds: float) -> Any:
+    return group(double.s(1), double.s(2)).delay().result(timeout=seconds)
+
+
+@task(max_retries=0)
+async def await_a_group(seconds: float) -> Any:
+    return await (await group(double.s(1)).adelay()).aresult(timeout=seconds)
+
+
+@task(max_retries=0)
+def wait_for_a_retry(seconds: float) -> int:
+    handle = add.delay(1, 2)
+    a_second_ago = timezone.now() - timedelta(seconds=1)
+    TaskExecutionTry.objects.filter(task_execution=handle.task_execution_id).update(run_after=a_second_ago)
+    return handle.result(timeout=seconds)
+
+
+@task(max_retries=0, bind=True)
+def wait_for_itself(seconds: float, task_metadata: Any = None) -> Any:
+    return ChainHandle.get(task_metadata.task_uuid).result(timeout=seconds)
+
+
+@task(max_retries=0, bind=True)
+async def await_its_own_group(seconds: float, task_metadata: Any = None) -> Any:
+    own = await task_metadata.aget_task_execution()
+    shared = await TaskGroup.objects.aget(pk=own.task_group_id)
+    return await shared.aresult(timeout=seconds)
 
 
 @task(on_success=break_down.s("hook"))
@@ -137,6 +174,26 @@ class TestTransactions:
                     wait()
         with pytest.raises(TimeoutError, match="has not finished within"):
             handles[0].result(timeout=0.01)
+
+    def test_so_it_is_for_every_handle_of_what_the_transaction_wrote(self, sent: NotingPublisher) -> None:
+        with override_settings(I3TASKS=INLINE):
+            failed = break_down.delay()
+        with transaction.atomic():
+            only_one.delay(1)
+            add.using(idempotency_key="k").delay(1, 2)
+            shared = group(double.s(1)).delay()
+            assert failed.retry()
+            waits: list[Any] = [
+                only_one.delay(1).result,
+                add.using(idempotency_key="k").delay(1, 2).result,
+                ChainHandle.get(add.delay(3, 4).task_uuid).result,  # type: ignore[arg-type]
+                TaskGroup.objects.get(pk=shared.pk).result,
+                TaskGroup.create(note, 1, ["x"]).result,
+                failed.result,
+            ]
+            for wait in waits:
+                with pytest.raises(WouldWaitForever, match="in the transaction that is still open"):
+                    wait(timeout=30)
 
     @pytest.mark.parametrize("run_after", [None, 3600])
     def test_a_savepoint_that_is_rolled_back_changes_nothing_for_other_calls(
@@ -236,6 +293,37 @@ async def test_a_body_that_waits_beside_free_ones_goes_on_waiting(sent: NotingPu
         engine.pool.close()
         assert await handle.aresult(timeout=10) == 3
     assert await TaskExecution.objects.acount() == 2
+
+
+@pytest.mark.django_db(transaction=True)
+@pytest.mark.parametrize("body", [wait_for_a_group, await_a_group, wait_for_a_retry, wait_for_itself])
+async def test_a_single_body_waits_for_nothing_that_could_not_begin(body: Any, sent: NotingPublisher) -> None:
+    with override_settings(I3TASKS=I3TasksSettings(threads=1, concurrency=1)):
+        engine = make_engine()
+        handle = await body.adelay(90)
+        await engine.executor.execute(delivery_of(handle.task_execution_try))
+        engine.pool.close()
+    ended = await TaskExecutionTry.objects.aget(task_execution=handle.task_execution_id)
+    assert ended.error_class == "i3tasks.exceptions.WouldWaitForever"
+
+
+@pytest.mark.django_db(transaction=True)
+async def test_a_member_does_not_wait_for_its_own_group(sent: NotingPublisher) -> None:
+    await group(await_its_own_group.s(90), double.s(1)).adelay()
+    engine = make_engine()
+    member = await TaskExecutionTry.objects.select_related("task_execution").aget(
+        task_execution__task_name="await_its_own_group"
+    )
+    await engine.executor.execute(delivery_of(member))
+    engine.pool.close()
+    ended = await TaskExecutionTry.objects.aget(pk=member.pk)
+    assert ended.error_class == "i3tasks.exceptions.WouldWaitForever"
+
+
+@pytest.mark.django_db(transaction=True)
+def test_a_body_that_runs_in_its_callers_thread_does_not_wait_for_itself(sent: NotingPublisher) -> None:
+    with pytest.raises(WouldWaitForever, match="can't end before the body that waits for it"):
+        wait_for_itself.sync_run(90)
 
 
 def test_a_handle_of_nothing_says_so() -> None:

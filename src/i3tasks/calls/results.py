@@ -3,22 +3,25 @@
 from __future__ import annotations
 
 import asyncio
+import sys
 import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import nullcontext
 from typing import Any
 
 from asgiref.sync import sync_to_async
-from django.db import connections, transaction
+from django.db import DatabaseError, connections, transaction
 
+from ..core.clock import current_clock
 from ..core.values import decode
 from ..engine.waiting_bodies import Body, current_body
 from ..exceptions import ExecutionNotFound, TaskFailed, WouldWaitForever
-from ..models import TaskExecution
 from ..registry import find
 from ..store.chains import End
-from ..store.database import alias
-from ..store.endings import Ending, ending_of, waits_for_a_worker
+from ..store.database import alias, in_transaction
+from ..store.endings import Ending, ending_of, is_part_of, newest_try_of, waiting_for_a_worker
+from ..telemetry import run_facts
 
 PATIENCE_SECONDS = 1.0
 """For so long another process may take the call, where all bodies of this one wait."""
@@ -60,6 +63,7 @@ class Wait:
         self._first_only = first_only
         self._body = current_body.get()
         self._crowded_since: float | None = None
+        self._is_checked = False
 
     def wait(self, timeout: float | None) -> Any:
         """The result. Raises TaskFailed, TimeoutError, WouldWaitForever or ResultUnavailable."""
@@ -90,20 +94,36 @@ class Wait:
             raise
         if isinstance(found, Ending):
             return found
-        if self._written is not None and self._written.is_open_here:
+        if self._is_written_here(found.row):
             raise WouldWaitForever(
                 f"{self._start} was enqueued in the transaction that is still open here, and no worker sees it before "
                 "the commit. Wait after the transaction; in a view with ATOMIC_REQUESTS, in a later request."
             )
+        own = run_facts().get("execution_id")
+        if isinstance(own, int) and is_part_of(found.row, own):
+            raise WouldWaitForever(f"{found.row} can't end before the body that waits for it.")
         self._refuse_a_crowd(found.row)
         return None
 
+    def _is_written_here(self, row: End) -> bool:
+        """Whether the caller keeps a transaction open that wrote the row, or its newest try."""
+        if self._written is not None and self._written.is_open_here:
+            return True
+        if self._is_checked or not in_transaction():
+            return False
+        self._is_checked = True
+        with ThreadPoolExecutor(1) as thread:
+            seen = thread.submit(_seen_by_others, row).result()
+        return (newest_try_of(row) or 0) > seen
+
     def _refuse_a_crowd(self, row: End) -> None:
-        if self._body is None or not isinstance(row, TaskExecution):
+        if self._body is None or not self._body.waits.leave_no_room(for_thread=True):
+            self._crowded_since = None
             return
-        spec = find(row.task_path, row.task_name)
+        waiting = waiting_for_a_worker(row, current_clock().now())
+        spec = None if waiting is None else find(waiting.task_path, waiting.task_name)
         for_thread = spec is None or not spec.is_coroutine
-        if not self._body.waits.leave_no_room(for_thread=for_thread) or not waits_for_a_worker(row):
+        if waiting is None or not self._body.waits.leave_no_room(for_thread=for_thread):
             self._crowded_since = None
             return
         self._crowded_since = self._crowded_since or time.monotonic()
@@ -115,6 +135,17 @@ class Wait:
 
     def _timeout(self, timeout: float | None) -> TimeoutError:
         return TimeoutError(f"{self._start} has not finished within {timeout} seconds.")
+
+
+def _seen_by_others(row: End) -> int:
+    """The number of the row's newest try that other connections see; -1 if they do not see the row."""
+    try:
+        newest = newest_try_of(row)
+        return -1 if newest is None else newest
+    except DatabaseError:  # SQLite in memory refuses it: then the wait goes on until its time-out
+        return sys.maxsize
+    finally:
+        connections.close_all()
 
 
 def _noted(body: Body | None) -> Any:

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from datetime import datetime
+
+from django.db.models import Max, Q
 
 from ..core.values import JSON
 from ..models import ExecutionOutcome, TaskExecution, TaskExecutionTry, TaskGroup
@@ -49,10 +52,32 @@ def ending_of(start: End, *, first_only: bool = False) -> Ending | UnderWay:
     return UnderWay(last)
 
 
-def waits_for_a_worker(execution: TaskExecution) -> bool:
-    """Whether nothing runs the execution yet, though it is due."""
-    tries = rows(TaskExecutionTry).filter(task_execution=execution.pk)
-    return tries.filter(started_at__isnull=True, is_completed=False, run_after__isnull=True).exists()
+def waiting_for_a_worker(end: End, now: datetime) -> TaskExecution | None:
+    """The execution itself, or one of the group, that is due and that nothing runs yet. None while a member runs."""
+    own = Q(pk=end.pk) if isinstance(end, TaskExecution) else Q(task_group=end.pk) | Q(part_of=end.pk)
+    unfinished = rows(TaskExecutionTry).filter(
+        task_execution__in=rows(TaskExecution).filter(own, outcome__isnull=True).values("pk"), is_completed=False
+    )
+    if unfinished.filter(started_at__isnull=False).exists():
+        return None
+    due = unfinished.filter(Q(run_after__isnull=True) | Q(run_after__lte=now)).select_related("task_execution")
+    first = due.order_by("pk").first()
+    return None if first is None else first.task_execution
+
+
+def is_part_of(end: End, execution_id: int) -> bool:
+    """Whether the end can't come before this execution has ended: it is that one, or a group that it is a member of."""
+    if isinstance(end, TaskExecution):
+        return end.pk == execution_id
+    return rows(TaskExecution).filter(Q(task_group=end.pk) | Q(part_of=end.pk), pk=execution_id).exists()
+
+
+def newest_try_of(end: End) -> int | None:
+    """The number of its newest try as this connection sees it, 0 for a group; None if it does not see the row."""
+    if isinstance(end, TaskGroup):
+        return 0 if rows(TaskGroup).filter(pk=end.pk).exists() else None
+    newest: int | None = rows(TaskExecutionTry).filter(task_execution=end.pk).aggregate(at=Max("try_number"))["at"]
+    return newest
 
 
 def _has_succeeded(end: End) -> bool:
