@@ -15,7 +15,7 @@ from ..models import TaskExecutionTry
 from ..registry import all_tasks
 from ..store.database import rows
 from ..store.search import FIELDS, Search
-from ..store.states import State
+from ..store.states import FAILED_TRY, State
 from .access import ARGUMENTS, may
 from .navigation import url
 
@@ -115,6 +115,6 @@ def _choices(name: str) -> tuple[str, ...]:
 
 
 def _errors() -> list[str]:
-    failed: Any = rows(TaskExecutionTry).filter(is_completed=True, is_success=False, finished_at__isnull=False)
+    failed: Any = rows(TaskExecutionTry).filter(FAILED_TRY, finished_at__isnull=False)
     newest = failed.order_by("-finished_at").values_list("error_class", flat=True)[:NEWEST_ERRORS]
     return sorted({name for name in newest if name})

@@ -25,6 +25,7 @@ from ..registry import TaskSpec
 from ..signals import held
 from ..store.database import alias, rows
 from ..store.requests import TryRef
+from ..store.states import UNCLAIMED_TRY
 from .bodies import Raised, Returned, acall, answer_of, bounded, call
 from .callers import CallersConnections
 from .connections import is_in_transaction
@@ -151,6 +152,6 @@ def _delivery(task_try: TaskExecutionTry) -> Delivery:
 def _unfinished(try_ids: list[int], execution_id: int | None = None) -> list[TaskExecutionTry]:
     """Return these tries and the execution's next one, and make them due at once."""
     wanted = Q(pk__in=try_ids) | Q(task_execution=execution_id)
-    tries = rows(TaskExecutionTry).filter(wanted, is_completed=False, claim_token__isnull=True)
+    tries = rows(TaskExecutionTry).filter(UNCLAIMED_TRY, wanted)
     tries.update(run_after=None)
     return list(tries.select_related("task_execution").order_by("pk"))

@@ -16,6 +16,7 @@ from django.db.models import Case, Exists, IntegerField, Model, OuterRef, Q, Val
 
 from ..models import ExecutionOutcome, GroupSlice, TaskExecution, TaskExecutionTry, TaskGroup
 from .database import Rows, rows
+from .states import NOT_MARKED, OPEN_TRY
 
 LONGEST_DELIVERY = timedelta(days=31)
 """Pub/Sub keeps no message longer, so an older unfinished row of django-i3tasks will never be run."""
@@ -70,13 +71,12 @@ def unfinished(now: datetime) -> Rows:
     """The tries that may still be run: due, leased or deferred, or so young that Pub/Sub may have a message of them."""
     may_come = Q(dispatch_at__isnull=False) | Q(lease_until__isnull=False) | Q(run_after__gt=now)
     is_young = Q(asked_at__gte=now - LONGEST_DELIVERY)
-    # A try of django-i3tasks that failed has an end, but is not completed.
-    return rows(TaskExecutionTry).filter(may_come | is_young, is_completed=False, finished_at__isnull=True)
+    return rows(TaskExecutionTry).filter(OPEN_TRY, may_come | is_young)
 
 
 def behind_unfinished(now: datetime) -> Ids:
     """All executions and groups that an unfinished execution follows, or is part of, over any number of links."""
-    live = rows(TaskExecution).filter(outcome__isnull=True, pk__in=unfinished(now).values("task_execution"))
+    live = rows(TaskExecution).filter(NOT_MARKED, pk__in=unfinished(now).values("task_execution"))
     linked = ~Q(**{f"{column}__isnull": True for column in _UP})
     # Members that are not written yet are unfinished, too.
     opening = set(rows(GroupSlice).values_list("task_group_id", flat=True).distinct())

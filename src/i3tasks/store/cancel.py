@@ -20,6 +20,7 @@ from .locks import GoneOn, lock_groups, locked_together
 from .requests import Settled
 from .settle import CANCELLED, Ending, apply, blocked_by_groups
 from .slices import has_slices, open_all_slices
+from .states import UNCLAIMED_TRY
 from .workflows import discount
 
 
@@ -89,7 +90,7 @@ def _waiting(executions: Any) -> Rows:
     What runs is not locked, or its heartbeat would not get through: its worker is told by the request.
     """
     tries = rows(TaskExecutionTry).filter(task_execution__in=executions)
-    return tries.filter(is_completed=False, claim_token__isnull=True)
+    return tries.filter(UNCLAIMED_TRY)
 
 
 def _waiting_tries(executions: Iterable[int]) -> set[int]:
@@ -133,9 +134,7 @@ def _reached_from(execution_ids: Iterable[int], group_ids: Iterable[int]) -> tup
 def reschedule(execution_id: int, run_after: datetime, *, now: datetime) -> bool:
     """Move a try that has not started to another instant. False: it has started, or is over."""
     with atomic():
-        waiting = rows(TaskExecutionTry).filter(
-            task_execution=execution_id, is_completed=False, claim_token__isnull=True
-        )
+        waiting = rows(TaskExecutionTry).filter(UNCLAIMED_TRY, task_execution=execution_id)
         # Its message, if one is under way, comes too early and is gone then: to the dispatcher the try is new.
         return bool(waiting.update(run_after=to_come(run_after, now), dispatch_at=run_after, publish_count=0))
 

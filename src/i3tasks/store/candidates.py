@@ -13,7 +13,7 @@ from django.db.models.functions import Coalesce
 from ..models import ExecutionOutcome, TaskExecution, TaskExecutionTry, TryState
 from .conditions import named, of_class_named, within
 from .database import Rows, rows
-from .states import UNFINISHED, State, tries_of
+from .states import FAILED_TRY, UNFINISHED, State, tries_of
 from .terms import Keys, Window
 
 if TYPE_CHECKING:
@@ -72,7 +72,7 @@ def sources(search: Search, now: datetime) -> Iterator[Source]:
     if State.FAILED in states:  # tries of django-i3tasks that failed were never completed
         yield Source(tries.filter(is_completed=False, finished_at__isnull=False), F("asked_at"), _is_last_failure())
     if search.error and not states:
-        failed = tries.filter(is_completed=True, is_success=False).filter(within("finished_at", _since(search)))
+        failed = tries.filter(FAILED_TRY).filter(within("finished_at", _since(search)))
         of_class = of_class_named(search.error)
         yield Source(failed, F("finished_at"), _is_last_failure(of_class), of_class)
     elif not states or State.SUCCEEDED in states:

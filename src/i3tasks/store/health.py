@@ -19,6 +19,7 @@ from .database import Rows, is_unmigrated, rows
 from .groups import stalled_groups
 from .liveness import troubles
 from .settle import CANCELLED
+from .states import FAILED_TRY
 from .workers import broker_troubles
 
 DISPATCHER_SECONDS = 120
@@ -146,7 +147,7 @@ async def _counted_from(since: datetime, now: datetime) -> Counts:
 
 async def _failed_between(since: datetime, until: datetime, now: datetime) -> Counts:
     """Tries that were asked for between these instants and have failed, by the index of failed ones."""
-    failed = rows(TaskExecutionTry).filter(is_completed=True, is_success=False, finished_at__gte=since)
+    failed = rows(TaskExecutionTry).filter(FAILED_TRY, finished_at__gte=since)
     ended = {
         "is_completed": True,
         "is_success": False,

@@ -14,6 +14,7 @@ from typing import Any
 from ..conf import get_config
 from ..models import TaskExecution, TaskExecutionResult, TaskExecutionTry
 from .database import Rows, rows
+from .states import FAILED_TRY
 
 MOST = 3_000
 LONGEST = timedelta(days=1)
@@ -73,7 +74,7 @@ def ended_lately(now: datetime, longest: timedelta = LONGEST) -> Lately:
 
 def failed_lately(now: datetime, longest: timedelta = LONGEST) -> Lately:
     """The same of failed tries only, which may reach back further."""
-    failed = rows(TaskExecutionTry).filter(is_completed=True, is_success=False, finished_at__gte=now - longest)
+    failed = rows(TaskExecutionTry).filter(FAILED_TRY, finished_at__gte=now - longest)
     ids = list(failed.order_by("-finished_at").values_list("pk", flat=True)[:MOST])
     tries = rows(TaskExecutionTry).filter(pk__in=ids, started_at__isnull=False)
     return _read(tries if ids else tries.none(), now, longest, is_cut=len(ids) == MOST)

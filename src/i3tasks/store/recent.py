@@ -14,6 +14,7 @@ from typing import Any
 
 from ..models import ExecutionOutcome, TaskExecution, TaskExecutionResult, TaskExecutionTry
 from .database import rows
+from .states import FAILED_TRY
 
 MOST_RESULTS = 3_000
 MOST_FAILURES = 2_000
@@ -101,7 +102,7 @@ class Failures:
 
 def failures(now: datetime, spans: Sequence[timedelta]) -> list[Failures]:
     """How many failed within each of these spans of time until now; the last one is the longest."""
-    tries = rows(TaskExecutionTry).filter(is_completed=True, is_success=False, finished_at__gte=now - spans[-1])
+    tries = rows(TaskExecutionTry).filter(FAILED_TRY, finished_at__gte=now - spans[-1])
     newest: list[Any] = list(
         tries.order_by("-finished_at").values_list("task_execution_id", "finished_at")[: MOST_FAILURES + 1]
     )

@@ -19,9 +19,10 @@ from django.db.models import CASCADE, DO_NOTHING, PROTECT, RESTRICT, Exists, Mod
 from django.db.models.fields.reverse_related import ForeignObjectRel
 
 from ..conf import get_config
-from ..models import ExecutionOutcome, ScheduleTick, TaskExecution, TaskExecutionTry, TaskGroup, TaskKey
+from ..models import ScheduleTick, TaskExecution, TaskExecutionTry, TaskGroup, TaskKey
 from .ancestry import LONGEST_DELIVERY, MOST_IDS, Ids, above, behind_unfinished, unfinished
 from .database import Rows, alias, atomic, rows, unlocked
+from .states import FAILED, NOT_MARKED, UNFAILED
 
 BATCH = 1000
 LARGEST_BATCH = MOST_IDS
@@ -99,9 +100,7 @@ def old_executions(ages: Ages, now: datetime) -> QuerySet[TaskExecution]:
 
 def _aged(ages: Ages, now: datetime) -> QuerySet[TaskExecution]:
     """The executions that may be old, by their own columns alone: a page of them is read without any other table."""
-    failed, unmarked = Q(outcome=ExecutionOutcome.FAILED), Q(outcome__isnull=True)
-    other = Q(outcome__in=[ExecutionOutcome.SUCCESS, ExecutionOutcome.CANCELLED])
-    return rows(TaskExecution).filter(_old(failed | unmarked, other | unmarked, ages, now, unmarked))
+    return rows(TaskExecution).filter(_old(FAILED | NOT_MARKED, UNFAILED | NOT_MARKED, ages, now, NOT_MARKED))
 
 
 def _candidates(ages: Ages, now: datetime) -> QuerySet[TaskExecution]:
@@ -112,11 +111,11 @@ def _candidates(ages: Ages, now: datetime) -> QuerySet[TaskExecution]:
         ended_at=Subquery(latest_try.values("finished_at")[:1]),
         ended_well=Subquery(latest_try.values("is_success")[:1]),
     )
-    unmarked = Q(outcome__isnull=True, ended_at__isnull=False)
-    failed = Q(outcome=ExecutionOutcome.FAILED) | unmarked & Q(ended_well=False)
-    other = Q(outcome__in=[ExecutionOutcome.SUCCESS, ExecutionOutcome.CANCELLED]) | unmarked & Q(ended_well=True)
+    unmarked = NOT_MARKED & Q(ended_at__isnull=False)
+    failed = FAILED | unmarked & Q(ended_well=False)
+    other = UNFAILED | unmarked & Q(ended_well=True)
     open_try = Exists(unfinished(now).filter(task_execution=OuterRef("pk")))
-    dead = Q(outcome__isnull=True, ended_at__isnull=True, created_at__lt=_dead_before(ages, now)) & Q(~open_try)
+    dead = NOT_MARKED & Q(ended_at__isnull=True, created_at__lt=_dead_before(ages, now)) & Q(~open_try)
     open_group = rows(TaskGroup).filter(pk=OuterRef("task_group"), status=TaskGroup.STATUS_PENDING)
     open_group = open_group.exclude(_waits_long(ages, now))
     live_key = rows(TaskKey).filter(task_execution=OuterRef("pk"), expires_at__gt=now)

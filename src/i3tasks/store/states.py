@@ -1,4 +1,4 @@
-"""The states of an execution: the condition of each for queries, and the state of a loaded row.
+"""The states of executions and tries: the condition of each for queries, and the state of a loaded row.
 
 An execution is in exactly one of seven states. LOST is a part of two of them: an execution that failed, or seems to be
 running, because its worker died. Rows of django-i3tasks have no `outcome`: their tries tell.
@@ -17,6 +17,18 @@ from ..exceptions import WorkerLost
 from ..models import ExecutionOutcome, TaskExecution, TaskExecutionTry, TryState
 from .database import rows
 
+UNFAILED = Q(outcome__in=[ExecutionOutcome.SUCCESS, ExecutionOutcome.CANCELLED])
+"""Executions that ended, and not by a failure."""
+FAILED = Q(outcome=ExecutionOutcome.FAILED)
+"""Executions that failed for good. Those of django-i3tasks have no outcome."""
+NOT_MARKED = Q(outcome__isnull=True)
+"""Executions that have not ended; and all of django-i3tasks, of which only the tries tell."""
+FAILED_TRY = Q(is_completed=True, is_success=False)
+"""Tries that failed, by the condition of their index. Those of django-i3tasks are not completed: see `TryState`."""
+OPEN_TRY = Q(is_completed=False, finished_at__isnull=True)
+"""Tries that wait or run. A try of django-i3tasks that failed has an end, but is not completed."""
+UNCLAIMED_TRY = Q(is_completed=False, claim_token__isnull=True)
+"""Tries that may still be claimed, moved or called off: no worker has them, and they have not ended."""
 _TELLING = ("-is_success", "-try_number")
 LOST_CLASS = f"{WorkerLost.__module__}.{WorkerLost.__name__}"
 
@@ -37,14 +49,14 @@ class State(TextChoices):
         """The condition for queries of executions."""
         outcomes = {
             State.CANCELLED: Q(outcome=ExecutionOutcome.CANCELLED),
-            State.FAILED: Q(outcome=ExecutionOutcome.FAILED) | _unmarked(TryState.FAILED.condition()),
+            State.FAILED: FAILED | _unmarked(TryState.FAILED.condition()),
             State.SUCCEEDED: Q(outcome=ExecutionOutcome.SUCCESS) | _unmarked(TryState.SUCCESS.condition()),
         }
         if self in outcomes:
             return outcomes[self]
         if self is State.LOST:
             overdue = TryState.RUNNING.condition() & Q(lease_until__lt=now)
-            return Q(outcome=ExecutionOutcome.FAILED) & _telling(Q(error_class=LOST_CLASS)) | _unmarked(overdue)
+            return FAILED & _telling(Q(error_class=LOST_CLASS)) | _unmarked(overdue)
         return _unmarked(tries_of(self, now))
 
 
@@ -103,7 +115,7 @@ def telling_of(tries: Sequence[TaskExecutionTry]) -> TaskExecutionTry | None:
 
 def _unmarked(condition: Q) -> Q:
     """Executions without an outcome whose telling try is so."""
-    return Q(outcome__isnull=True) & _telling(condition)
+    return NOT_MARKED & _telling(condition)
 
 
 def _telling(condition: Q) -> Q:

@@ -21,7 +21,7 @@ from ...store.cancel import retry_failed
 from ...store.database import rows
 from ...store.requests import TryRef
 from ...store.search import Search
-from ...store.states import State, state_of, telling_of
+from ...store.states import UNCLAIMED_TRY, State, state_of, telling_of
 from ..command import RowsCommand
 from ..events import show_events
 from ..executions import executions_named, told
@@ -90,7 +90,7 @@ def _try_to_run(execution_id: int) -> TaskExecutionTry:
         list(slices(Search.parse({"id": str(execution_id)}, now), Act.RUN_NOW, now=now))
     elif state is not State.WAITING:
         raise CommandError(f"There is nothing to run: it is {state.value if state else 'without a try'}.")
-    waiting = tries.filter(is_completed=False, claim_token__isnull=True).select_related("task_execution").first()
+    waiting = tries.filter(UNCLAIMED_TRY).select_related("task_execution").first()
     if waiting is None:
         raise CommandError(f"A worker has just taken it: follow it by `i3tasks status {execution_id}`.")
     return waiting
