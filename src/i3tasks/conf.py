@@ -282,3 +282,8 @@ def _push_identity(settings: I3TasksSettings, queue: PushQueue | PullQueue) -> I
 
 def _below(base: str, path: str) -> str:
     return f"{base.rstrip('/')}/{path}"
+
+
+def queue_or_default(queue_name: str | None) -> str:
+    """The name of the queue that a row or a call names; that of the default queue where it names none."""
+    return queue_name or get_config().settings.default_queue.queue_name

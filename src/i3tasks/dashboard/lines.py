@@ -11,7 +11,7 @@ from typing import Any
 from django.db.models import TextField
 from django.db.models.functions import Cast, Substr
 
-from ..conf import get_config
+from ..conf import queue_or_default
 from ..models import TaskExecution, TaskExecutionTry, TryState
 from ..store.database import rows
 from ..store.states import State, state_of
@@ -59,7 +59,7 @@ def shown_state(execution: TaskExecution, latest: TaskExecutionTry | None, now: 
 
 def queue_of(execution: TaskExecution) -> str:
     """The name of its queue."""
-    return execution.queue_name or get_config().settings.default_queue.queue_name
+    return queue_or_default(execution.queue_name)
 
 
 def wait_of(one: TaskExecutionTry, now: datetime) -> timedelta | None:

@@ -13,7 +13,7 @@ from multiprocessing.util import Finalize, register_after_fork
 
 from ..broker.errors import BrokerUnavailable
 from ..broker.publisher import Outgoing, flush_all, get_publisher
-from ..conf import Config, get_config
+from ..conf import Config, get_config, queue_or_default
 from ..core.clock import Clock, current_clock
 from ..core.envelope import Envelope, attributes
 from ..exceptions import BrokerError, UnknownQueueError
@@ -62,7 +62,7 @@ def _traced(
     tracer = propagation.tracer
     if tracer is None or not isinstance(ref.trace_context, dict):
         return told
-    queue = ref.queue_name or get_config().settings.default_queue.queue_name
+    queue = queue_or_default(ref.queue_name)
     facts = {"task": f"{ref.module_name}.{ref.func_name}", "queue": queue, "topic": topic}
     began = time.time_ns()
 

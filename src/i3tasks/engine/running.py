@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 from uuid import UUID
 
-from ..conf import get_config
+from ..conf import queue_or_default
 from ..core.clock import SYSTEM_CLOCK, Clock
 from ..exceptions import LeaseLost, TaskCancelled
 from ..metadata import TaskMetadata
@@ -207,7 +207,7 @@ def metadata_of(spec: TaskSpec, run: Run) -> TaskMetadata:
         task_uuid=claimed.execution_uuid,
         try_number=claimed.try_number,
         max_retries=spec.policy(claimed.overrides).max_retries,
-        queue_name=claimed.queue_name or get_config().settings.default_queue.queue_name,
+        queue_name=queue_or_default(claimed.queue_name),
         headers=_part(travels, "headers"),
         context=_part(travels, "context"),
         traceparent=travels.get("traceparent"),

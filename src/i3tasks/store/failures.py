@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
-from ..conf import get_config
+from ..conf import queue_or_default
 from ..core.outcome import Failure
 from ..core.retry import GiveUp, RetryIn
 from ..exceptions import TaskCancelled
@@ -51,7 +51,7 @@ def facts_of(task_try: TaskExecutionTry, execution: TaskExecution) -> dict[str, 
         "execution_uuid": execution.uuid,
         "try_id": task_try.pk,
         "task": f"{execution.task_path}.{execution.task_name}",
-        "queue": execution.queue_name or get_config().settings.default_queue.queue_name,
+        "queue": queue_or_default(execution.queue_name),
         "try_number": task_try.try_number,
         **({} if task_try.worker_id is None else {"worker": task_try.worker_id}),
         **scheduled_by(execution.options),

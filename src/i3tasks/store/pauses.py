@@ -18,7 +18,7 @@ from django.db import transaction
 from django.db.models import OuterRef, Q, Subquery, Value
 from django.db.models.functions import Coalesce, NullIf
 
-from ..conf import get_config
+from ..conf import get_config, queue_or_default
 from ..core.values import clean_text
 from ..models import QueuePause, TaskExecutionTry
 from ..telemetry import emit
@@ -95,7 +95,7 @@ def set_aside(try_ids: Mapping[int, Collection[int]]) -> None:
 
 def pause_over(queue_name: str | None, paused: Mapping[str, int]) -> int | None:
     """The id of the pause that a row's queue is under; None when it is under none."""
-    return paused.get(queue_name or get_config().settings.default_queue.queue_name) if paused else None
+    return paused.get(queue_or_default(queue_name)) if paused else None
 
 
 def without_paused(tries: Iterable[Any], paused: Mapping[str, int]) -> list[Any]:

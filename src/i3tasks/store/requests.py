@@ -9,7 +9,7 @@ from enum import Enum
 from typing import Any, Protocol
 from uuid import UUID
 
-from ..conf import get_config
+from ..conf import queue_or_default
 from ..core.outcome import Outcome
 from ..models import TaskExecutionTry
 
@@ -144,7 +144,7 @@ class Claimed:
             "execution_uuid": self.execution_uuid,
             "try_id": self.try_id,
             "task": f"{self.module_name}.{self.func_name}",
-            "queue": self.queue_name or get_config().settings.default_queue.queue_name,
+            "queue": queue_or_default(self.queue_name),
             "try_number": self.try_number,
             "worker": self.worker_id,
             **scheduled_by(self.overrides),

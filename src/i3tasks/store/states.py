@@ -13,6 +13,7 @@ from typing import Any
 from django.db.models import BooleanField, Case, OuterRef, Prefetch, Q, Subquery, TextChoices, Value, When
 from django.db.models.lookups import Exact
 
+from ..core.retry import class_name
 from ..exceptions import WorkerLost
 from ..models import ExecutionOutcome, TaskExecution, TaskExecutionTry, TryState
 from .database import rows
@@ -30,7 +31,7 @@ OPEN_TRY = Q(is_completed=False, finished_at__isnull=True)
 UNCLAIMED_TRY = Q(is_completed=False, claim_token__isnull=True)
 """Tries that may still be claimed, moved or called off: no worker has them, and they have not ended."""
 _TELLING = ("-is_success", "-try_number")
-LOST_CLASS = f"{WorkerLost.__module__}.{WorkerLost.__name__}"
+LOST_CLASS = class_name(WorkerLost)
 
 
 class State(TextChoices):
