@@ -139,9 +139,9 @@ def strict_events(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
 @pytest.fixture(autouse=True)
 def nothing_seen_in_line(monkeypatch: pytest.MonkeyPatch) -> None:
     """What one test's claims saw wait must not decide with which statement the next one's begin."""
-    from i3tasks.store.turns import lately
+    from i3tasks.store.turns import last_look
 
-    monkeypatch.setattr(lately, "are_any", False)
+    monkeypatch.setattr(last_look, "are_any", False)
 
 
 @pytest.fixture(autouse=True)

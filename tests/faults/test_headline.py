@@ -11,7 +11,7 @@ import pytest
 from django.db import connection, transaction
 
 from i3tasks.models import TaskExecution, TaskExecutionTry
-from i3tasks.store.suspects import WORKER_LOST
+from i3tasks.store.states import LOST_CLASS
 from tests.faults.world import CONCURRENCY, NO_EMULATOR, World, kill_9, somewhere_in
 from tests.shop.ledger import slow_at_first, work
 from tests.shop.models import Run
@@ -71,7 +71,7 @@ def _recovered_in_time(killed_at: datetime) -> None:
 
     But for what was lost twice in a row: it may be what kills the workers, and each of them runs one such at a time.
     """
-    lost = set(TaskExecutionTry.objects.filter(error_class=WORKER_LOST).values_list("task_execution", "try_number"))
+    lost = set(TaskExecutionTry.objects.filter(error_class=LOST_CLASS).values_list("task_execution", "try_number"))
     assert lost, "a process was killed in the middle of it"
     again = {(execution, number + 1) for execution, number in lost if (execution, number - 1) not in lost}
     tries = TaskExecutionTry.objects.filter(try_number__gt=1).values_list("task_execution", "try_number", "started_at")

@@ -26,7 +26,7 @@ from i3tasks.store.enqueue import NewExecution, insert
 from i3tasks.store.leases import claim, renew
 from i3tasks.store.requests import Claimed, ClaimRequest, Settled, Settlement, TryRef
 from i3tasks.store.settle import settle
-from i3tasks.store.suspects import WORKER_LOST
+from i3tasks.store.states import LOST_CLASS
 from tests.store.helpers import failure, open_transaction, request
 from tests.store.test_leases import Heartbeat
 from tests.support.exploring import examples
@@ -104,7 +104,7 @@ class World:
         task_try.save()
         ended = {"is_completed": True, "started_at": NOW, "finished_at": NOW}
         for number in (1, 2):
-            lost = {"error_class": self.choose.choice([WORKER_LOST, WORKER_LOST, "m.Error"])}
+            lost = {"error_class": self.choose.choice([LOST_CLASS, LOST_CLASS, "m.Error"])}
             TaskExecutionTry.objects.create(task_execution=task_try.task_execution, try_number=number, **ended, **lost)
 
     def _lease(self, task_try: TaskExecutionTry) -> None:

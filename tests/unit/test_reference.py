@@ -205,6 +205,11 @@ def argparse_of_django() -> argparse.ArgumentParser:
     return BaseCommand().create_parser("manage.py", "any")
 
 
+def test_every_management_command_is_one_of_the_command_line() -> None:
+    written = {path.stem for path in (SOURCE / "management" / "commands").glob("[!_]*.py")}
+    assert written == {command[0] for command in cli.COMMANDS.values()}
+
+
 @pytest.mark.parametrize("name", [*OF_NO_PROJECT, *cli.COMMANDS])
 def test_every_command_has_a_section_with_its_options_and_exit_codes(name: str) -> None:
     text = section("commands", f"`i3tasks {name}`")

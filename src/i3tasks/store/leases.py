@@ -21,7 +21,7 @@ from .postgres.statements import are_known
 from .requests import LOCKED, Claimed, ClaimRequest, Locked, Refusal, Renewed, RenewRequest
 from .stacks import asked_for
 from .suspects import put_off_suspects
-from .turns import Turn, displace, lately, take_turns
+from .turns import Turn, displace, last_look, take_turns
 
 A_MOMENT = timedelta(microseconds=1)
 LAST_MOMENT = datetime.max.replace(tzinfo=UTC)
@@ -68,7 +68,7 @@ def _answers(
     requests: Sequence[ClaimRequest], tokens: Mapping[Holder, UUID], now: Instant, *, wait: bool, heed_turns: bool
 ) -> list[Claimed | Refusal | Locked]:
     won: Mapping[int, Claimed] = {}
-    if heed_turns and lately.are_any and are_known(now):  # a claim that heeds turns would leave them all
+    if heed_turns and last_look.are_any and are_known(now):  # a claim that heeds turns would leave them all
         turns = take_turns(requests, _of_each(requests, tokens), now)
         return _claim_in_turn(requests, turns or {}, tokens, now, wait)
     if are_known(now):

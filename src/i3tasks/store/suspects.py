@@ -14,11 +14,10 @@ from datetime import datetime, timedelta
 from typing import NamedTuple, Protocol
 from uuid import UUID
 
-from ..core.retry import class_name
-from ..exceptions import WorkerLost
 from ..models import TaskExecution, TaskExecutionTry
 from ..registry import policy_of
 from .database import rows
+from .states import LOST_CLASS
 
 SUSPECT_AFTER = 2
 MOST_TOGETHER = 20
@@ -28,7 +27,6 @@ PUT_OFF = timedelta(seconds=0.2)
 LONGEST_PUT_OFF = timedelta(minutes=1)
 """While no running one ends the others ask ever less often: thousands of them would take up all workers."""
 SLOTS = 10
-WORKER_LOST = class_name(WorkerLost)
 
 
 class NumberedTry(Protocol):
@@ -131,7 +129,7 @@ def _suspects(tries: Iterable[NumberedTry]) -> dict[int, int]:
     # Without a token: if only the process of an isolated body died, the worker was there to settle its try.
     before = rows(TaskExecutionTry).filter(
         task_execution__in={row.task_execution_id for row in late},
-        error_class=WORKER_LOST,
+        error_class=LOST_CLASS,
         claim_token__isnull=True,
     )
     lost: defaultdict[int, set[int]] = defaultdict(set)

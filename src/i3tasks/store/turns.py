@@ -26,14 +26,14 @@ from .postgres.turning import are_any_ranked, displace_held, find_higher, hold
 from .requests import ClaimRequest, TryRef
 
 
-class Lately:
+class LastLook:
     """What the last look of this process into the line saw, on PostgreSQL. It is only a guess at what is so now."""
 
     are_any = False
     """Whether a try waited whose priority was not 0."""
 
 
-lately = Lately()
+last_look = LastLook()
 DUE_SINCE = Coalesce("run_after", "asked_at", output_field=DateTimeField())
 Turn = tuple[int, int]
 """The try whose turn it is, and its execution."""
@@ -165,7 +165,7 @@ def _may_have(ticket: ClaimRequest, queue: str) -> bool:
 def _are_any_ranked(now: Instant) -> bool:
     """Whether any try waits whose priority is not 0: a look into an index that has no others."""
     if are_known(now):
-        return lately.are_any or are_any_ranked()
+        return last_look.are_any or are_any_ranked()
     return rows(TaskExecutionTry).filter(TryState.PENDING.condition(), ~Q(priority=0)).exists()
 
 
@@ -175,7 +175,7 @@ def _higher(tickets: Iterable[int], now: Instant) -> list[First]:
     Only tries whose message is out: what was put off, or handed back for a while, has none.
     """
     if are_known(now):
-        lately.are_any, first = find_higher([*tickets], now)
+        last_look.are_any, first = find_higher([*tickets], now)
         return [First(InLine(*row[:5]), *row[5:]) for row in first]
     named: defaultdict[str, list[int]] = defaultdict(list)
     asked = _waiting().filter(pk__in=[*tickets], queue_name__isnull=False)
