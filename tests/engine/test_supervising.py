@@ -89,6 +89,11 @@ def test_processes_that_die_again_and_again_end_it_with_their_exit_code(caplog: 
     assert sum("process_died" in record.getMessage() for record in caplog.records) >= 2 * MOST_DEATHS
 
 
+def test_signals_that_interrupt_each_other_do_not_stop_it() -> None:
+    storm = "import os, signal\nfor _ in range(20_000): os.kill(os.getppid(), signal.SIGCHLD)\nraise SystemExit(3)"
+    assert Supervisor([Member(number, python(storm)) for number in (1, 2)]).run() == 3
+
+
 def test_the_pauses_grow_and_a_steady_process_begins_anew(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(supervising, "FIRST_PAUSE_SECONDS", 0.5)
     now = 1000.0

@@ -7,9 +7,11 @@ expire.
 
 from __future__ import annotations
 
+import _thread
 import asyncio
 import math
 import os
+import queue
 import signal
 import time
 from collections.abc import Callable, Sequence
@@ -50,6 +52,7 @@ LIVENESS_SECONDS = 5.0
 SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 SAME_SIGNAL_SECONDS = 1.0
 """How long after the first signal another one is ignored: supervisors send two, and systemd SIGHUP after SIGTERM."""
+LAST_WORDS_SECONDS = 1.0  # for the event of an end at once
 
 Answer = Callable[[Verdict], None]
 
@@ -234,8 +237,7 @@ class Worker:
                 self._signalled_at = time.monotonic()
                 loop.call_soon_threadsafe(self.stop)
             elif time.monotonic() - self._signalled_at >= SAME_SIGNAL_SECONDS:
-                emit("worker_killed", signal=signal.Signals(number).name)
-                os._exit(128 + number)
+                _end_at_once(number)
 
         return signals_heard(hear, SIGNALS)
 
@@ -255,6 +257,23 @@ class Worker:
             await anyio.to_thread.run_sync(ensure_at_start, get_config(), abandon_on_cancel=True)
         except BrokerError as error:
             emit("provisioning_failed", error=str(error))
+
+
+def _end_at_once(number: int) -> None:
+    """End the process by this signal. Another thread tells: what the signal interrupted may hold the lock of a log."""
+    told: queue.SimpleQueue[None] = queue.SimpleQueue()
+
+    def tell() -> None:
+        try:
+            emit("worker_killed", signal=signal.Signals(number).name)
+        finally:
+            told.put(None)
+
+    try:
+        _thread.start_new_thread(tell, ())
+        told.get(timeout=LAST_WORDS_SECONDS)
+    finally:
+        os._exit(128 + number)
 
 
 def _answer_message(incoming: Incoming, verdict: Verdict) -> None:

@@ -39,7 +39,7 @@ class ReloadingSupervisor(Supervisor):
     def reload(self, files: Sequence[str]) -> None:
         """Begin anew because of these files. Safe in any thread."""
         self._changed += files
-        self._wake.set()
+        self._wake()
 
     def _look(self) -> bool:
         if self._changed and not self._is_stopping:

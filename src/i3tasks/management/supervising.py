@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import queue
 import signal
 import subprocess
 import sys
@@ -81,7 +82,9 @@ class Supervisor:
     def __init__(self, members: Sequence[Member], *, liveness_file: Path | None = None) -> None:
         self._members = members
         self._liveness_file = liveness_file
-        self._wake = threading.Event()
+        self._wakes: queue.SimpleQueue[None] = queue.SimpleQueue()
+        """Gets an entry when there is something to look at. Unlike an Event, it may be put to by a signal handler that
+        interrupts another one."""
         self._heard: list[int] = []
         self._is_stopping = False
         self._own_end, self._their_end = 0, 0
@@ -94,12 +97,11 @@ class Supervisor:
         It is 0 if all processes ended well when they were asked to, otherwise that of one that did not.
         """
         self._their_end, self._own_end = os.pipe()
-        before = signal.signal(signal.SIGCHLD, lambda *_: self._wake.set())
+        before = signal.signal(signal.SIGCHLD, lambda *_: self._wake())
         try:
             with signals_heard(self._hear, SIGNALS):
                 while self._look():
-                    self._wake.wait(self._seconds_until_next())
-                    self._wake.clear()
+                    self._wait(self._seconds_until_next())
         finally:
             signal.signal(signal.SIGCHLD, before)
             os.close(self._own_end)  # whatever process is left drains now
@@ -110,7 +112,16 @@ class Supervisor:
 
     def _hear(self, number: int, _: FrameType | None) -> None:
         self._heard.append(number)  # a process may be about to be noted just now
-        self._wake.set()
+        self._wake()
+
+    def _wake(self) -> None:
+        self._wakes.put(None)
+
+    def _wait(self, seconds: float | None) -> None:
+        with suppress(queue.Empty):
+            self._wakes.get(timeout=seconds)
+            while True:  # one look serves for all of them
+                self._wakes.get_nowait()
 
     def _pass_on(self, number: int) -> None:
         self._is_stopping = True
