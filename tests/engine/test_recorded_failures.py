@@ -146,7 +146,7 @@ async def test_the_last_failure_is_one_error_with_its_traceback(caplog: pytest.L
         task_try = await TaskExecutionTry.objects.aget(try_number=number)
         await TaskExecutionTry.objects.filter(pk=task_try.pk).aupdate(run_after=None)
         await execute(task_try)
-    first, last = [record for record in caplog.records if "no" in record.getMessage()]
+    first, last = [record for record in caplog.records if "_failed'" in record.getMessage()]
     execution = f"execution_id={handle.task_execution_id} execution_uuid='{handle.task_uuid}' try_id="
     for record in (first, last):
         assert execution in record.getMessage()

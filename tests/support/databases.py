@@ -104,7 +104,8 @@ def scratch_folder() -> Iterator[None]:
 
 def end_other_connections() -> None:
     """End every other session of the test database. asgiref's thread, where the async ORM runs, keeps one for good."""
-    from django.db import connection
+    from asgiref.sync import SyncToAsync
+    from django.db import connection, connections
 
     if connection.vendor == "postgresql":
         with connection.cursor() as cursor:
@@ -112,6 +113,8 @@ def end_other_connections() -> None:
                 "SELECT pg_terminate_backend(pid) FROM pg_stat_activity"
                 " WHERE datname = current_database() AND pid <> pg_backend_pid()"
             )
+        # The next test that uses that thread is not to meet the session that was ended.
+        SyncToAsync.single_thread_executor.submit(connections.close_all).result()
 
 
 def _option(arguments: list[str], name: str) -> str | None:

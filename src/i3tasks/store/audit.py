@@ -60,7 +60,11 @@ def _finding(rule: Rule) -> Finding:
     count = 0
     examples: list[int] = []
     for part in _slices(rule.broken):
-        ids = list(part.values_list("pk", flat=True)[: EXAMPLES - len(examples)]) if len(examples) < EXAMPLES else []
+        ids = (
+            list(part.order_by("pk").values_list("pk", flat=True)[: EXAMPLES - len(examples)])
+            if len(examples) < EXAMPLES
+            else []
+        )
         if ids or len(examples) == EXAMPLES:
             count += part.count()
         examples += ids
