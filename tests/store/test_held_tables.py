@@ -110,7 +110,7 @@ def work_goes_on() -> None:
     assert row(published).publish_count == 1
     expire_leases(10, clock=SYSTEM_CLOCK, now=timezone.now() + timedelta(seconds=40))
     assert row(lost.try_id).error_class == "i3tasks.exceptions.WorkerLost"
-    assert retry_failed([failed.execution_id], now=timezone.now())
+    assert retry_failed([failed.execution_id], now=timezone.now()).tries
     cancel([refused.task_execution_id])
     assert TaskExecution.objects.get(pk=refused.task_execution_id).outcome == "cancelled"
 

@@ -330,7 +330,8 @@ def forget(name: str) -> None:
 
 
 ONLINE = [("0003_squashed_0007", "0002"), ("0005_partial_indexes", "0004"), ("0007_chain_order", "0006"),
-          ("0008_health_indexes", "0007"), ("0011_workflow_link_indexes", "0010")]  # fmt: skip
+          ("0008_health_indexes", "0007"), ("0011_workflow_link_indexes", "0010"), ("0020_turn_index", "0019"),
+          ("0022_search_indexes", "0021")]  # fmt: skip
 
 
 @pytest.mark.parametrize(("name", "before"), ONLINE)
@@ -360,19 +361,19 @@ def test_an_index_that_was_left_half_built_is_built_anew(old: Any, name: str, be
 
 
 @pytest.mark.postgres
-@pytest.mark.parametrize("target", ["0004", "0013"])
+@pytest.mark.parametrize("target", ["0004", "0013", "0019", "0024"])
 def test_a_table_that_stays_locked_ends_the_migration_in_a_sentence(
     old: Any, target: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(_operations, "LOCK_TIMEOUT", "50ms")
     number = int(target) - 1
     call_command("migrate", "i3tasks", f"{number:04}", database=OLD, verbosity=0)
-    table = {"0004": "i3tasks_taskexecution", "0013": "i3tasks_schedulestate"}[target]
+    tables = {"0004": "taskexecution", "0013": "schedulestate", "0019": "taskexecutiontry", "0024": "schedulestate"}
     other = connections[OLD].copy()
     try:
         with other.cursor() as cursor:
             cursor.execute("BEGIN")
-            cursor.execute(f"SELECT count(*) FROM {table}")
+            cursor.execute(f"SELECT count(*) FROM i3tasks_{tables[target]}")
             with pytest.raises(CommandError, match=r"another transaction.*run migrate again"):
                 call_command("migrate", "i3tasks", target, database=OLD, verbosity=0)
             cursor.execute("ROLLBACK")

@@ -472,7 +472,7 @@ def test_cleaning_and_retrying_at_the_same_time_lose_nothing() -> None:
 
     def retry() -> None:
         for row in rows[::-3]:
-            retried.extend(item.task_execution_id for item in retry_failed([row.pk], now=timezone.now()))
+            retried.extend(item.task_execution_id for item in retry_failed([row.pk], now=timezone.now()).tries)
 
     in_threads([retry, partial(clean_old_task_executions, WEEK, 20)])
     assert ids() >= set(retried)

@@ -122,13 +122,18 @@ class ChainHandle(Generic[T]):
         await sync_to_async(self.cancel)()
 
     def retry(self) -> bool:
-        """Give the call one more try if it has failed or was cancelled. False: neither is the case."""
-        from ..store.cancel import retry_failed
+        """Give the call one more try if it has failed or was cancelled. False: neither is the case.
+
+        Raises I3TasksError if its task is `unique` and another call with the same arguments is unfinished.
+        """
+        from ..store.cancel import UNIQUE_IS_UNFINISHED, retry_failed
 
         refuse_in_loop("retry", "aretry")
-        tries = retry_failed([self._required_id()], now=current_clock().now())
-        launch(tries)
-        return bool(tries)
+        retried = retry_failed([self._required_id()], now=current_clock().now())
+        if retried.taken:
+            raise I3TasksError(UNIQUE_IS_UNFINISHED)
+        launch(retried.tries)
+        return bool(retried.tries)
 
     async def aretry(self) -> bool:
         """`retry` for coroutines."""

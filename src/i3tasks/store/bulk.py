@@ -35,6 +35,7 @@ TOLD = "it is told to stop already"
 RUNNING = "it is running: cancel it first"
 AWAITED = "a group waits for it: cancel it"
 FOLLOWED = "what follows it is unfinished"
+UNIQUE = "its task is unique, and a call with the same arguments is unfinished"
 KEYED = "its idempotency key is in force"
 REFERRED = "a row of the project refers to it"
 
@@ -221,9 +222,11 @@ def _free(act: Act, ids: Sequence[int]) -> set[int]:
 
 
 def _retry(made: Slice, ids: set[int], now: datetime) -> None:
-    made.tries = retry_failed(sorted(ids), now=now)
+    retried = retry_failed(sorted(ids), now=now)
+    made.tries = retried.tries
     made.done = [task_try.task_execution_id for task_try in made.tries]
-    made.skip(ids - {*made.done}, _DOES_NOT_APPLY[Act.RETRY])
+    made.skip(retried.taken, UNIQUE)
+    made.skip(ids - {*made.done} - retried.taken, _DOES_NOT_APPLY[Act.RETRY])
 
 
 def _cancel(made: Slice, ids: set[int], now: datetime) -> None:

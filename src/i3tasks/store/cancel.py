@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
 from datetime import datetime
 from functools import partial
 from typing import Any
@@ -11,11 +13,13 @@ from django.db import transaction
 from django.db.models import Q
 
 from ..core.steps import groups_waited_for
-from ..models import ExecutionOutcome, TaskExecution, TaskExecutionTry, TaskGroup
+from ..models import ExecutionOutcome, TaskExecution, TaskExecutionTry, TaskGroup, TaskKey
+from ..registry import find
 from .database import DATABASE_TIME, Instant, Rows, alias, atomic, database_time, locked, rows, with_database_time
 from .enqueue import publish_grace, to_come
 from .failures import facts_of, report_failure
-from .lock_timeout import attempting
+from .keys import Key, argument_key, insert_once
+from .lock_timeout import LONGEST_LOCK, attempting, short_locks
 from .locks import GoneOn, lock_groups, locked_together
 from .requests import Settled
 from .settle import CANCELLED, Ending, apply, blocked_by_groups
@@ -139,33 +143,81 @@ def reschedule(execution_id: int, run_after: datetime, *, now: datetime) -> bool
         return bool(waiting.update(run_after=to_come(run_after, now), dispatch_at=run_after, publish_count=0))
 
 
+UNIQUE_IS_UNFINISHED = (
+    "It is not tried again: its task is unique, and another call with the same arguments is unfinished. Wait until "
+    "that one has finished, or cancel it, and retry then."
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Retried:
+    """What has come of a retry: the new tries, and the executions that get none."""
+
+    tries: list[TaskExecutionTry]
+    taken: set[int]
+    """Those of a `unique` task of which another call with the same arguments is unfinished."""
+
+
 @attempting
-def retry_failed(execution_ids: Sequence[int], *, now: datetime) -> list[TaskExecutionTry]:
+def retry_failed(execution_ids: Sequence[int], *, now: datetime) -> Retried:
     """Write one more try for each of these executions that has failed or was cancelled; the others are left alone.
 
     It is one try, past `max_retries`. If it succeeds the execution's chain goes on. A group that the failure has
-    failed stays failed; one that waits for all its members waits for this one again.
+    failed stays failed; one that waits for all its members waits for this one again. A call of a `unique` task takes
+    its key again, and is left alone while another unfinished call has it.
     """
     ended = (ExecutionOutcome.FAILED, ExecutionOutcome.CANCELLED)
     with atomic():
-        executions = list(locked(rows(TaskExecution).filter(pk__in=execution_ids, outcome__in=ended), wait=True))
-        rows(TaskExecution).filter(pk__in=[row.pk for row in executions]).update(
-            outcome=None, finished_at=None, cancel_requested_at=None, updated_at=now
+        found = list(locked(rows(TaskExecution).filter(pk__in=execution_ids, outcome__in=ended), wait=True))
+        lock_groups({pk for row in found for pk in (row.task_group_id, *groups_waited_for(row.chain)) if pk}, wait=True)
+        keys = _keys_of(found)
+        tries = [*_write_retries([row for row in found if row.pk not in keys], now), *_write_keyed(found, keys, now)]
+        discount([task_try.task_execution for task_try in tries], now)
+        return Retried(tries, keys.keys() - {task_try.task_execution_id for task_try in tries})
+
+
+def _keys_of(executions: Iterable[TaskExecution]) -> dict[int, Key]:
+    """The keys that calls of `unique` tasks share with others. A call with an `idempotency_key` has no such key."""
+    keys: dict[int, Key] = {}
+    for row in executions:
+        spec = find(row.task_path, row.task_name)
+        if spec is not None and spec.options.unique:
+            with suppress(TypeError):  # the arguments fit the function no more: the body can't run
+                keys[row.pk] = argument_key(spec, row.task_args, row.task_kwargs)
+    of_callers = rows(TaskKey).filter(task_execution__in=keys, expires_at__isnull=False)
+    for pk in of_callers.values_list("task_execution_id", flat=True):
+        del keys[pk]
+    return keys
+
+
+def _write_keyed(executions: Iterable[TaskExecution], keys: Mapping[int, Key], now: datetime) -> list[TaskExecutionTry]:
+    """Write the retries whose keys are free. The keys are locked in their order, after all other rows."""
+    keyed = sorted((row for row in executions if row.pk in keys), key=lambda row: (keys[row.pk].text, row.pk))
+    if not keyed:
+        return []
+    with short_locks(LONGEST_LOCK):
+        answers = [insert_once(keys[row.pk], partial(_write_retry, row, now), now=now) for row in keyed]
+    return [task_try for task_try, is_new in answers if is_new]
+
+
+def _write_retry(execution: TaskExecution, now: datetime) -> TaskExecutionTry:
+    return _write_retries([execution], now)[0]
+
+
+def _write_retries(executions: Sequence[TaskExecution], now: datetime) -> list[TaskExecutionTry]:
+    rows(TaskExecution).filter(pk__in=[row.pk for row in executions]).update(
+        outcome=None, finished_at=None, cancel_requested_at=None, updated_at=now
+    )
+    return rows(TaskExecutionTry).bulk_create(
+        TaskExecutionTry(
+            task_execution=row,
+            try_number=_next_number(row),
+            dispatch_at=now + publish_grace(),
+            queue_name=row.queue_name,
+            priority=row.priority,
         )
-        lock_groups(
-            {pk for row in executions for pk in (row.task_group_id, *groups_waited_for(row.chain)) if pk}, wait=True
-        )
-        discount(executions, now)
-        return rows(TaskExecutionTry).bulk_create(
-            TaskExecutionTry(
-                task_execution=row,
-                try_number=_next_number(row),
-                dispatch_at=now + publish_grace(),
-                queue_name=row.queue_name,
-                priority=row.priority,
-            )
-            for row in executions
-        )
+        for row in executions
+    )
 
 
 def _next_number(execution: TaskExecution) -> int:

@@ -1,7 +1,9 @@
 """The one order in which rows are locked, and the locks themselves.
 
-Tries, then executions, then groups; each by ascending primary key. A group that fails may fail the group that it is a
-part of: both are locked together, so that this order holds for them, too.
+Tries, then executions, then groups, each by ascending primary key; and keys last, by ascending text. A group that fails
+may fail the group that it is a part of: both are locked together, so that this order holds for them, too.
+
+Slices of a large group come before these, and an act of the board after them. A schedule comes before its state.
 
 Requests that many others wait for (claims, settlements, heartbeats, the dispatcher) leave out what another transaction
 has locked, and come back to it later. Only what a caller asks for in its own thread waits: cancel, retry, close, then.

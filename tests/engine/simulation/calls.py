@@ -138,7 +138,7 @@ class Calls:
         )
         for pk in ended.values_list("pk", flat=True):
             if self.chance.random() < 0.5:
-                launch(retry_failed([pk], now=current_clock().now()))
+                launch(retry_failed([pk], now=current_clock().now()).tries)
 
     def clean(self) -> None:
         """Delete all that has ended. Between a look at what is old and its lock, some of it may be retried."""

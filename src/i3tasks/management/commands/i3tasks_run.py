@@ -17,7 +17,7 @@ from ...engine.launch import launch_refs
 from ...exceptions import I3TasksError
 from ...models import TaskExecution, TaskExecutionTry
 from ...store.bulk import Act, slices
-from ...store.cancel import retry_failed
+from ...store.cancel import UNIQUE_IS_UNFINISHED, retry_failed
 from ...store.database import rows
 from ...store.requests import TryRef
 from ...store.search import Search
@@ -84,7 +84,8 @@ def _try_to_run(execution_id: int) -> TaskExecutionTry:
     if latest is not None and state is State.RUNNING:
         raise CommandError(f"It is running, on {latest.worker_id}. Wait for its end, or cancel it first.")
     if state in OVER:
-        retry_failed([execution_id], now=now)
+        if retry_failed([execution_id], now=now).taken:
+            raise CommandError(UNIQUE_IS_UNFINISHED)
     elif state in (State.DEFERRED, State.RETRYING):
         # It is made due, and not launched: no worker is to hear of it.
         list(slices(Search.parse({"id": str(execution_id)}, now), Act.RUN_NOW, now=now))
