@@ -12,11 +12,13 @@ from i3tasks.engine.assembly import make_engine
 from i3tasks.models import TaskExecution, TaskExecutionTry
 from i3tasks.types import I3TasksSettings
 from tests.shop.isolated import (
+    TOGETHER,
     Kind,
     decline,
     die,
     echo,
     give_what_json_lacks,
+    raise_together,
     refuse,
     set_language,
     spin,
@@ -123,3 +125,14 @@ async def test_a_process_does_to_bodies_what_a_thread_does(capfd: pytest.Capture
         assert printed.err == "hello" * 100_000
     task_try = await run(engine, await take_signals.adelay())
     assert task_try.result.result == [1], "whether to end is the worker's business"
+
+
+async def test_what_is_final_stays_so_in_a_process_whatever_is_beside_it() -> None:
+    engine = make_engine()
+    classes = {}
+    for name in TOGETHER:
+        handle = await raise_together.adelay(name)
+        classes[name] = (await run(engine, handle)).error_class.rpartition(".")[2]
+        execution = await TaskExecution.objects.aget(pk=handle.task_execution_id)
+        assert execution.outcome == "failed", f"{name}: tried again"
+    assert list(classes.values()) == ["Frozen", "ExceptionGroup", "ExceptionGroup", "Paired"]

@@ -7,13 +7,15 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Callable
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from decimal import Decimal
 from enum import Enum
 from multiprocessing import get_context
 from typing import Any
 
-from i3tasks import PermanentError, TaskMetadata, task
+from i3tasks import PermanentError, RetryPolicy, TaskMetadata, task
 from i3tasks.calls.travelling import travels_with
 from i3tasks.telemetry import TRY, TaskFilter
 from tests.shop.models import Order
@@ -157,3 +159,38 @@ def isolated(path: str) -> None:
 def wait_in_thread(path: str) -> None:
     while not os.path.exists(path):
         time.sleep(0.02)
+
+
+@dataclass(frozen=True)
+class Frozen(Exception):
+    code: int
+
+
+class Paired(ExceptionGroup[Exception]):
+    def __new__(cls, errors: list[Exception], reason: str) -> "Paired":
+        return super().__new__(cls, "paired", errors)
+
+    def __init__(self, errors: list[Exception], reason: str) -> None:
+        self.reason = reason
+
+
+def _hidden() -> Exception:
+    class Hidden(Exception):
+        """Of a class that no other process can name."""
+
+    return Hidden("h")
+
+
+TOGETHER: dict[str, Callable[[], Exception]] = {
+    "frozen": lambda: Frozen(7),
+    "beside what does not travel": lambda: ExceptionGroup(
+        "1", [CardDeclined(7, "x"), ExceptionGroup("2", [_hidden(), ExceptionGroup("3", [PermanentError("no")])])]
+    ),
+    "frozen in a group": lambda: ExceptionGroup("1", [_hidden(), Frozen(7)]),
+    "in a group of its own class": lambda: Paired([CardDeclined(7, "x"), PermanentError("no")], "both"),
+}
+
+
+@task(isolation="process", retry=RetryPolicy(give_up_on=(Frozen,)))
+def raise_together(name: str) -> None:
+    raise TOGETHER[name]()

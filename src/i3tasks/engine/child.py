@@ -114,7 +114,7 @@ def _pickled(error: BaseException) -> bytes | None:
 class _Remade:
     """Pickles an error that can't be pickled directly, mostly because its `__init__` takes more than `args` holds.
 
-    The error must keep its class, which decides whether the try is retried.
+    The error must keep its class, which decides whether the try is retried. Those in a group decide, too.
     """
 
     def __init__(self, error: BaseException) -> None:
@@ -122,14 +122,44 @@ class _Remade:
 
     def __reduce__(self) -> tuple[Any, ...]:
         kept = {name: value for name, value in vars(self._error).items() if _can_pickle(value)}
+        if isinstance(self._error, BaseExceptionGroup):
+            parts = [_pickled(part) or pickle.dumps(_StandIn(part)) for part in self._error.exceptions]
+            return _remake_group, (type(self._error), self._error.message, parts, kept)
         args = self._error.args if _can_pickle(self._error.args) else (str(self._error),)
         return _remake, (type(self._error), args, kept)
 
 
 def _remake(kind: type[BaseException], args: tuple[Any, ...], attributes: dict[str, Any]) -> BaseException:
     error = kind.__new__(kind, *args)
-    error.args = args
+    BaseException.__setattr__(error, "args", args)  # whatever its class does about attributes: a frozen dataclass
     vars(error).update(attributes)
+    return error
+
+
+def _remake_group(
+    kind: type[BaseExceptionGroup[Any]], message: str, parts: list[bytes], attributes: dict[str, Any]
+) -> BaseException:
+    error = BaseExceptionGroup.__new__(kind, message, [pickle.loads(part) for part in parts])
+    vars(error).update(attributes)
+    return error
+
+
+class _StandIn:
+    """Pickles an error of a class that only the child can name."""
+
+    def __init__(self, error: BaseException) -> None:
+        self._error = error
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        kind, record = type(self._error), ErrorRecord.of(self._error)
+        return stand_in, (kind.__module__, kind.__qualname__, record.message, isinstance(self._error, Exception))
+
+
+def stand_in(module: str, qualname: str, message: str, is_exception: bool = True) -> BaseException:
+    """An error of another class of the same name, so that rows and tracebacks show the real one."""
+    base = Exception if is_exception else BaseException
+    kind: Any = type(qualname, (base,), {"__module__": module, "__qualname__": qualname})
+    error: BaseException = kind(message)
     return error
 
 

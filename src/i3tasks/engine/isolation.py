@@ -14,7 +14,7 @@ from ..exceptions import WorkerLost
 from ..registry import TaskSpec
 from ..telemetry.propagation import travels_now
 from .bodies import Raised, Returned
-from .child import Body, Failed, run_body
+from .child import Body, Failed, run_body, stand_in
 from .processes import ChildProcesses, ProcessDied
 from .running import Run, metadata_of
 from .stacks import stack_of_dump
@@ -68,10 +68,9 @@ class ChildTraceback(Exception):
 
 def _as_error(failed: Failed) -> BaseException:
     error = None if failed.pickled is None else _unpickled(failed.pickled)
-    if error is None:  # a stand-in of the same name, so that the row shows the real one
-        kind = type(failed.qualname, (Exception,), {"__module__": failed.module, "__qualname__": failed.qualname})
-        error = kind(failed.record.message)
-    error.__cause__ = ChildTraceback(failed.record.traceback)
+    if error is None:
+        error = stand_in(failed.module, failed.qualname, failed.record.message)
+    BaseException.__setattr__(error, "__cause__", ChildTraceback(failed.record.traceback))  # also of a frozen dataclass
     return error
 
 
