@@ -18,11 +18,12 @@ from asgiref.sync import sync_to_async
 from i3tasks import task
 from i3tasks.engine.processes import ChildProcesses
 from i3tasks.engine.stacks import MOST_FRAMES, stack_of_dump, stack_of_task, stack_of_thread
+from i3tasks.exceptions import StoreUnavailable
 from i3tasks.models import StackRequest, TaskExecutionTry
 from i3tasks.store.leases import renew
 from i3tasks.store.stacks import LONGEST_TEXT, TakenStack, ask, note_stacks, request_of, why_not
 from tests.shop.isolated import isolated, wait_in_thread
-from tests.store.helpers import enqueue, lease
+from tests.store.helpers import enqueue, lease, open_transaction
 from tests.support.history import ago
 from tests.support.rigs import afinished, working
 
@@ -171,6 +172,23 @@ def test_a_heartbeat_hears_of_it_until_it_has_come() -> None:
     assert (found.pk, found.asked_by, len(found.stack), found.stack[-4:]) == (asked.pk, "ann", LONGEST_TEXT, "here")
     ask(asked.pk, by="bob", now=ago(seconds=0))
     assert StackRequest.objects.get().stack == "", "asked for again"
+
+
+@pytest.mark.postgres
+@pytest.mark.django_db(transaction=True)
+def test_a_row_that_another_transaction_holds_keeps_no_writer_waiting() -> None:
+    [task_try] = enqueue(1)
+    beat = Beat(task_try, lease(task_try)[0].token)
+    ask(task_try.pk, by="ann", now=ago(seconds=1))
+
+    with open_transaction("SELECT 1 FROM i3tasks_stackrequest FOR UPDATE"):
+        note_stacks([TakenStack(task_try.pk, "here")])
+        with pytest.raises(StoreUnavailable, match="not asked for"):
+            ask(task_try.pk, by="bob", now=ago(seconds=0))
+        assert [answer.stacks for answer in renew([beat])] == [{task_try.pk}], "it is asked again"  # type: ignore[union-attr]
+
+    note_stacks([TakenStack(task_try.pk, "here")])
+    assert StackRequest.objects.get().stack == "here"
 
 
 @pytest.mark.django_db

@@ -63,6 +63,7 @@ def rows_in_all_tables(monkeypatch: pytest.MonkeyPatch) -> list[Claimed]:
     schedule_task(add, "* * * * *", name="held", args=[1, 2])
     Beat().pass_once(NOON)
     QueuePause.objects.create(queue_name="of another project", paused_at=NOON)
+    ask(1, by="ann", now=NOON)
     only_one.delay(0)
     begin(Search(), Act.RETRY, by="ann", expected=0, until=None, now=NOON)
     chain(note.s("first"), group(note.s(f"held{n}") for n in range(6))).delay()

@@ -10,6 +10,7 @@ from typing import Any
 from django.http import Http404, HttpRequest, HttpResponse
 
 from ..core.clock import current_clock
+from ..exceptions import StoreUnavailable
 from ..models import StackRequest, TaskExecutionTry, TryState
 from ..store.database import rows
 from ..store.stacks import ask, request_of, why_not
@@ -37,7 +38,10 @@ def ask_stack(request: HttpRequest, pk: int) -> HttpResponse:
     back = f"{url('execution', pk)}#board-stack"
     if TryState.of(latest) is not TryState.RUNNING:
         return not_done(request, "It is not running, so there is no stack to take.", back)
-    ask(latest.pk, by=name_of(request), now=current_clock().now())
+    try:
+        ask(latest.pk, by=name_of(request), now=current_clock().now())
+    except StoreUnavailable as error:
+        return not_done(request, str(error), back)
     return done(request, "stack", f"execution={pk}", 1, "Asked for the stack: it is shown here when it comes.", back)
 
 

@@ -9,12 +9,14 @@ from datetime import datetime, timedelta
 from ..conf import get_config
 from ..core.values import clean_text
 from ..models import StackRequest, TaskExecutionTry, TryState
-from .database import DATABASE_TIME, Instant, atomic, rows
+from .database import DATABASE_TIME, Instant, atomic, rows, unlocked
+from .lock_timeout import LONGEST_LOCK, short_locks
 
 KEPT = timedelta(days=1)
 LONGEST_TEXT = 20_000
 MOST_ASKED = 100
 LONGEST_BY = 255
+BUSY = "It was not asked for: another transaction holds the row of an earlier request. Try again."
 NOT_TOLD = "Its process could not tell: the body had not begun, or was about to end."
 
 
@@ -27,9 +29,12 @@ class TakenStack:
 
 
 def ask(try_id: int, *, by: str, now: datetime) -> None:
-    """Ask for the stack of this try. One that was taken before is forgotten, and so are those older than KEPT."""
+    """Ask for the stack of this try. One that was taken before is forgotten, and so are those older than KEPT.
+
+    Raises StoreUnavailable if another transaction holds such a row.
+    """
     facts = {"asked_at": now, "asked_by": clean_text(by)[:LONGEST_BY], "taken_at": None, "stack": ""}
-    with atomic():
+    with short_locks(LONGEST_LOCK, BUSY):
         rows(StackRequest).filter(asked_at__lt=now - KEPT).delete()
         rows(StackRequest).update_or_create(try_id=try_id, defaults=facts)
 
@@ -41,10 +46,15 @@ def asked_for() -> frozenset[int]:
 
 
 def note_stacks(requests: Sequence[TakenStack], *, now: Instant = DATABASE_TIME, wait: bool = False) -> list[None]:
-    """Write the stacks that were taken, each where it is still asked for."""
-    for taken in requests:
-        text = clean_text(taken.text)[-LONGEST_TEXT:]
-        rows(StackRequest).filter(try_id=taken.try_id, taken_at__isnull=True).update(stack=text, taken_at=now)
+    """Write the stacks that were taken, each where it is still asked for.
+
+    A row that another transaction holds is left alone: the next heartbeat hears of it again.
+    """
+    with atomic():
+        for taken in requests:
+            text = clean_text(taken.text)[-LONGEST_TEXT:]
+            for row in unlocked(rows(StackRequest).filter(try_id=taken.try_id, taken_at__isnull=True)):
+                rows(StackRequest).filter(pk=row.pk).update(stack=text, taken_at=now)
     return [None] * len(requests)
 
 

@@ -9,6 +9,7 @@ from django.core.management.base import CommandError, CommandParser
 
 from ...core.clock import current_clock
 from ...dashboard.writing import instant
+from ...exceptions import StoreUnavailable
 from ...models import TaskExecutionTry, TryState
 from ...store.database import rows
 from ...store.stacks import ask, request_of, why_not
@@ -42,7 +43,10 @@ class Command(RowsCommand):
         latest = tries.defer("error_traceback").first()
         if latest is None or TryState.of(latest) is not TryState.RUNNING:
             raise CommandError("It is not running, so there is no stack to take.")
-        ask(latest.pk, by=who(), now=now)
+        try:
+            ask(latest.pk, by=who(), now=now)
+        except StoreUnavailable as error:
+            raise CommandError(str(error)) from error
         deadline = time.monotonic() + timeout
         while True:
             latest = tries.defer("error_traceback").get(pk=latest.pk)
