@@ -11,6 +11,7 @@ from asgiref.sync import async_to_sync
 from django.core.management import call_command
 from django.db import connection
 from django.test.utils import CaptureQueriesContext
+from django.utils import timezone
 
 from i3tasks.models import ScheduleState, TaskExecution, TaskSchedule, Worker
 from i3tasks.store import health as health_of_tasks
@@ -47,7 +48,7 @@ def note(at: datetime | None = None, **changes: Any) -> None:
 
 
 def problems(now: datetime | None = None) -> list[str]:
-    found: list[str] = async_to_sync(health_of_tasks.health)(now)["problems"]
+    found: list[str] = async_to_sync(health_of_tasks.health)(now or timezone.now())["problems"]
     return found
 
 
@@ -214,7 +215,7 @@ def test_a_worker_without_a_broker_is_a_warning_in_every_process() -> None:
     note(trouble="Pub/Sub can't be reached.")
     note(id="w2", trouble="Pub/Sub can't be reached.")
     note(id="w3")
-    report = async_to_sync(health_of_tasks.health)(broker_trouble="Pub/Sub can't be reached.")
+    report = async_to_sync(health_of_tasks.health)(timezone.now(), broker_trouble="Pub/Sub can't be reached.")
     assert (report["status"], report["problems"]) == ("warning", ["broker unavailable: Pub/Sub can't be reached."])
     assert problems() == report["problems"]
     note(is_new=False)
