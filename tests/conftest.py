@@ -45,6 +45,8 @@ def pytest_configure(config: pytest.Config) -> None:
     if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
         # Shells start what runs in the background so, and children would inherit it: some are to end on Ctrl-C.
         signal.signal(signal.SIGINT, signal.default_int_handler)
+    if signal.getsignal(signal.SIGHUP) is signal.SIG_IGN:  # of nohup: children are to hear it, and this run is not
+        signal.signal(signal.SIGHUP, lambda number, frame: None)
     folder = databases.scratch_folder()
     folder.__enter__()
     config.add_cleanup(lambda: folder.__exit__(None, None, None))

@@ -54,12 +54,15 @@ _are_reset = False
 def signals_heard(hear: Callable[[int, FrameType | None], None], numbers: Iterable[int]) -> Iterator[None]:
     """Let `hear` handle these signals in this process only. A forked child gets the previous handlers back.
 
-    Outside the main thread, where Python allows no handlers, it changes nothing: the process belongs to others there.
+    A SIGHUP that is ignored stays so: `nohup` asks for that. Outside the main thread, where Python allows no handlers,
+    it changes nothing: the process belongs to others there.
     """
     if threading.current_thread() is not threading.main_thread():
         yield
         return
-    before = {number: signal.signal(number, hear) or signal.SIG_DFL for number in numbers}
+    is_without_terminal = signal.getsignal(signal.SIGHUP) is signal.SIG_IGN
+    heard = [number for number in numbers if not (is_without_terminal and number == signal.SIGHUP)]
+    before = {number: signal.signal(number, hear) or signal.SIG_DFL for number in heard}
     _handlers_before.update(before)
     try:
         yield
