@@ -141,7 +141,7 @@ class Search:
         """How many there are, counted up to `most`."""
         if self == Search():
             return _bounded(rows(TaskExecution).order_by()[: most + 1].count(), most)
-        walk = Walk(self, now, chunk=LARGEST_CHUNK, budget=MOST_LOOKED_AT)
+        walk = Walk(self, now, chunk=LARGEST_CHUNK, budget=MOST_LOOKED_AT, has_places=False)
         number = 0
         for _ in walk:
             number += 1
@@ -151,7 +151,7 @@ class Search:
 
     def ids(self, now: datetime, *, most: int = MOST_COUNTED) -> list[int]:
         """The ids of up to `most` of them, among as many candidates as a page looks at; newest first."""
-        walk = Walk(self, now, chunk=LARGEST_CHUNK, budget=MOST_LOOKED_AT)
+        walk = Walk(self, now, chunk=LARGEST_CHUNK, budget=MOST_LOOKED_AT, has_places=False)
         return [hit.execution_id for _, hit in zip(range(most), walk, strict=False)]
 
 
@@ -167,6 +167,8 @@ class Walk:
     after: str = ""
     chunk: int = LARGEST_CHUNK
     budget: int | None = None
+    has_places: bool = True
+    """Whether each hit gets its place. To read and write ten thousand instants takes longer than to find them."""
     place: str = ""
     looked_at: int = 0
     is_cut: bool = False
@@ -190,7 +192,7 @@ class Walk:
             for (key, pk), execution_id in found:
                 if execution_id not in self._seen:
                     self._seen.add(execution_id)
-                    yield Hit(execution_id, _write_place(number, key, pk))
+                    yield Hit(execution_id, _write_place(number, key, pk) if self.has_places else "")
             if last is None:
                 return
             after = last
@@ -204,8 +206,10 @@ class Walk:
     def _own(self, source: Source, after: Place | None, size: int) -> Chunk:
         """Those that match among the next `size` executions, and the last of these; None at the end."""
         candidates, last = _chunk(source, after, size)
-        found = candidates.filter(self.search.condition(self.now)).values_list("place", "pk")
-        return [((place, pk), pk) for place, pk in found], last
+        found = candidates.filter(self.search.condition(self.now))
+        if not self.has_places:
+            return [((None, pk), pk) for pk in found.values_list("pk", flat=True)], last
+        return [((place, pk), pk) for place, pk in found.values_list("place", "pk")], last
 
     def _of_tries(self, source: Source, after: Place | None, size: int) -> Chunk:
         """The same of the executions of the next `size` tries."""

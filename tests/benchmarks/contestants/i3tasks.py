@@ -4,7 +4,8 @@ A variant is words joined by "_":
 
 embedded  on the project's own emulator, its data on disk, started for each measure
 database  on a DatabaseQueue, without any broker
-push      the push view under uvicorn, one process, instead of a worker
+push      with_push() under uvicorn, one process, instead of a worker
+view      the push view without with_push()
 threads   plain functions in threads (16; 100 for those that sleep) instead of coroutines
 sqlite    on SQLite, with the options that the documentation gives, instead of PostgreSQL
 admin     with Django's admin installed
@@ -70,7 +71,8 @@ class Contestant(Base):
         return (*(() if "sqlite" in self._words else ("postgres",)), *(() if without_google else ("google",)))
 
     def described(self) -> str:
-        worker = f"uvicorn, push view, concurrency {self._concurrency}"
+        way = "push view" if "view" in self._words else "with_push()"
+        worker = f"uvicorn, {way}, concurrency {self._concurrency}"
         if "push" not in self._words:
             worker = " ".join(["i3tasks run-worker", *self._options("noop")])
         broker = "embedded emulator" if "embedded" in self._words else "Google's emulator"
@@ -89,6 +91,7 @@ class Contestant(Base):
             "DATABASES": self._sqlite() if "sqlite" in self._words else self.django_database(),
             **(ADMIN if "admin" in self._words else {"INSTALLED_APPS": ["i3tasks"]}),
             "BENCH_URLS": {"i3/": "i3tasks.urls"},
+            "BENCH_PUSH_IN_FRONT": "push" in self._words and "view" not in self._words,
             "PUBSUB_CONFIG": {"EMULATOR": True, "HOST": self._host_port, "PROJECT_ID": "bench"},
             "I3TASKS": I3TasksSettings(
                 namespace=self.measure.run_id,
