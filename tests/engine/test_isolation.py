@@ -1,19 +1,26 @@
 """`isolation="process"`: through a worker's pool, in real child processes."""
 
+import asyncio
 import os
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import Any
 
 import pytest
 from django.test import override_settings
 
+from i3tasks import ChainHandle
 from i3tasks.broker.deliveries import Delivery
 from i3tasks.core.clock import SYSTEM_CLOCK
 from i3tasks.core.envelope import Envelope
-from i3tasks.engine.assembly import make_engine
+from i3tasks.engine.assembly import Engine, make_engine
+from i3tasks.exceptions import LeaseLost, TaskCancelled
 from i3tasks.models import TaskExecution, TaskExecutionTry
 from i3tasks.types import I3TasksSettings
 from tests.shop.isolated import (
     TOGETHER,
     Kind,
+    clean_up,
     decline,
     die,
     echo,
@@ -94,6 +101,66 @@ async def test_a_timeout_kills_the_process() -> None:
     assert task_try.error_class == "i3tasks.exceptions.TaskTimeout"
     after = await run(engine, await where.adelay("after"))
     assert after.is_success, "the slot is free again"
+
+
+@asynccontextmanager
+async def begun(name: str, *, end: str, grace: float = 60) -> AsyncIterator[tuple[Engine, ChainHandle[str], Any]]:
+    """The engine, call and run of a body that waits to be told to end. `grace` is more than it needs."""
+    with override_settings(
+        I3TASKS=I3TasksSettings(process_grace_seconds=grace, heartbeat_seconds=0.1, default_max_retries=0)
+    ):
+        engine = make_engine()
+        handle = await clean_up.adelay(name, end=end)
+        running = asyncio.create_task(run(engine, handle))
+        while not await Order.objects.filter(name=name).aexists():
+            assert not running.done()
+            await asyncio.sleep(0.02)
+        yield engine, handle, running
+
+
+async def noted(name: str) -> list[str]:
+    """What the body was told, if it cleaned up."""
+    return [order.name.partition(": ")[2] async for order in Order.objects.filter(name__startswith=name, total=1)]
+
+
+async def test_a_cancellation_is_raised_in_the_process_which_may_clean_up() -> None:
+    async with begun("order", end="raise") as (_, handle, running):
+        await handle.acancel()
+        task_try = await running
+        assert task_try.error_class == "i3tasks.exceptions.TaskCancelled"
+        [text] = await noted("order")
+        assert text.startswith("The execution was cancelled.")
+        assert (await TaskExecution.objects.aget(pk=handle.task_execution_id)).outcome == "cancelled"
+
+
+async def test_a_timeout_is_raised_in_the_process_too() -> None:
+    with override_settings(I3TASKS=I3TasksSettings(process_grace_seconds=60)):
+        engine = make_engine()
+        for timeout in (0.5, 2, 8, 32):  # a slow machine may need more to begin
+            task_try = await run(engine, await clean_up.using(timeout=timeout).adelay("slow", end="raise"))
+            assert task_try.error_class == "i3tasks.exceptions.TaskTimeout"
+            if await noted("slow"):
+                break
+        assert await noted("slow") == [f"The body ran longer than its timeout of {timeout:g} seconds."]
+        assert "time.sleep(60)" in task_try.error_traceback, "where it was"
+
+
+async def test_a_body_that_returns_within_its_grace_has_succeeded() -> None:
+    async with begun("order", end="return") as (engine, _, running):
+        engine.running.stop_all(LeaseLost())
+        task_try = await running
+        assert (task_try.is_success, task_try.result.result) == (True, "done after all")
+        assert not engine.pool._processes._all, "it was interrupted anywhere, and serves no other body"
+
+
+@pytest.mark.parametrize("grace", [0.5, 0])
+async def test_a_process_that_goes_on_after_its_grace_is_killed(grace: float) -> None:
+    async with begun("order", end="stay", grace=grace) as (engine, _, running):
+        engine.running.stop_all(TaskCancelled())
+        assert (await running).error_class == "i3tasks.exceptions.TaskCancelled"
+        assert not engine.pool._processes._all
+        if not grace:
+            assert not await noted("order")
 
 
 async def test_an_error_that_does_not_travel_is_still_of_its_class() -> None:

@@ -17,6 +17,7 @@ from typing import Any
 
 from i3tasks import PermanentError, RetryPolicy, TaskMetadata, task
 from i3tasks.calls.travelling import travels_with
+from i3tasks.exceptions import TaskCancelled
 from i3tasks.telemetry import TRY, TaskFilter
 from tests.shop.models import Order
 from tests.shop.tasks import add
@@ -60,6 +61,23 @@ def die() -> None:
 def spin() -> None:
     while True:
         time.sleep(0.01)
+
+
+@task(isolation="process", max_retries=0, bind=True)
+def clean_up(name: str, *, end: str, task_metadata: Any = None) -> str:
+    """Runs until it is told to end, notes what it was told, and does then what `end` says."""
+    Order.objects.create(name=name, total="0")
+    try:
+        time.sleep(60)
+    except TaskCancelled as told:
+        noted = {"name": f"{name}: {told}", "total": int(task_metadata.is_cancelled())}
+        Order.objects.filter(name=name).update(**noted)
+        if end == "return":
+            return "done after all"
+        if end == "stay":
+            time.sleep(60)
+        raise
+    return "never told"
 
 
 class Refused(PermanentError):

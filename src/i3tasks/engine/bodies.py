@@ -69,18 +69,19 @@ async def bounded(
     body: Coroutine[Any, Any, Returned | Raised],
     timeout: float | None,
     context: contextvars.Context | None = None,
+    patience: float | None = None,
 ) -> Returned | Raised:
     """Await `body`, in a task of its own, for at most `timeout` seconds or until `run` is stopped.
 
     The answer for a body that did not end by itself is TaskTimeout, or the reason why its run was stopped. A coroutine
-    that does not end when it is cancelled is no longer waited for after STOPPING_SECONDS.
+    that does not end when it is cancelled is no longer waited for after `patience` seconds (STOPPING_SECONDS).
     """
     if run.reason is not None:  # before it began
         body.close()
         return Raised(run.reason)
     task = asyncio.create_task(body, context=context)
     run.stack = partial(stack_of_task, task, threading.get_ident())
-    ending = Ending(run, task.cancel, task)
+    ending = Ending(run, task.cancel, task, STOPPING_SECONDS if patience is None else patience)
     task.add_done_callback(ending.come)
     if timeout is not None:
         ending.limit(timeout)
@@ -91,11 +92,18 @@ async def bounded(
 class Ending:
     """The end of a body: by itself, by its timeout, or because its run was stopped. Used on its event loop only."""
 
-    def __init__(self, run: Run, halt: Callable[[], object], task: asyncio.Task[Any] | None = None) -> None:
-        """`halt` asks the body to end. Only a task is waited for after that."""
+    def __init__(
+        self,
+        run: Run,
+        halt: Callable[[], object],
+        task: asyncio.Task[Any] | None = None,
+        patience: float = 0,
+    ) -> None:
+        """`halt` asks the body to end. Only a task is waited for after that, for `patience` seconds."""
         self.run = run
         self._halt = halt
         self._task = task
+        self._patience = patience
         self._loop = asyncio.get_running_loop()
         self._come = self._loop.create_future()
         self._timer: asyncio.TimerHandle | None = None
@@ -120,7 +128,7 @@ class Ending:
         if self._task is None:
             self.come()
         elif not self._task.done():
-            self._loop.call_later(STOPPING_SECONDS, self.come)
+            self._loop.call_later(self._patience, self.come)
 
     async def wait(self) -> None:
         """Wait for the end."""

@@ -24,6 +24,7 @@ from django.apps import apps
 from ..conf import get_config
 from ..core.outcome import ErrorRecord
 from ..core.values import decode, encode_result
+from ..exceptions import TaskCancelled
 from ..metadata import TaskMetadata
 from ..registry import load
 from ..telemetry import Facts, run_bound
@@ -33,6 +34,7 @@ from . import waiting_bodies
 from .bodies import Raised, Returned
 from .child_output import output_at
 from .connections import call_apart, tidy
+from .processes import told_to_end
 from .session_state import watch_this_thread
 from .waiting_bodies import ChildsPlace, ChildWaits, current_body
 
@@ -91,9 +93,34 @@ def _call_apart(body: Body) -> Returned | Raised:
 def _call(body: Body) -> Any:
     spec = load(body.module_name, body.func_name)
     kwargs = {key: decode(value) for key, value in body.kwargs.items()}
-    if body.metadata is not None:
-        kwargs["task_metadata"] = TaskMetadata(**body.metadata)
-    return spec.function(*(decode(value) for value in body.args), **kwargs)
+    args = [decode(value) for value in body.args]
+    with _cancellable() as cancelled:
+        if body.metadata is not None:
+            kwargs["task_metadata"] = TaskMetadata(**body.metadata, _cancelled=cancelled)
+        return spec.function(*args, **kwargs)
+
+
+_cancelled: threading.Event | None = None
+"""That of the body that is running."""
+
+
+@contextmanager
+def _cancellable() -> Iterator[threading.Event]:
+    """Let the worker end the block: TaskCancelled is raised in it."""
+    global _cancelled
+    _cancelled = threading.Event()
+    try:
+        _end_if_told()  # the signal may have come before the body
+        yield _cancelled
+    finally:
+        _cancelled = None
+
+
+def _end_if_told(*_: object) -> None:
+    """Handle SIGTERM, or ignore it if it is not the worker's."""
+    if _cancelled is not None and (reason := told_to_end()) is not None:
+        _cancelled.set()
+        raise TaskCancelled(reason or "The worker has ended, and with it the body.")
 
 
 def _as_failed(error: BaseException) -> Failed:
@@ -222,7 +249,8 @@ def _leave_signals_to_the_worker() -> None:
 
     Programs that a body starts, and processes that it forks, still end on these signals.
     """
-    _heard.enter_context(signals_heard(lambda *_: None, (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)))
+    _heard.enter_context(signals_heard(lambda *_: None, (signal.SIGINT, signal.SIGHUP)))
+    _heard.enter_context(signals_heard(_end_if_told, (signal.SIGTERM,)))
 
 
 _heard = ExitStack()  # never left

@@ -1,4 +1,6 @@
-"""Runs sync bodies in child processes (`isolation="process"`), which a timeout or a cancellation can kill.
+"""Runs sync bodies in child processes (`isolation="process"`), which a timeout or a cancellation ends.
+
+A body that is to end gets SIGTERM, raised in it as TaskCancelled, and `process_grace_seconds` to clean up.
 
 The processes set up Django once, and are reused. Only data that can be pickled passes between them: see `processes`.
 """
@@ -10,13 +12,14 @@ import pickle
 from collections.abc import Callable
 from dataclasses import fields
 
+from ..conf import get_config
 from ..exceptions import WorkerLost
 from ..registry import TaskSpec
 from ..telemetry.propagation import travels_now
-from .bodies import Raised, Returned
+from .bodies import STOPPING_SECONDS, Raised, Returned
 from .child import Body, Failed, run_body, stand_in
 from .processes import ChildProcesses, ProcessDied
-from .running import Run, metadata_of
+from .running import HandedBack, Run, metadata_of
 from .stacks import stack_of_dump
 from .waiting_bodies import ChildsPlace
 
@@ -41,15 +44,20 @@ def body_of(spec: TaskSpec, run: Run, place: ChildsPlace | None, output: str | N
     )
 
 
-async def run_in_child(body: Body, processes: ChildProcesses, run: Run | None = None) -> Returned | Raised:
-    """Run `body` in a child process. A cancellation of this call kills the process."""
+async def run_in_child(run: Run, body: Body, processes: ChildProcesses) -> Returned | Raised:
+    """Run `body` in a child process. A cancellation of this call ends the process."""
 
     def begun(dump: Callable[[], str]) -> None:
-        if run is not None:
-            run.stack = lambda: stack_of_dump(dump())
+        run.stack = lambda: stack_of_dump(dump())
+
+    def grace() -> tuple[float, str]:
+        seconds = get_config().settings.process_grace_seconds
+        is_worker_ending = run.reason is None or isinstance(run.reason, HandedBack)
+        told = str(run.reason or "") or "The worker is ending, and hands the try back."
+        return min(seconds, STOPPING_SECONDS) if is_worker_ending else seconds, told
 
     try:
-        answer = await processes.call(run_body, os.getpid(), body, begun=begun)
+        answer = await processes.call(run_body, os.getpid(), body, begun=begun, grace=grace)
     except ProcessDied:
         return Raised(WorkerLost("The process that ran the body died. Did it run out of memory, or call os._exit?"))
     except Exception as error:  # the process could not be started, or Django failed to set up in it

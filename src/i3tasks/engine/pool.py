@@ -12,10 +12,11 @@ from typing import Any, Protocol
 from anyio.abc import TaskGroup
 from asgiref.sync import ThreadSensitiveContext
 
+from ..conf import get_config
 from ..registry import TaskSpec
 from ..telemetry import bind_run, run_facts
 from .admission import Admission, Room
-from .bodies import Ending, Raised, Returned, acall, bounded
+from .bodies import STOPPING_SECONDS, Ending, Raised, Returned, acall, bounded
 from .body_threads import LONGEST_WAIT_SECONDS, BodyThreads
 from .carriers import Carriers
 from .child_output import CAN_HAND_OVER, OutputDoor
@@ -115,8 +116,9 @@ class WorkerPool:
 
     async def run_in_process(self, spec: TaskSpec, run: Run, timeout: float | None) -> Returned | Raised:
         with self._waits.child() as place:
-            body = body_of(spec, run, place, self._output())
-            return await bounded(run, run_in_child(body, self._processes, run), timeout)
+            body = run_in_child(run, body_of(spec, run, place, self._output()), self._processes)
+            patience = get_config().settings.process_grace_seconds + STOPPING_SECONDS
+            return await bounded(run, body, timeout, patience=patience)
 
     def _output(self) -> str | None:
         """Where children get this process's stdout and stderr. None if the machine can't hand them over."""

@@ -1,4 +1,8 @@
-"""Child processes that run functions for this one: spawned, kept warm, and killed when the call is cancelled."""
+"""Child processes that run functions for this one: spawned, kept warm, and ended when the call is cancelled.
+
+A cancelled call's function is told to end by SIGTERM, and its process is killed if it goes on after a grace. A process
+manager sends SIGTERM to children, too: what tells the two apart is the text that the parent has sent down the pipe.
+"""
 
 from __future__ import annotations
 
@@ -8,6 +12,7 @@ import math
 import os
 import pickle
 import runpy
+import select
 import signal
 import struct
 import sys
@@ -17,7 +22,7 @@ from collections.abc import Callable
 from contextlib import suppress
 from io import FileIO
 from types import ModuleType
-from typing import Any, BinaryIO, cast
+from typing import Any, cast
 
 import anyio
 
@@ -35,6 +40,15 @@ class ProcessDied(Exception):
     """The process ended before it gave an answer."""
 
 
+Grace = Callable[[], tuple[float, str]]
+"""For how many seconds a cancelled function may go on, and what it is told. Asked when its call is cancelled."""
+
+
+def no_grace() -> tuple[float, str]:
+    """The process is killed."""
+    return 0, ""
+
+
 class ChildProcesses:
     """Runs functions in at most `most` processes. They end with the event loop, or at `close`."""
 
@@ -49,10 +63,13 @@ class ChildProcesses:
         function: Callable[..., Any],
         *args: Any,
         begun: Callable[[Callable[[], str]], None] = lambda dump: None,
+        grace: Grace = no_grace,
     ) -> Any:
         """Call the function in a process and return what it returns, or raise what it raises.
 
-        `begun` gets a function that says where the process is, in faulthandler's words.
+        `begun` gets a function that says where the process is, in faulthandler's words. If this call is cancelled, it
+        gives what the function came to within its grace; without an answer by then, the process is killed and
+        CancelledError is raised.
         """
         request = pickle.dumps((function, args), pickle.HIGHEST_PROTOCOL)
         async with self._room:
@@ -60,10 +77,16 @@ class ChildProcesses:
             begun(child.dump)
             try:
                 answer = await child.ask(request)
+            except asyncio.CancelledError:
+                last_words = await child.stop(*grace())
+                if last_words is None:
+                    raise
+                answer = last_words
             except BaseException:
                 await child.end()
                 raise
-            self._idle.append(child)
+            else:
+                self._idle.append(child)
         has_returned, value = pickle.loads(answer)
         if not has_returned:
             raise value
@@ -141,9 +164,25 @@ class _Child(asyncio.SubprocessProtocol):
         self._idle_since = self._loop.time()
         return answer
 
-    def send(self, pickled: bytes) -> None:
+    async def stop(self, seconds: float, text: str) -> bytes | None:
+        """Tell the function to end, and end the process once it has. Return its answer; None: it gave none in time."""
+        try:
+            if seconds <= 0 or self.has_ended:
+                return None
+            self._answer = answer = self._loop.create_future()  # what waited for the one before was cancelled
+            self._take_answer()
+            self.send(text.encode())
+            with suppress(ProcessLookupError):
+                self._transport.send_signal(signal.SIGTERM)
+            return await asyncio.wait_for(answer, seconds)
+        except (TimeoutError, ProcessDied):
+            return None
+        finally:
+            await self.end()
+
+    def send(self, data: bytes) -> None:
         pipe = cast(asyncio.WriteTransport, self._transport.get_pipe_transport(0))
-        pipe.write(pickled)
+        pipe.write(_LENGTH.pack(len(data)) + data)
 
     def dump(self) -> str:
         """Where the process is, in faulthandler's words; "" if it can't say. Called in a thread that may wait."""
@@ -174,6 +213,9 @@ class _Child(asyncio.SubprocessProtocol):
 
     def pipe_data_received(self, fd: int, data: bytes) -> None:
         self._received += data
+        self._take_answer()
+
+    def _take_answer(self) -> None:
         if len(self._received) < _LENGTH.size:
             return
         end = _LENGTH.size + _LENGTH.unpack_from(self._received)[0]
@@ -200,18 +242,21 @@ class _Child(asyncio.SubprocessProtocol):
 
 # ------------------------------------------------------------------------------------------------- in the process
 
+_requests = -1  # the end of the pipe from the parent, whatever the function makes of its stdin
+
 
 def serve() -> None:
     """Run the functions that the parent asks for, until it closes the pipe."""
-    requests, answers = sys.stdin.buffer, sys.stdout.buffer
+    global _requests
+    _requests, answers = os.dup(0), sys.stdout.buffer
     _dump_when_asked(int(sys.argv[1]))
     sys.stdin = open(os.devnull)  # noqa: SIM115 - for as long as the process lives
     sys.stdout = sys.stderr = open(os.devnull, "w")  # noqa: SIM115
     with suppress(EOFError):
-        sys.path, main = pickle.load(requests)
+        sys.path, main = pickle.loads(_received())
         _import_main(main)
         while True:
-            answer = _answer(requests)
+            answer = _answer(_received())
             answers.write(_LENGTH.pack(len(answer)) + answer)
 
 
@@ -221,6 +266,33 @@ def _dump_when_asked(number: int) -> None:
         os.set_inheritable(number, False)
         faulthandler.register(signal.SIGUSR1, file=number, all_threads=False, chain=False)
         os.write(number, b"\n")  # from now on it may be asked
+
+
+def told_to_end() -> str | None:
+    """What the parent says to the function that is running, if it tells it to end."""
+    if not select.select([_requests], [], [], 0)[0]:
+        return None
+    try:
+        return _received().decode()
+    except EOFError:  # the parent is gone
+        return ""
+
+
+def _received() -> bytes:
+    """What the parent sends next. Nothing is read ahead, so that `told_to_end` sees what is there."""
+    (size,) = _LENGTH.unpack(_read(_LENGTH.size))
+    return _read(size)
+
+
+def _read(size: int) -> bytes:
+    parts: list[bytes] = []
+    while size:
+        part = os.read(_requests, min(size, 1 << 20))
+        if not part:
+            raise EOFError
+        parts.append(part)
+        size -= len(part)
+    return b"".join(parts)
 
 
 def _import_main(path: str | None) -> None:
@@ -233,21 +305,17 @@ def _import_main(path: str | None) -> None:
         sys.modules["__main__"] = sys.modules[module.__name__] = module
 
 
-def _answer(requests: BinaryIO) -> bytes:
+def _answer(request: bytes) -> bytes:
     """Whether the next function returned, and what it returned or raised."""
     try:
-        answer = _call(requests)
-        return pickle.dumps(answer, pickle.HIGHEST_PROTOCOL)
-    except EOFError:
-        raise
+        return pickle.dumps(_call(request), pickle.HIGHEST_PROTOCOL)
     except BaseException as error:  # it can't be pickled
         return pickle.dumps((False, RuntimeError(f"{type(error).__name__}: {error}")))
 
 
-def _call(requests: BinaryIO) -> tuple[bool, Any]:
-    request = pickle.load(requests)
+def _call(request: bytes) -> tuple[bool, Any]:
     try:
-        function, args = request
+        function, args = pickle.loads(request)
         return True, function(*args)
     except BaseException as error:
         return False, error

@@ -31,6 +31,7 @@ RANGES: dict[str, tuple[float, float]] = {
     "threads": (1, 10_000),
     "database_lanes": (1, 10_000),
     "drain_seconds": (0, 86_400),
+    "process_grace_seconds": (0, 86_400),
     "lease_seconds": (1, 86_400),
     "heartbeat_seconds": (0.1, 86_400),
     "publish_grace_seconds": (1, 86_400),

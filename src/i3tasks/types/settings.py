@@ -67,6 +67,9 @@ class I3TasksSettings(Checked):
     """Threads (and database connections) that coroutine tasks share for their ORM calls."""
     drain_seconds: float = 25
     """How long a worker that is asked to stop waits for running tries. Kubernetes kills after 30."""
+    process_grace_seconds: float = 3
+    """How long a body with `isolation="process"` may clean up once a timeout or a cancellation has raised
+    TaskCancelled in it, before its process is killed. 0: it is killed at once."""
     lease_seconds: float = 30
     """A running try whose worker has not renewed its lease for so long counts as lost."""
     heartbeat_seconds: float = 10
