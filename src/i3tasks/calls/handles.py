@@ -106,7 +106,8 @@ class ChainHandle(Generic[T]):
         """Cancel this call and the unfinished rest of its chain, with the groups in it.
 
         A waiting step never starts. A running coroutine is cancelled within a heartbeat; a running sync function is
-        told by `task_metadata.is_cancelled()`, or killed if its task has `isolation="process"`.
+        told by `task_metadata.is_cancelled()`. With `isolation="process"`, TaskCancelled is raised in it, and its
+        process is killed if it goes on.
         """
         from ..store.cancel import cancel_workflow
         from ..store.groups import cancel_group
