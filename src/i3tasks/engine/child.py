@@ -94,26 +94,19 @@ def _call(body: Body) -> Any:
     spec = load(body.module_name, body.func_name)
     kwargs = {key: decode(value) for key, value in body.kwargs.items()}
     args = [decode(value) for value in body.args]
-    with _cancellable() as cancelled:
-        if body.metadata is not None:
-            kwargs["task_metadata"] = TaskMetadata(**body.metadata, _cancelled=cancelled)
+    global _cancelled
+    _cancelled = threading.Event()
+    if body.metadata is not None:
+        kwargs["task_metadata"] = TaskMetadata(**body.metadata, _cancelled=_cancelled)
+    try:  # not a context manager, which would write the traceback into errors: some are frozen
+        _end_if_told()  # the signal may have come before the body
         return spec.function(*args, **kwargs)
+    finally:
+        _cancelled = None
 
 
 _cancelled: threading.Event | None = None
-"""That of the body that is running."""
-
-
-@contextmanager
-def _cancellable() -> Iterator[threading.Event]:
-    """Let the worker end the block: TaskCancelled is raised in it."""
-    global _cancelled
-    _cancelled = threading.Event()
-    try:
-        _end_if_told()  # the signal may have come before the body
-        yield _cancelled
-    finally:
-        _cancelled = None
+"""That of the body that is running: the worker may end it."""
 
 
 def _end_if_told(*_: object) -> None:
