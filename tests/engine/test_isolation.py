@@ -11,6 +11,7 @@ from django.test import override_settings
 
 from i3tasks import ChainHandle
 from i3tasks.broker.deliveries import Delivery
+from i3tasks.broker.publisher import withholding
 from i3tasks.core.clock import SYSTEM_CLOCK
 from i3tasks.core.envelope import Envelope
 from i3tasks.engine.assembly import Engine, make_engine
@@ -45,8 +46,8 @@ def child_on_the_test_database(monkeypatch: pytest.MonkeyPatch):
 
     for name, value in child_environment().items():
         monkeypatch.setenv(name, value)
-    with override_settings(I3TASKS=I3TasksSettings(task_retry_backoff_base_seconds=0)):
-        yield
+    with override_settings(I3TASKS=I3TasksSettings(task_retry_backoff_base_seconds=0)), withholding():
+        yield  # `run` carries the messages: publishing to a broker that is not there would delay later tests
 
 
 async def run(engine, handle) -> TaskExecutionTry:
