@@ -70,7 +70,7 @@ def clean_up(name: str, *, end: str, task_metadata: Any = None) -> str:
     try:
         time.sleep(60)
     except TaskCancelled as told:
-        noted = {"name": f"{name}: {told}", "total": int(task_metadata.is_cancelled())}
+        noted = {"name": f"{name}: {told}"[:100], "total": int(task_metadata.is_cancelled())}
         Order.objects.filter(name=name).update(**noted)
         if end == "return":
             return "done after all"
