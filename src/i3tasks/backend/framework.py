@@ -8,7 +8,7 @@ import django
 from django.core.exceptions import ImproperlyConfigured
 
 if TYPE_CHECKING or django.VERSION >= (6, 0):
-    from django.tasks import DEFAULT_TASK_QUEUE_NAME, task_backends
+    from django.tasks import DEFAULT_TASK_BACKEND_ALIAS, DEFAULT_TASK_QUEUE_NAME, task_backends
     from django.tasks.backends.base import BaseTaskBackend
     from django.tasks.base import Task, TaskContext, TaskError, TaskResult, TaskResultStatus
     from django.tasks.exceptions import InvalidTask, InvalidTaskBackend, TaskResultDoesNotExist
@@ -16,7 +16,7 @@ if TYPE_CHECKING or django.VERSION >= (6, 0):
     from django.utils.json import normalize_json
 else:
     try:
-        from django_tasks import DEFAULT_TASK_QUEUE_NAME, task_backends
+        from django_tasks import DEFAULT_TASK_BACKEND_ALIAS, DEFAULT_TASK_QUEUE_NAME, task_backends
     except ImportError as error:
         raise ImproperlyConfigured(
             "i3tasks.backend needs Django's tasks framework: install Django 6.0 or later, or the package django-tasks "
@@ -38,6 +38,7 @@ else:
     AnyTask, AnyResult, AnyContext = Task, TaskResult, TaskContext
 
 __all__ = [
+    "DEFAULT_TASK_BACKEND_ALIAS",
     "DEFAULT_TASK_QUEUE_NAME",
     "AnyContext",
     "AnyResult",

@@ -18,6 +18,7 @@ from ..registry import load
 from ..store.database import rows
 from ..store.status import shown_result, state_of
 from .framework import (
+    DEFAULT_TASK_QUEUE_NAME,
     AnyResult,
     AnyTask,
     InvalidTask,
@@ -93,7 +94,9 @@ def _task(execution: TaskExecution, tries: Sequence[TaskExecutionTry], alias: st
         spec = load(execution.task_path, execution.task_name)
     except UnknownTaskError as error:
         raise TaskResultDoesNotExist(f"{execution.uuid} is of a task that is gone. {error}") from error
-    declared: AnyTask = getattr(spec, "declared", None) or Task(func=spec.function, backend=alias)
+    # Django 6.0 gives these fields no defaults.
+    plain: dict[str, Any] = {"priority": 0, "backend": alias, "queue_name": DEFAULT_TASK_QUEUE_NAME, "run_after": None}
+    declared: AnyTask = getattr(spec, "declared", None) or Task(func=spec.function, **plain)
     changes: dict[str, Any] = {"priority": execution.priority, "backend": _stored(execution, "backend") or alias}
     changes["queue_name"] = _stored(execution, "queue_name") or execution.queue_name or declared.queue_name
     if tries and tries[0].run_after is not None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, fields
-from datetime import timedelta
+from datetime import datetime, timedelta
 from typing import Any
 
 from django.utils.module_loading import import_string
@@ -12,7 +12,7 @@ from django.utils.module_loading import import_string
 from ..core.retry import RetryPolicy
 from ..core.steps import AsSteps, Steppable
 from ..registry import Isolation
-from .framework import AnyResult, Task
+from .framework import DEFAULT_TASK_BACKEND_ALIAS, DEFAULT_TASK_QUEUE_NAME, AnyResult, Task
 
 Calls = Iterable[Sequence[Any] | Mapping[str, Any]]
 
@@ -24,6 +24,12 @@ class PubSubTask(Task):  # type: ignore[type-arg]  # generic in stubs only
 
     `timeout` is a number of seconds or a timedelta.
     """
+
+    # Django 6.0 gives its own fields no defaults; later versions give them these.
+    priority: int = 0
+    backend: str = DEFAULT_TASK_BACKEND_ALIAS
+    queue_name: str = DEFAULT_TASK_QUEUE_NAME
+    run_after: datetime | None = None
 
     max_retries: int | None = None
     retry: RetryPolicy | None = None
