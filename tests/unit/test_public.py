@@ -86,7 +86,9 @@ def test_checking_a_project_loads_nothing_that_only_running_tasks_needs() -> Non
     code = """
         import os, sys
         os.environ["DJANGO_SETTINGS_MODULE"] = "tests.process_settings"
+        from django.conf import settings
         from django.core.management import execute_from_command_line
+        settings.TASKS = {}  # Django 6 makes each backend of it for a check, and ours runs tasks
         execute_from_command_line(["manage.py", "check"])
         print("loaded", *sys.modules)
     """
