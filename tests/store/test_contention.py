@@ -1,7 +1,9 @@
 """Locks that are not to be had: the writer comes back for them, gives slots free, and takes them for no outage."""
 
 import asyncio
+import time
 from collections.abc import Callable
+from datetime import timedelta
 from typing import Any
 
 import pytest
@@ -16,9 +18,10 @@ from i3tasks.models import TaskExecutionTry
 from i3tasks.store import writer as module
 from i3tasks.store.enqueue import NewExecution
 from i3tasks.store.enqueue import enqueue as enqueue_calls
+from i3tasks.store.fallback import WaitingRequest
 from i3tasks.store.keys import Key
-from i3tasks.store.operations import CLAIM, RENEW, SETTLE
-from i3tasks.store.requests import Claimed, Refusal, Settled
+from i3tasks.store.operations import CLAIM, PUT_BACK, RENEW, SETTLE, TAKE_WAITING
+from i3tasks.store.requests import Claimed, Refusal, Settled, TryRef
 from tests.store.helpers import enqueue, in_threads, open_transaction, request, says
 from tests.store.test_writer import Spied, aenqueue, alease, writer
 
@@ -124,3 +127,23 @@ def test_keyed_calls_in_opposite_orders_do_not_deadlock() -> None:
     with connection.cursor() as cursor:
         cursor.execute("SELECT count(*) FROM i3tasks_taskkey")
         assert cursor.fetchone() == (len(names),)
+
+
+@pytest.mark.postgres
+async def test_what_a_worker_took_and_could_not_claim_is_due_soon_after_the_lock_is_gone(writer: Spied) -> None:
+    [task_try] = await aenqueue()
+    await TaskExecutionTry.objects.aupdate(dispatch_at="2021-01-01T00:00Z")
+    asked = WaitingRequest(("default",), None, timedelta(0), room=10, threads=10)
+    [ref] = await writer.ask(TAKE_WAITING, asked)
+    held = open_transaction(f"SELECT 1 FROM i3tasks_taskexecutiontry WHERE id = {task_try.pk} FOR UPDATE")
+    await sync_to_async(held.__enter__)()
+    assert await writer.ask(CLAIM, request(task_try)) is Refusal.LOCKED
+    writer.post(PUT_BACK, ref)
+    assert await writer.ask(TAKE_WAITING, asked) == []
+    await sync_to_async(held.__exit__)(None, None, None)
+    freed = time.monotonic()
+    again: list[TryRef] = []
+    while not again and time.monotonic() < freed + 30:
+        again = await writer.ask(TAKE_WAITING, asked)
+    print(f"taken again {time.monotonic() - freed:.2f} s after the lock was gone")
+    assert [found.try_id for found in again] == [task_try.pk]

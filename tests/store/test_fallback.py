@@ -16,7 +16,7 @@ from i3tasks.store import fallback
 from i3tasks.store.cancel import cancel
 from i3tasks.store.dispatching import confirm_published, deny_published, put_back, take_due
 from i3tasks.store.fallback import WaitingRequest, take_unheard, take_waiting
-from i3tasks.store.requests import TryRef
+from i3tasks.store.requests import LOCKED, TryRef
 from i3tasks.store.settle import settle
 from tests.store.helpers import ADD, at, enqueue, in_threads, lease, open_transaction, plans, queries_of, row, says
 
@@ -185,6 +185,29 @@ def test_what_was_taken_and_put_back_is_due_at_once() -> None:
     [[ref]] = take_waiting([WaitingRequest(("default",), FEW, FEW, 10, 10)], now=at(later(20)))
     put_back([ref])
     assert taken(1, published=None, overdue=ZERO) == [ref.try_id]
+
+
+@pytest.mark.postgres
+@pytest.mark.parametrize("strength", ["UPDATE", "NO KEY UPDATE", "SHARE"])
+def test_what_was_taken_and_is_held_against_its_claim_is_put_back_once_it_is_free(strength: str) -> None:
+    """Else it would wait until the grace is over: a minute."""
+    held, free = published(2)
+    [refs] = take_waiting([WaitingRequest(("default",), FEW, FEW, 10, 10)], now=at(later(20)))
+    with open_transaction(f"SELECT 1 FROM i3tasks_taskexecutiontry WHERE id = {held.pk} FOR {strength}"):
+        assert put_back(refs) == [LOCKED, None]
+        assert taken(1, published=None, overdue=ZERO) == [free.pk]
+    lease(free)
+    assert put_back(refs) == [None, None]
+    assert taken(1, published=None, overdue=ZERO) == [held.pk]
+
+
+@pytest.mark.postgres
+def test_of_what_has_gone_on_meanwhile_nothing_is_put_back() -> None:
+    published()
+    [[ref]] = take_waiting([WaitingRequest(("default",), FEW, FEW, 10, 10)], now=at(later(20)))
+    [claimed] = lease(row(ref.try_id))
+    with open_transaction(f"SELECT 1 FROM i3tasks_taskexecutiontry WHERE id = {claimed.try_id} FOR UPDATE"):
+        assert put_back([ref]) == [None]
 
 
 def test_a_late_confirmation_changes_nothing_of_what_was_taken() -> None:

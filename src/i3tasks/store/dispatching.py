@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from datetime import datetime, timedelta
 from types import MappingProxyType
 from typing import Any
@@ -25,7 +25,7 @@ from .locks import lock_executions
 from .pauses import known_pauses, pause_over, set_aside, without_paused
 from .postgres.marking import confirm_unclaimed
 from .postgres.statements import are_known
-from .requests import NextTry, Settled, TryRef
+from .requests import LOCKED, Locked, NextTry, Settled, TryRef
 from .settle import Ending, apply, blocked_by_groups
 
 _NAMES = [f"task_execution__{name}" for name in ("uuid", "task_path", "task_name", "queue_name")]
@@ -126,13 +126,27 @@ def _wait_after_refusal(task_try: TaskExecutionTry) -> timedelta:
     return delay
 
 
-def put_back(refs: Sequence[TryRef], *, now: Instant = DATABASE_TIME, wait: bool = False) -> list[None]:
-    """Note that these tries reached no worker, though Pub/Sub did not refuse them: they are due at once."""
+def put_back(refs: Sequence[TryRef], *, now: Instant = DATABASE_TIME, wait: bool = False) -> list[Locked | None]:
+    """Note that these tries reached no worker, though Pub/Sub did not refuse them: they are due at once.
+
+    Locked: another transaction holds the row, as it may have held it against the claim. Ask again later.
+    """
     with atomic():
-        if tries := _unclaimed(refs, now, wait):
-            due = database_time(tries[0])
-            rows(TaskExecutionTry).filter(pk__in=[task_try.pk for task_try in tries]).update(dispatch_at=due)
-    return [None] * len(refs)
+        free = _unclaimed(refs, now, wait)
+        if free:
+            due = database_time(free[0])
+            rows(TaskExecutionTry).filter(pk__in=[task_try.pk for task_try in free]).update(dispatch_at=due)
+        hidden = _hidden(refs, {task_try.pk for task_try in free})
+    return [LOCKED if ref.try_id in hidden else None for ref in refs]
+
+
+def _hidden(refs: Iterable[TryRef], locked_here: Collection[int]) -> set[int]:
+    """Those that another transaction has locked, and that have the `dispatch_at` that they were taken with."""
+    expected = {ref.try_id: ref.dispatch_at for ref in refs if ref.try_id not in locked_here}
+    if not expected:
+        return set()
+    found = rows(TaskExecutionTry).filter(pk__in=expected).values_list("pk", "dispatch_at")
+    return {pk for pk, dispatch_at in found if dispatch_at is not None and dispatch_at == expected[pk]}
 
 
 def withhold(refs: Sequence[TryRef], *, now: Instant = DATABASE_TIME, wait: bool = False) -> list[None]:
