@@ -7,6 +7,7 @@ Each table, each strength of lock. The stranger stays for as long as the test lo
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 
 import pytest
@@ -19,7 +20,7 @@ from i3tasks.core.clock import SYSTEM_CLOCK
 from i3tasks.core.outcome import Released, Success
 from i3tasks.engine.beat import Beat
 from i3tasks.engine.dispatcher import Dispatcher
-from i3tasks.models import GroupSlice, QueuePause, ScheduleTick, TaskExecution, TaskExecutionTry
+from i3tasks.models import GroupSlice, QueuePause, ScheduleTick, TaskExecution, TaskExecutionTry, Worker
 from i3tasks.store import workflows
 from i3tasks.store.audit import audit
 from i3tasks.store.board_acts import begin
@@ -29,16 +30,19 @@ from i3tasks.store.dispatching import confirm_published, deny_published, expire_
 from i3tasks.store.fallback import WaitingRequest, take_waiting
 from i3tasks.store.groups import expire_groups
 from i3tasks.store.leases import claim, renew
-from i3tasks.store.requests import Claimed, Settled, TryRef
+from i3tasks.store.pauses import known_pauses, pause, resume
+from i3tasks.store.requests import LOCKED, Claimed, Settled, TryRef
 from i3tasks.store.retention import Ages, clean
 from i3tasks.store.search import Search
 from i3tasks.store.settle import settle
 from i3tasks.store.slices import open_slice
 from i3tasks.store.stacks import ask
+from i3tasks.store.workers import WorkerFacts, note_workers
 from tests.shop.flows import note
 from tests.shop.tasks import add
 from tests.store.helpers import enqueue, failure, lease, open_transaction, request, row, says
 from tests.store.test_leases import Heartbeat
+from tests.store.test_workers import FACTS
 
 pytestmark = [pytest.mark.postgres, pytest.mark.django_db(transaction=True), pytest.mark.usefixtures("sent")]
 
@@ -46,6 +50,17 @@ TABLES = sorted(model._meta.db_table for model in apps.get_app_config("i3tasks")
 STRENGTHS = ["UPDATE", "NO KEY UPDATE", "SHARE", "KEY SHARE"]
 NOON = datetime(2026, 6, 1, 12, 0, tzinfo=UTC)
 MINUTE = timedelta(minutes=1)
+
+
+@dataclass(frozen=True, slots=True)
+class OfAProcess:
+    """A heartbeat of a process."""
+
+    name: str
+    is_new: bool = True
+
+    def facts(self) -> WorkerFacts:
+        return replace(FACTS, id=self.name, is_new=self.is_new)
 
 
 @task(unique=True)
@@ -64,6 +79,7 @@ def rows_in_all_tables(monkeypatch: pytest.MonkeyPatch) -> list[Claimed]:
     Beat().pass_once(NOON)
     QueuePause.objects.create(queue_name="of another project", paused_at=NOON)
     ask(1, by="ann", now=NOON)
+    note_workers([OfAProcess("held")], now=NOON)
     only_one.delay(0)
     begin(Search(), Act.RETRY, by="ann", expected=0, until=None, now=NOON)
     chain(note.s("first"), group(note.s(f"held{n}") for n in range(6))).delay()
@@ -145,6 +161,20 @@ def retention_goes_on() -> None:
     assert not TaskExecution.objects.filter(pk=claimed.execution_id).exists()
 
 
+def processes_go_on() -> None:
+    """The first heartbeat of one deletes the rows of those long gone, of which the stranger's is one."""
+    for is_new in (True, False):
+        assert note_workers([OfAProcess("other", is_new)]) == [None]
+    assert Worker.objects.get(pk="other").heartbeat_at > NOON
+
+
+def people_go_on() -> None:
+    assert pause("push", by="ann")
+    known_pauses.read()
+    assert resume("push")
+    begin(Search(), Act.RETRY, by="bob", expected=0, until=None, now=timezone.now())
+
+
 def slices_go_on() -> None:
     handle = chain(note.s("free"), group(note.s(f"free{n}") for n in range(6))).delay()
     [claimed] = lease(handle.task_execution_try)
@@ -161,6 +191,8 @@ GOES_ON: list[Callable[[], None]] = [
     beats_go_on,
     slices_go_on,
     retention_goes_on,
+    processes_go_on,
+    people_go_on,
 ]
 
 
@@ -183,7 +215,7 @@ def test_all_others_go_on_while_every_row_of_a_table_is_held(
 
 def test_the_stranger_holds_a_row_of_each_table(rows_in_all_tables: list[Claimed]) -> None:
     empty = [model._meta.label for model in apps.get_app_config("i3tasks").get_models() if not model.objects.exists()]  # type: ignore[attr-defined]
-    assert empty in ([], ["i3tasks.Worker"])
+    assert empty == []
     assert GroupSlice.objects.count() == 2
 
 
@@ -210,3 +242,16 @@ def test_a_beat_waits_for_no_row_that_a_stranger_has_inserted(statement: str, ev
     beat.pass_once(NOON + 2 * MINUTE)
     assert ScheduleTick.objects.filter(slot=NOON + 2 * MINUTE).count() == 3
     assert "beat_failed" not in events
+
+
+@pytest.mark.usefixtures("impatient")
+@pytest.mark.parametrize("strength", STRENGTHS[:3])
+def test_a_process_whose_own_row_is_held_writes_it_later(strength: str) -> None:
+    """Its heartbeat is in one transaction with its claims and settlements: that waits for nothing."""
+    mine, other = OfAProcess("mine"), OfAProcess("other", is_new=False)
+    note_workers([mine], now=NOON)
+    with open_transaction(f"SELECT 1 FROM i3tasks_worker WHERE id = 'mine' FOR {strength}"):
+        assert note_workers([mine, other]) == [LOCKED, None]
+        assert Worker.objects.get(pk="mine").heartbeat_at == NOON
+    assert note_workers([mine, other]) == [None, None]
+    assert Worker.objects.get(pk="mine").heartbeat_at > NOON

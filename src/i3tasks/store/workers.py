@@ -11,15 +11,16 @@ from django.db.models.functions import Now
 
 from ..conf import get_config
 from ..models import Worker, WorkerRole, WorkerState
-from .database import DATABASE_TIME, Instant, Rows, rows
+from .database import DATABASE_TIME, Instant, Rows, atomic, locked, rows, unlocked
+from .requests import LOCKED, Locked
 
 LATE = timedelta(minutes=2)
 """How long after its last heartbeat a process counts as gone, and a dispatcher or a beat as missing."""
 KEPT = timedelta(days=1)
 """How long the row of a process that has stopped or died is kept."""
 MOST_TROUBLES = 5
-_AT_EACH_HEARTBEAT = ("state", "queues", "concurrency", "running", "trouble", "heartbeat_at")
-_AT_THE_FIRST = ("role", "host", "pid", "version", "started_at")
+_AT_EACH_HEARTBEAT = ("state", "concurrency", "running", "trouble")
+_AT_THE_FIRST = ("role", "host", "pid", "version")
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,11 +50,15 @@ class Heartbeat(Protocol):
     def facts(self) -> WorkerFacts: ...
 
 
-def note_workers(requests: Sequence[Heartbeat], *, now: Instant = DATABASE_TIME, wait: bool = False) -> list[None]:
-    """Write the processes' rows: one statement each. At its first heartbeat a process deletes rows of the long gone."""
-    for request in requests:
-        _write(request.facts(), now)
-    return [None] * len(requests)
+def note_workers(
+    requests: Sequence[Heartbeat], *, now: Instant = DATABASE_TIME, wait: bool = False
+) -> list[Locked | None]:
+    """Write the processes' rows: one statement each. At its first heartbeat a process deletes rows of the long gone.
+
+    Locked: another transaction holds the process's row. Ask again later.
+    """
+    with atomic():
+        return [_write(request.facts(), now, wait) for request in requests]
 
 
 def living_workers(now: datetime) -> Rows:
@@ -99,24 +104,28 @@ def listed(workers: Sequence[Worker], now: datetime) -> list[dict[str, Any]]:
     ]
 
 
-def _write(facts: WorkerFacts, now: Instant) -> None:
-    row = Worker(
-        id=facts.id,
-        role=facts.role,
-        state=facts.state,
-        host=facts.host,
-        pid=facts.pid,
-        version=facts.version,
-        queues=list(facts.queues),
-        concurrency=facts.concurrency,
-        running=facts.running,
-        trouble=facts.trouble,
-        started_at=now,
-        heartbeat_at=now,
+def _write(facts: WorkerFacts, now: Instant, wait: bool) -> Locked | None:
+    first: dict[str, Any] = {**{name: getattr(facts, name) for name in _AT_THE_FIRST}, "started_at": now}
+    changed: dict[str, Any] = {
+        **{name: getattr(facts, name) for name in _AT_EACH_HEARTBEAT},
         **dict.fromkeys(facts.passed, now),
-    )
-    changed = [*_AT_EACH_HEARTBEAT, *(_AT_THE_FIRST if facts.is_new else ()), *facts.passed]
-    rows(Worker).bulk_create([row], update_conflicts=True, unique_fields=["id"], update_fields=changed)
+        **(first if facts.is_new else {}),
+        "queues": list(facts.queues),
+        "heartbeat_at": now,
+    }
+    mine = rows(Worker).filter(pk=facts.id)
+    if not rows(Worker).filter(pk__in=locked(mine, wait=wait).values("pk")).update(**changed):
+        if mine.exists():
+            return LOCKED
+        # A process that shares the row may have written it just now.
+        rows(Worker).bulk_create(
+            [Worker(id=facts.id, **{**first, **changed})],
+            update_conflicts=True,
+            unique_fields=["id"],
+            update_fields=[*changed],
+        )
     if facts.is_new:
         before = now - KEPT if isinstance(now, datetime) else Now() - KEPT
-        rows(Worker).filter(heartbeat_at__lt=before).delete()
+        gone = unlocked(rows(Worker).filter(heartbeat_at__lt=before).only("pk"), to_delete=True)
+        rows(Worker).filter(pk__in=[worker.pk for worker in gone]).delete()
+    return None
