@@ -1,4 +1,6 @@
-"""Each store function locks rows in the order of `locks`: tries, executions, groups, each by ascending key.
+"""Each store function locks rows in the order of `locks`: slices, tries, executions, groups, keys, acts of the board.
+
+Of each table, by ascending primary key.
 
 PostgreSQL itself says which rows a transaction holds: those whose `xmax` is the transaction, and those that it wrote.
 """
@@ -6,7 +8,7 @@ PostgreSQL itself says which rows a transaction holds: those whose `xmax` is the
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import timedelta
 from typing import Any
 
@@ -14,27 +16,39 @@ import pytest
 from django.db import connection
 from django.utils import timezone
 
-from i3tasks import RESULT, chain, group
+from i3tasks import RESULT, chain, group, task
 from i3tasks.core.clock import SYSTEM_CLOCK
 from i3tasks.core.outcome import Released, Success
-from i3tasks.models import TaskExecution, TaskExecutionTry, TaskGroup
+from i3tasks.models import BoardAct, GroupSlice, TaskExecution, TaskExecutionTry, TaskGroup, TaskKey
+from i3tasks.store.board_acts import begin, take
+from i3tasks.store.board_acts import note as note_act
+from i3tasks.store.bulk import Act, Slice, slices
 from i3tasks.store.cancel import cancel, cancel_workflow, reschedule, retry_failed
 from i3tasks.store.chains import append_step
 from i3tasks.store.database import atomic, locked, rows
-from i3tasks.store.dispatching import confirm_published, deny_published, expire_leases, put_back, take_due
+from i3tasks.store.dispatching import confirm_published, deny_published, expire_leases, put_back, take_due, withhold
+from i3tasks.store.fallback import WaitingRequest, take_waiting
 from i3tasks.store.groups import cancel_group, close_group, expire_groups
+from i3tasks.store.keys import argument_key
 from i3tasks.store.leases import claim, renew
+from i3tasks.store.pauses import pause
 from i3tasks.store.requests import Claimed, TryRef
+from i3tasks.store.search import Search
 from i3tasks.store.settle import settle
 from tests.shop.flows import note
-from tests.store.helpers import enqueue, failure, in_threads, lease, request, says
+from tests.store.helpers import ADD, enqueue, failure, in_threads, lease, request, says
 from tests.store.test_leases import Heartbeat
 
 pytestmark = [pytest.mark.postgres, pytest.mark.django_db(transaction=True), pytest.mark.usefixtures("sent")]
 
-TABLES = [model._meta.db_table for model in (TaskExecutionTry, TaskExecution, TaskGroup)]
+MODELS: tuple[Any, ...] = (GroupSlice, TaskExecutionTry, TaskExecution, TaskGroup, TaskKey, BoardAct)
+TABLES = [model._meta.db_table for model in MODELS]
 Row = tuple[int, int]
 """The table's place in the order, and the key."""
+
+
+@task(unique=True)
+def alone(number: int) -> None: ...
 
 
 @dataclass
@@ -84,8 +98,7 @@ class Recorder:
 
 
 def known_rows() -> set[Row]:
-    models = (TaskExecutionTry, TaskExecution, TaskGroup)
-    return {(place, pk) for place, model in enumerate(models) for pk in model.objects.values_list("pk", flat=True)}
+    return {(place, pk) for place, model in enumerate(MODELS) for pk in model.objects.values_list("pk", flat=True)}
 
 
 def recorded(function: Callable[[], Any]) -> Recorder:
@@ -104,6 +117,9 @@ class World:
     waiting: list[TaskExecutionTry]
     failed: list[int]
     plain: list[TaskExecutionTry]
+    deferred: list[TaskExecutionTry]
+    failed_alone: list[int]
+    """Of a unique task. Their keys have been written in the order of their text, as a retry is to lock them."""
 
     @property
     def late(self) -> Any:
@@ -131,7 +147,12 @@ def world() -> World:
     for answer in claim([request(task_try) for task_try in plain[3:]]):
         assert isinstance(answer, Claimed)
         settle([says(answer, failure())])
-    return World(started, running, waiting[5:], failed, plain[:3])
+    deferred = enqueue(3, replace(ADD, run_after=timezone.now() + timedelta(days=1)))
+    numbers = sorted(range(6), key=lambda number: argument_key(alone.spec, [number], {}).text)
+    of_unique = [lease(alone.delay(number).task_execution_try)[0] for number in numbers]
+    settle([says(claimed, failure()) for claimed in of_unique])
+    failed_alone = [claimed.execution_id for claimed in of_unique]
+    return World(started, running, waiting[5:], failed, plain[:3], deferred, failed_alone)
 
 
 FUNCTIONS: dict[str, Callable[[World], Any]] = {
@@ -155,7 +176,21 @@ FUNCTIONS: dict[str, Callable[[World], Any]] = {
     "reschedule": lambda world: reschedule(world.plain[0].task_execution_id, world.late, now=timezone.now()),
     "append_step": lambda world: append_step(world.plain[0].task_execution, note.as_step("more"), now=timezone.now()),
     "append_step to a group": lambda world: append_step(world.outer, note.as_step("more"), now=timezone.now()),
+    "retry_failed of unique calls": lambda world: retry_failed(world.failed_alone[::-1], now=timezone.now()),
+    "withhold": lambda world: withhold(world.refs),
+    "claim while a queue is paused": lambda world: (pause(None), claim([request(item) for item in world.plain])),
+    "take_waiting": lambda world: take_waiting([WAITING], now=world.late),
+    **{f"slices: {act.value}": lambda world, act=act: acted(world, act) for act in Act},
 }
+WAITING = WaitingRequest(("default",), timedelta(0), timedelta(0), room=100, threads=100)
+
+
+def acted(world: World, act: Act) -> list[Slice]:
+    row = begin(Search(), act, by="ann", expected=0, until=None, now=timezone.now())
+    row = take(row.pk, timezone.now()) or row
+    return list(
+        slices(Search(), act, now=timezone.now(), until=world.late, record=lambda made: note_act(row, made, world.late))
+    )
 
 
 @pytest.mark.parametrize("name", FUNCTIONS)
@@ -198,7 +233,9 @@ def test_cancelling_beside_what_goes_on_locks_in_order(world: World, outcome: An
     assert meanwhile.has_happened
     assert recorder.backwards == []
     assert not TaskExecutionTry.objects.filter(
-        task_execution__in=TaskExecution.objects.exclude(pk__in=[t.task_execution_id for t in world.plain]),
+        task_execution__in=TaskExecution.objects.exclude(
+            pk__in=[t.task_execution_id for t in (*world.plain, *world.deferred)]
+        ),
         is_completed=False,
     ).exists()
     assert set(TaskGroup.objects.values_list("status", flat=True)) <= {TaskGroup.STATUS_FAILED, "success"}

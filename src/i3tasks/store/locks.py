@@ -6,7 +6,8 @@ may fail the group that it is a part of: both are locked together, so that this 
 Slices of a large group come before these, and an act of the board after them. A schedule comes before its state.
 
 Requests that many others wait for (claims, settlements, heartbeats, the dispatcher) leave out what another transaction
-has locked, and come back to it later. Only what a caller asks for in its own thread waits: cancel, retry, close, then.
+has locked, and come back to it later; what waits for no lock may take its rows in any order. Only what a caller asks
+for in its own thread waits: cancel, retry, close, then.
 """
 
 from __future__ import annotations
