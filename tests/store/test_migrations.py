@@ -2,6 +2,7 @@
 
 import copy
 import json
+import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -12,7 +13,7 @@ from asgiref.sync import async_to_sync
 from django.core.checks import run_checks
 from django.core.management import call_command
 from django.core.management.base import CommandError, SystemCheckError
-from django.db import connection, connections
+from django.db import OperationalError, connection, connections
 from django.db.migrations.executor import MigrationExecutor
 from django.test import override_settings
 from pytest_django.plugin import DjangoDbBlocker
@@ -24,6 +25,7 @@ from i3tasks.models import TaskExecution, TaskExecutionResult, TaskExecutionTry,
 from i3tasks.store.leases import claim
 from i3tasks.store.requests import Claimed, Refusal
 from tests.store.helpers import request
+from tests.support.rigs import until
 
 OLD = "old"
 NAMES = [
@@ -358,6 +360,54 @@ def test_an_index_that_was_left_half_built_is_built_anew(old: Any, name: str, be
     call_command("migrate", "i3tasks", name, database=OLD, verbosity=0)
     assert indexes() == expected
     assert all(expected.values())
+
+
+@pytest.mark.postgres
+@pytest.mark.parametrize(("name", "before"), ONLINE)
+def test_migrate_that_is_killed_while_it_builds_an_index_is_run_again(old: Any, name: str, before: str) -> None:
+    """For real: the build waits for a transaction that is open, and its connection ends. It leaves an invalid index."""
+    call_command("migrate", "i3tasks", name, database=OLD, verbosity=0)
+    expected = indexes()
+    call_command("migrate", "i3tasks", before, database=OLD, verbosity=0)
+    errors: list[Exception] = []
+
+    def build() -> None:
+        try:
+            call_command("migrate", "i3tasks", name, database=OLD, verbosity=0)
+        except OperationalError as error:
+            errors.append(error)
+        finally:
+            connections[OLD].close()
+
+    other = connections[OLD].copy()
+    try:
+        with other.cursor() as cursor:
+            cursor.execute("BEGIN")
+            cursor.execute("SELECT tablename FROM pg_tables WHERE tablename LIKE 'i3tasks%'")
+            for (table,) in cursor.fetchall():
+                cursor.execute(f"LOCK TABLE {table} IN ROW EXCLUSIVE MODE")
+            building = threading.Thread(target=build)
+            building.start()
+            until(kill_builds, seconds=60)
+            building.join(60)
+            cursor.execute("ROLLBACK")
+    finally:
+        other.close()
+    assert len(errors) == 1
+    assert False in indexes().values()
+    call_command("migrate", "i3tasks", name, database=OLD, verbosity=0)
+    assert indexes() == expected
+    assert all(expected.values())
+
+
+def kill_builds() -> bool:
+    """End the connections that wait for others while they build an index. False: there is none yet."""
+    with connections[OLD].cursor() as cursor:
+        cursor.execute(
+            "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = current_database()"
+            " AND query LIKE 'CREATE %INDEX CONCURRENTLY%' AND wait_event_type = 'Lock'"
+        )
+        return bool(cursor.fetchall())
 
 
 @pytest.mark.postgres
