@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 from asgiref.sync import async_to_sync
 from django.core.management import call_command
-from django.db.models import Max
+from django.db.models import F, Max
 from django.utils import timezone
 
 from i3tasks.broker import clients
@@ -150,3 +150,19 @@ def test_what_a_push_queue_lost_is_pushed_again(silent_world: World) -> None:
     at_rest(world)
     world.reckon()
     assert not world.lost_tries()
+
+
+def test_a_long_push_backlog_that_moves_is_not_pushed_again(silent_world: World) -> None:
+    """Its last calls wait for far longer than the fallback's patience."""
+    world = silent_world
+    call_command("i3tasks_ensure_pubsub")
+    world.site()
+    world.worker()  # its dispatcher looks for quiet queues all the time
+    calls = 40 if isinstance(world.emulator, GoogleEmulator) else 400  # Google's pushes two at a time
+    world.load(calls, 1.0, task=work_pushed)
+    world.until_finished(seconds=200)
+    waited = TaskExecutionTry.objects.aggregate(longest=Max(F("started_at") - F("asked_at")))["longest"].total_seconds()
+    print(f"the last of {calls} calls waited for {waited:.1f} s")
+    assert waited > 2 * FALLBACK
+    assert set(TaskExecutionTry.objects.values_list("publish_count", flat=True)) == {1}
+    world.reckon()
