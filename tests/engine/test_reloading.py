@@ -3,11 +3,8 @@
 from __future__ import annotations
 
 import os
-import signal
 import subprocess
 import sys
-import threading
-from collections.abc import Callable
 from pathlib import Path
 
 import psutil
@@ -16,7 +13,7 @@ import pytest
 from i3tasks.management import supervising, watching
 from i3tasks.management.reloading import ReloadingSupervisor
 from i3tasks.management.supervising import Member
-from tests.engine.test_supervising import STAY, pids, python
+from tests.engine.test_supervising import STAY, pids, python, run_while
 from tests.support.rigs import until
 
 
@@ -69,21 +66,6 @@ signal.signal(signal.SIGTERM, drain)
 (folder / f"began-{os.getpid()}").touch()
 time.sleep(60)
 """
-
-
-def run_while(supervisor: ReloadingSupervisor, act: Callable[[], None]) -> int:
-    def then_stop() -> None:
-        try:
-            act()
-        finally:
-            os.kill(os.getpid(), signal.SIGTERM)
-
-    beside = threading.Thread(target=then_stop)
-    beside.start()
-    try:
-        return supervisor.run()
-    finally:
-        beside.join()
 
 
 @pytest.mark.parametrize("listens", [False, True])

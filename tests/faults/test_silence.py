@@ -158,7 +158,7 @@ def test_a_long_push_backlog_that_moves_is_not_pushed_again(silent_world: World)
     call_command("i3tasks_ensure_pubsub")
     world.site()
     world.worker()  # its dispatcher looks for quiet queues all the time
-    calls = 40 if isinstance(world.emulator, GoogleEmulator) else 400  # Google's pushes two at a time
+    calls = 40 if isinstance(world.emulator, GoogleEmulator) else 400  # Google's pushes few at a time
     world.load(calls, 1.0, task=work_pushed)
     world.until_finished(seconds=200)
     waited = TaskExecutionTry.objects.aggregate(longest=Max(F("started_at") - F("asked_at")))["longest"].total_seconds()

@@ -11,7 +11,7 @@ from django.core.management import CommandError, call_command
 from django.db import connection
 from django.utils import timezone
 
-from i3tasks.exceptions import UnknownQueueError
+from i3tasks.exceptions import StoreUnavailable, UnknownQueueError
 from i3tasks.models import QueuePause, TaskExecutionTry
 from i3tasks.store.audit import audit
 from i3tasks.store.cancel import cancel
@@ -174,6 +174,26 @@ def test_queues_that_there_are_not_are_refused() -> None:
     for change in (pause, resume):
         with pytest.raises(UnknownQueueError, match="There is no queue 'feather' in I3TASKS"):
             change("feather")
+
+
+@pytest.mark.postgres
+@pytest.mark.django_db(transaction=True)
+def test_a_pause_that_another_transaction_holds_is_left_alone_and_keeps_no_one_waiting() -> None:
+    pause("heavy")
+    with open_transaction("SELECT 1 FROM i3tasks_queuepause FOR UPDATE"):
+        with pytest.raises(StoreUnavailable, match="another transaction holds the pause"):
+            resume("heavy")
+        with pytest.raises(CommandError, match="another transaction holds the pause"):
+            call_command("i3tasks_resume_queue", "heavy")
+    with open_transaction(
+        "INSERT INTO i3tasks_queuepause (queue_name, paused_at) VALUES ('default', now()) RETURNING id"
+    ):
+        with pytest.raises(StoreUnavailable, match="another transaction holds the pause"):
+            pause("default")
+        with pytest.raises(CommandError, match="another transaction holds the pause"):
+            call_command("i3tasks_pause_queue", "default")
+    assert paused_queues().keys() == {"heavy"}
+    assert resume("heavy")
 
 
 def test_a_queue_that_has_left_the_settings_can_be_resumed() -> None:

@@ -11,7 +11,7 @@ from django.http import HttpRequest, HttpResponse
 
 from ..conf import get_config
 from ..core.clock import current_clock
-from ..exceptions import UnknownQueueError
+from ..exceptions import StoreUnavailable, UnknownQueueError
 from ..models import QueuePause
 from ..store.database import rows, time_of
 from ..store.figures import DEFERRED, MOST_COUNTED, RUNNING, WAITING, figures
@@ -114,7 +114,7 @@ def pause_queue(request: HttpRequest) -> HttpResponse:
     try:
         name = _queue_named(request)
         is_new = pause(name, by=name_of(request), now=time_of(current_clock()))
-    except UnknownQueueError as error:
+    except (UnknownQueueError, StoreUnavailable) as error:
         return not_done(request, str(error), url("queues"))
     said = f"{name} is paused: nothing of it begins." if is_new else f"{name} was paused already."
     return done(request, "pause queue", name, int(is_new), said, url("queues"))
@@ -126,7 +126,7 @@ def resume_queue(request: HttpRequest) -> HttpResponse:
     try:
         name = _queue_named(request)
         is_new = resume(name, by=name_of(request))
-    except UnknownQueueError as error:
+    except (UnknownQueueError, StoreUnavailable) as error:
         return not_done(request, str(error), url("queues"))
     said = f"{name} is resumed: what waits in it is due." if is_new else f"{name} was not paused."
     return done(request, "resume queue", name, int(is_new), said, url("queues"))

@@ -9,7 +9,7 @@ from typing import Any, ClassVar
 
 from django.core.management.base import BaseCommand, CommandError, CommandParser
 
-from ..exceptions import UnknownQueueError
+from ..exceptions import StoreUnavailable, UnknownQueueError
 from ..store.database import atomic
 
 
@@ -40,7 +40,7 @@ class PausingCommand(BaseCommand):
     def _changed(self, queue: str, by: str) -> bool:
         try:
             return self.change(queue, by=by)
-        except UnknownQueueError as error:
+        except (UnknownQueueError, StoreUnavailable) as error:
             raise CommandError(str(error)) from error
 
 

@@ -23,6 +23,7 @@ from ..core.values import clean_text
 from ..models import QueuePause, TaskExecutionTry
 from ..telemetry import emit
 from .database import DATABASE_TIME, Instant, Rows, alias, atomic, database_time, rows, unlocked, with_database_time
+from .lock_timeout import LONGEST_LOCK, short_locks
 
 ASIDE_FROM = datetime(9000, 1, 1, tzinfo=UTC)
 """From here on, a `dispatch_at` stands for a pause. No call is put off so far."""
@@ -31,16 +32,18 @@ _IS_NO_TIME = Q(run_after__isnull=True) | Q(run_after__lt=ASIDE_FROM)
 STALE_SECONDS = 2.0
 """How old what a process knows of pauses may become before it asks again."""
 LONGEST_BY = 255
+BUSY = "Nothing was changed: another transaction holds the pause of this queue. Try again."
 
 
 def pause(queue_name: str | None, *, by: str = "", now: Instant = DATABASE_TIME) -> bool:
     """Pause a queue. `by` says who did. False: it was paused already.
 
-    Raises UnknownQueueError for a queue that is not in I3TASKS.
+    Raises UnknownQueueError for a queue that is not in I3TASKS, and StoreUnavailable if another transaction holds its
+    pause.
     """
     name = get_config().queue(queue_name).name
     who = clean_text(by)[:LONGEST_BY]
-    with atomic():
+    with short_locks(LONGEST_LOCK, BUSY):
         facts = {"paused_at": now, "paused_by": who}
         _, is_new = rows(QueuePause).get_or_create(queue_name=name, defaults=facts)
         if is_new:
@@ -51,13 +54,14 @@ def pause(queue_name: str | None, *, by: str = "", now: Instant = DATABASE_TIME)
 def resume(queue_name: str | None, *, by: str = "") -> bool:
     """Resume a queue: dispatchers make what waits in it due at once. False: it was not paused.
 
-    Raises UnknownQueueError for a queue that is neither paused nor in I3TASKS.
+    Raises UnknownQueueError for a queue that is neither paused nor in I3TASKS, and StoreUnavailable if another
+    transaction holds its pause.
     """
     name = queue_name or get_config().queue(None).name
     if name not in paused_queues():
         get_config().queue(name)
         return False
-    with atomic():
+    with short_locks(LONGEST_LOCK, BUSY):
         is_resumed = bool(rows(QueuePause).filter(queue_name=name).delete()[0])
         if is_resumed:
             _after_commit(lambda: emit("queue_resumed", queue=name, by=clean_text(by)[:LONGEST_BY]))

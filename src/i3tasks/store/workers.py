@@ -53,7 +53,7 @@ class Heartbeat(Protocol):
 def note_workers(
     requests: Sequence[Heartbeat], *, now: Instant = DATABASE_TIME, wait: bool = False
 ) -> list[Locked | None]:
-    """Write the processes' rows: one statement each. At its first heartbeat a process deletes rows of the long gone.
+    """Write the processes' rows, each by one statement if it has one. A new process deletes those of the long gone.
 
     Locked: another transaction holds the process's row. Ask again later.
     """
