@@ -20,6 +20,7 @@ from django.urls import NoReverseMatch, URLResolver, get_resolver, reverse
 from django.utils.module_loading import import_string
 
 from .conf import Config, get_config
+from .dashboard.navigation import NAMESPACE
 from .exceptions import ScheduleError
 from .registry import all_tasks, settings_package
 from .store.database import alias
@@ -159,7 +160,7 @@ def check_board(**_: Any) -> list[CheckMessage]:
 def _leads_to_board(resolver: URLResolver) -> bool:
     """Whether the board is among these URLs. Its views are not imported, as `reverse` would."""
     inner = [one for one in resolver.url_patterns if isinstance(one, URLResolver)]
-    return resolver.app_name == "i3tasks-board" or any(_leads_to_board(one) for one in inner)
+    return resolver.app_name == NAMESPACE or any(_leads_to_board(one) for one in inner)
 
 
 def _has_middleware(name: str) -> bool:

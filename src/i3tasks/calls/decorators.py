@@ -132,7 +132,7 @@ def task(function: Callable[..., Any] | None = None, /, **options: Any) -> Any:
     bind         True: the body gets `task_metadata` (TaskMetadata), its first parameter or one that it takes by keyword
     unique       True: a call with arguments equal to those of an unfinished call is the same call
     run_once     True: never tried again, not even when its worker dies, whatever a call says of retries
-    isolation    "process": run a sync function in a process of its own, which a timeout or a cancellation kills
+    isolation    "process": run a sync function in a process of its own, which a timeout or a cancellation ends
     sensitive    parameters whose values are hidden wherever calls are shown, and in the texts of errors
     cron         run it without arguments whenever this is due, such as "@daily", in the project's time zone
     on_success   a task or chain to run after each success

@@ -8,8 +8,10 @@ from __future__ import annotations
 
 import logging
 import sys
+from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import datetime
+from functools import cache
 from typing import Any
 
 from ..core.values import clean_text
@@ -90,9 +92,14 @@ class _Text:
     told: dict[str, Any]
 
     def __str__(self) -> str:
-        from structlog.processors import KeyValueRenderer
+        return str(_renderer()(None, "", dict(self.told)))
 
-        return str(KeyValueRenderer(key_order=FIRST, drop_missing=True)(None, "", dict(self.told)))
+
+@cache
+def _renderer() -> Callable[..., str]:
+    from structlog.processors import KeyValueRenderer
+
+    return KeyValueRenderer(key_order=FIRST, drop_missing=True)
 
 
 def _text_and_attributes(event: Event, told: dict[str, Any]) -> tuple[_Text, dict[str, Any]]:
