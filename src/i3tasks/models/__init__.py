@@ -1,0 +1,33 @@
+"""The rows. The functions that change them are in `store/`."""
+
+from .base import StoredJSON, new_uuid
+from .executions import HEAVY, ExecutionOutcome, TaskExecution, TaskKey
+from .groups import GroupSlice, TaskGroup
+from .operations import BoardAct, QueuePause, StackRequest
+from .schedules import CatchUp, ScheduleState, ScheduleTick, TaskSchedule
+from .tries import TaskExecutionResult, TaskExecutionTry, TryState
+from .workers import Worker, WorkerRole, WorkerState
+
+__all__ = [
+    "HEAVY",
+    "BoardAct",
+    "CatchUp",
+    "ExecutionOutcome",
+    "GroupSlice",
+    "QueuePause",
+    "ScheduleState",
+    "ScheduleTick",
+    "StackRequest",
+    "StoredJSON",
+    "TaskExecution",
+    "TaskExecutionResult",
+    "TaskExecutionTry",
+    "TaskGroup",
+    "TaskKey",
+    "TaskSchedule",
+    "TryState",
+    "Worker",
+    "WorkerRole",
+    "WorkerState",
+    "new_uuid",
+]
