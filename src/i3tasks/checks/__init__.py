@@ -1,0 +1,27 @@
+"""System checks: mistakes that would otherwise show only while tasks run. To import this registers them."""
+
+from .board import check_board
+from .database import check_engine, check_pool, check_time_zones, check_upgrade
+from .deployment import check_doors, check_push
+from .settings import (
+    check_propagation,
+    check_schedules,
+    check_settings,
+    check_subscriptions,
+    check_tasks_beside_settings,
+)
+
+__all__ = [
+    "check_board",
+    "check_doors",
+    "check_engine",
+    "check_pool",
+    "check_propagation",
+    "check_push",
+    "check_schedules",
+    "check_settings",
+    "check_subscriptions",
+    "check_tasks_beside_settings",
+    "check_time_zones",
+    "check_upgrade",
+]
