@@ -117,6 +117,25 @@ def test_an_error_of_any_try_finds_its_execution_once() -> None:
     assert [row.pk for page in (first, rest) for row in page.rows] == [failed.pk, *others[:2]]
 
 
+def test_min_tries_counts_the_tries_that_have_begun() -> None:
+    past = ago(minutes=1)
+    new, once, twice, running = (execution(past) for _ in range(4))
+    a_try("pending", past, of=new)
+    for row, states in (
+        (once, ("failed", "pending")),
+        (twice, ("old failed", "failed", "pending")),
+        (running, ("failed", "failed", "running")),
+    ):
+        for number, state in enumerate(states, 1):
+            a_try(state, past, of=row, try_number=number)
+
+    assert set(found(min_tries="1")) == {once.pk, twice.pk, running.pk}
+    assert set(found(min_tries="2")) == {twice.pk, running.pk}
+    assert set(found(min_tries="2", state="retrying")) == {twice.pk}
+    assert set(found(min_tries="3")) == {running.pk}
+    assert found(min_tries=str(2**63 - 1)) == []
+
+
 def test_fields_narrow_down_what_is_found() -> None:
     past = ago(minutes=1)
     mail = a_try(
@@ -167,6 +186,8 @@ def test_sensitive_arguments_can_not_be_probed() -> None:
         ({"argument": "\x00"}, "a character that no text"),
         ({"task": "x" * 501}, "at most 500 characters"),
         ({"queue": ["a", "b"]}, "Give it once"),
+        ({"min_tries": "few"}, "'few' is no whole number from 1 on"),
+        ({"min_tries": "0"}, "'0' is no whole number from 1 on"),
         ({"colour": "red"}, "There is no filter 'colour'. There are: state, task"),
     ],
 )

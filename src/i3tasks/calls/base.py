@@ -153,6 +153,21 @@ class Task(Generic[P, T]):
         """`delay_many` for coroutines."""
         return await sync_to_async(self.delay_many)(calls)
 
+    def discard(self, *, min_tries: int = 0) -> int:
+        """Delete all calls of the task that wait, are put off, or wait for their next try; gives their number.
+
+        With `min_tries`, only those of which at least so many tries have begun; of `using(queue_name=)`, only those on
+        that queue. What a group or a next step still needs stays: cancel it.
+        """
+        from .discarding import discard_waiting
+
+        refuse_in_loop("discard", "adiscard")
+        return discard_waiting(self.spec, self.call_options, min_tries)
+
+    async def adiscard(self, *, min_tries: int = 0) -> int:
+        """`discard` for coroutines."""
+        return await sync_to_async(self.discard)(min_tries=min_tries)
+
     # ----------------------------------------------------------------------------------- running it in this process
 
     def sync_run(self, /, *args: P.args, **kwargs: P.kwargs) -> TaskExecutionTry:

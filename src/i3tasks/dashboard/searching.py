@@ -28,12 +28,14 @@ LABELS = {
     "finished": "Finished",
     "id": "Id, uuid or try:id",
     "argument": "Argument contains",
+    "min_tries": "Tries, at least",
 }
 HINTS = {
     "asked": "2h, 1d..6h, 2026-11-28",
     "finished": "30m, 2026-11-28..",
     "task": "send_email",
     "error": "TimeoutError",
+    "min_tries": "3",
 }
 SHORTCUTS: tuple[tuple[str, str], ...] = (
     ("all", ""),

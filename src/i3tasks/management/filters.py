@@ -21,6 +21,7 @@ OPTIONS = {
     "finished": ("TIME", "When it ended, in the same form."),
     "argument": ("TEXT", "A text in its arguments. Those of tasks with sensitive arguments are not looked into."),
     "error": ("CLASS", "The class of an error of one of its tries, as ValueError or shop.errors.CardDeclined."),
+    "min_tries": ("N", "How many of its tries have begun, at least."),
 }
 
 
@@ -30,7 +31,7 @@ def add_filters(parser: CommandParser) -> None:
         "executions", nargs="*", metavar="ID", help="An execution's id or uuid, or `try:` and the id of a try."
     )
     for name, (metavar, text) in OPTIONS.items():
-        parser.add_argument(f"--{name}", action="append", metavar=metavar, help=text)
+        parser.add_argument(_option(name), action="append", metavar=metavar, help=text)
 
 
 def search_of(options: Mapping[str, Any], now: datetime) -> Search:
@@ -39,8 +40,12 @@ def search_of(options: Mapping[str, Any], now: datetime) -> Search:
     try:
         return Search.parse({**fields, "id": options.get("executions") or ()}, now)
     except SearchError as error:
-        option = "" if error.field == "id" else f"--{error.field}: "
+        option = "" if error.field == "id" else f"{_option(error.field)}: "
         raise CommandError(f"{option}{error}", returncode=2) from None
+
+
+def _option(name: str) -> str:
+    return f"--{name.replace('_', '-')}"
 
 
 def named(texts: list[str], now: datetime) -> Keys:

@@ -57,6 +57,14 @@ def of_class_named(error: str) -> Q:
     return Q(error_class=error) if "." in error else Q(error_class=error) | Q(error_class__endswith=f".{error}")
 
 
+def tried(times: int) -> Q:
+    """Executions of which at least so many tries have begun. A try that waits has not; one that a Snooze ended has not."""
+    if times < 1:
+        return Q()
+    begun = rows(TaskExecutionTry).filter(task_execution=OuterRef("pk"), started_at__isnull=False)
+    return Q(Exists(begun[times - 1 :]))
+
+
 def with_argument(text: str) -> Q:
     """Executions whose arguments hold this text, as JSON writes it. Those of sensitive tasks are not looked into."""
     if not text:

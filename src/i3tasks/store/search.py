@@ -21,7 +21,7 @@ from ..exceptions import SearchError
 from ..models import HEAVY, TaskExecution
 from . import terms
 from .candidates import LARGEST_CHUNK, Chunk, Place, Source, following, sources
-from .conditions import any_of, failed_with, in_queue, named, with_argument, within
+from .conditions import any_of, failed_with, in_queue, named, tried, with_argument, within
 from .database import Rows, rows
 from .states import State, telling_try
 from .terms import ALWAYS, Keys, Window
@@ -29,7 +29,7 @@ from .terms import ALWAYS, Keys, Window
 MOST_COUNTED = 10_000
 MOST_LOOKED_AT = 20_000
 """Candidates, by a page or a count."""
-FIELDS = ("state", "task", "queue", "asked", "finished", "id", "argument", "error")
+FIELDS = ("state", "task", "queue", "asked", "finished", "id", "argument", "error", "min_tries")
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,6 +74,7 @@ class Search:
     keys: Keys | None = None
     argument: str = ""
     error: str = ""
+    min_tries: int = 0  # how many tries have begun, at least
 
     @classmethod
     def parse(cls, asked: Mapping[str, Any], now: datetime) -> Search:
@@ -99,7 +100,11 @@ class Search:
         if name == "id":
             return replace(self, keys=terms.keys(texts))
         text = terms.one(texts)
-        value: Any = terms.window(text, now) if name in ("asked", "finished") else text
+        value: Any = text
+        if name in ("asked", "finished"):
+            value = terms.window(text, now)
+        elif name == "min_tries":
+            value = terms.number(text)
         return replace(self, **{name: value})
 
     def as_fields(self) -> dict[str, str]:
@@ -122,6 +127,7 @@ class Search:
             within("finished_at", self.finished),
             failed_with(self.error),
             with_argument(self.argument),
+            tried(self.min_tries),
         ]
         return reduce(lambda one, other: one & other, parts)
 

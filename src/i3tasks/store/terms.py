@@ -129,6 +129,13 @@ def states(texts: Iterable[str]) -> tuple[State, ...]:
     return tuple(state for state in State if state.value in names)
 
 
+def number(text: str) -> int:
+    """A whole number from 1 on. Raises SearchError."""
+    if not _is_id(text) or int(text) < 1:
+        raise SearchError(f"{text[:30]!r} is no whole number from 1 on. Write one, such as 3.")
+    return int(text)
+
+
 def plain(text: str) -> str:
     """A text that both databases take. Raises SearchError."""
     if len(text) > LONGEST_TEXT:
@@ -149,7 +156,7 @@ def _is_id(text: str) -> bool:
     if not (text.isascii() and text.isdigit()):
         return False
     if len(text) > len(str(LARGEST_ID)) or int(text) > LARGEST_ID:
-        raise SearchError(f"{text[:30]!r} is no id: it has too many digits.")
+        raise SearchError(f"{text[:30]!r} has too many digits.")
     return True
 
 
