@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import fields
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from ..exceptions import ArgumentError
 from ..store.bulk import Act
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 WAITING = (State.WAITING, State.RETRYING, State.DEFERRED)
 
 
-def discard_waiting(spec: TaskSpec, options: CallOptions, min_tries: int) -> int:
+def discard_waiting(spec: TaskSpec, options: CallOptions, min_tries: Any) -> int:
     """Delete what waits of the task, on the queue of `options` if they name one. Gives the number deleted."""
     from ..engine.bulk import act_on_all
 
@@ -26,9 +26,7 @@ def discard_waiting(spec: TaskSpec, options: CallOptions, min_tries: int) -> int
         raise ArgumentError(f"min_tries is a number of tries, 0 or more, not {min_tries!r:.80}.")
     others = [field.name for field in fields(options) if field.name != "queue_name"]
     if unfit := [name for name in others if getattr(options, name) != getattr(AS_THE_TASK_SAYS, name)]:
-        raise ArgumentError(
-            f"discard asks for the task, and for the queue of using(queue_name=): {unfit[0]} is no use."
-        )
+        raise ArgumentError(f"Of the options of using, discard takes queue_name only: {unfit[0]} is no use.")
     search = Search(states=WAITING, task=spec.path, queue=options.queue_name or "", min_tries=min_tries)
     done = 0
     for progress in act_on_all(search, Act.DISCARD, by=f"{spec.func_name}.discard"):
