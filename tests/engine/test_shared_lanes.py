@@ -319,3 +319,71 @@ def end_all_others() -> None:
             "SELECT pg_terminate_backend(pid) FROM pg_stat_activity "
             "WHERE datname = current_database() AND pid <> pg_backend_pid()"
         )
+
+
+@task(max_retries=0)
+def change_session(change: str) -> str:
+    driver = connection.connection
+    changes: dict[str, Any] = {
+        "autocommit": lambda: setattr(driver, "autocommit", False),
+        "read only": lambda: setattr(driver, "read_only", True),
+        "isolation": lambda: setattr(driver, "isolation_level", 4 if hasattr(driver, "info") else "DEFERRED"),
+    }
+    if change in changes:
+        changes[change]()
+    elif change:
+        with connection.cursor() as cursor:
+            cursor.execute(change)
+    return _session()
+
+
+@task(max_retries=0)
+async def achange_session(change: str) -> str:
+    await Order.objects.acount()
+    return str(await sync_to_async(change_session.spec.function)(change))
+
+
+def _session() -> str:
+    with connection.cursor() as cursor:
+        if connection.vendor == "sqlite":
+            cursor.execute("SELECT cache_size, foreign_keys FROM pragma_cache_size, pragma_foreign_keys")
+            return f"{cursor.fetchone()} {connection.connection.isolation_level}"
+        driver = connection.connection
+        return f"{driver.autocommit} {driver.read_only} {driver.isolation_level}"
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        pytest.param("autocommit", marks=pytest.mark.postgres),
+        pytest.param("read only", marks=pytest.mark.postgres),
+        "isolation",
+        pytest.param("PRAGMA main.cache_size = 77", marks=pytest.mark.sqlite),
+        pytest.param("PRAGMA cache_size(77)", marks=pytest.mark.sqlite),
+        pytest.param("PRAGMA foreign_keys(OFF)", marks=pytest.mark.sqlite),
+    ],
+)
+@pytest.mark.parametrize("called", [change_session, achange_session], ids=["thread", "lane"])
+async def test_what_a_body_sets_on_the_drivers_connection_ends_with_it(
+    called: Any, change: str, engine: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from django.db import connections
+
+    monkeypatch.setitem(connections.settings["default"], "CONN_MAX_AGE", None)
+    before = (await run(engine, called, "")).value
+    for _ in range(3):
+        await run(engine, called, change)
+    for _ in range(3):
+        assert (await run(engine, called, "")).value == before
+
+
+@pytest.mark.sqlite
+async def test_a_pragma_that_only_reads_is_no_session_state(engine: Any) -> None:
+    from i3tasks.engine import session_state
+
+    for read in (
+        "PRAGMA table_info(shop_order)",
+        "PRAGMA foreign_key_check('shop_order')",
+        "PRAGMA main.index_list(x)",
+    ):
+        assert not session_state._SETS_STATE.search(read)

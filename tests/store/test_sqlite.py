@@ -3,22 +3,26 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import suppress
 from datetime import timedelta
+from functools import partial
 from typing import Any
 
 import pytest
-from django.db import OperationalError, connection, connections
+from django.db import OperationalError, connection, connections, transaction
 from django.utils import timezone
 
 from i3tasks.core.clock import SYSTEM_CLOCK
 from i3tasks.core.outcome import Success
 from i3tasks.models import TaskExecutionTry
 from i3tasks.store.cancel import cancel
+from i3tasks.store.database import atomic
 from i3tasks.store.dispatching import expire_leases, take_due
 from i3tasks.store.groups import expire_groups
 from i3tasks.store.leases import claim, renew
 from i3tasks.store.requests import Claimed
 from i3tasks.store.settle import settle
+from tests.shop.models import Order
 from tests.store.helpers import enqueue, in_threads, lease, request, says
 from tests.store.test_leases import Heartbeat
 
@@ -86,3 +90,31 @@ def test_threads_that_read_first_and_write_later_wait_for_each_other() -> None:
 
     assert in_threads([work] * 4) == [30] * 4
     assert TaskExecutionTry.objects.filter(is_success=True).count() == 120
+
+
+class Undone(Exception):
+    pass
+
+
+@pytest.mark.parametrize("mode", [None, "IMMEDIATE"])
+def test_a_caller_that_reads_on_while_others_write_may_enqueue(
+    mode: str | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    connection.ensure_connection()
+    monkeypatch.setattr(connections["default"], "transaction_mode", mode, raising=False)
+    for number in range(6):
+        Order.objects.create(name=f"order {number}")
+    committed: list[int] = []
+    reading = connections["default"]
+
+    for order in Order.objects.order_by("pk").iterator(chunk_size=2):
+        in_threads([partial(Order.objects.filter(pk=order.pk).update, total=order.pk)])
+        with atomic():
+            enqueue()
+            transaction.on_commit(partial(committed.append, order.pk))
+        with suppress(Undone), atomic():
+            enqueue()
+            raise Undone
+
+    assert connections["default"] is reading
+    assert len(committed) == TaskExecutionTry.objects.count() == 6

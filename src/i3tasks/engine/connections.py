@@ -6,7 +6,7 @@ from collections.abc import Callable
 from contextlib import suppress
 from typing import Any
 
-from django.db import DatabaseError, InterfaceError, connections
+from django.db import connections
 from django.db.transaction import TransactionManagementError
 
 from ..telemetry import emit
@@ -52,12 +52,10 @@ def clean() -> bool:
     """End transactions and session state on this thread's connections. Return whether a transaction was open."""
     left = False
     for connection in connections.all(initialized_only=True):
-        if is_in_transaction(connection):
-            left = True
+        is_left = is_in_transaction(connection)
+        if is_left or session_state.is_known(connection):
             _end(connection)
-        elif session_state.is_known(connection):
-            _reset(connection)
-            _end(connection)
+        left = left or is_left
     if left:
         emit("transaction_left_open")
     return left
@@ -79,12 +77,12 @@ def is_in_transaction(connection: Any) -> bool:
 
 
 def _end(connection: Any) -> None:
+    """Close the connection, without a transaction and without session state: a connection pool would pass it on."""
+    with suppress(Exception):  # whatever a driver raises: it may be closed
+        connection.connection.rollback()
+        session_state.restore(connection)
+        if connection.vendor == "postgresql":
+            with connection.connection.cursor() as cursor:
+                cursor.execute("DISCARD ALL")
     discard(connection)
     session_state.forget(connection)
-
-
-def _reset(connection: Any) -> None:
-    """Clear the session state on the server: a connection pool would pass it on."""
-    if connection.vendor == "postgresql":
-        with suppress(DatabaseError, InterfaceError), connection.cursor() as cursor:
-            cursor.execute("DISCARD ALL")

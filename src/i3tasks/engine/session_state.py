@@ -21,14 +21,18 @@ FUNCTIONS_SECONDS = 60.0
 """How long a process relies on what it has read of a database's functions."""
 
 _COMMENTS = r"(?:\s|;|\(|--[^\n]*\n|/\*.*?\*/)*"
+_ONLY_READS = "foreign_key_check|foreign_key_list|index_x?info|index_list|integrity_check|quick_check|table_\\w+"
 _SETS_STATE = re.compile(
     rf"(?:^|;){_COMMENTS}(SET\s+(?!LOCAL\b|TRANSACTION\b|CONSTRAINTS\b)|RESET|LISTEN|PREPARE|DECLARE|LOAD"
-    r"|PRAGMA\s+\w+\s*=|ATTACH|CREATE\s+(OR\s+REPLACE\s+)?((LOCAL|GLOBAL)\s+)?TEMP|CREATE\b[^;]*\bpg_temp\b)"
+    rf"|PRAGMA\s+(?!(?:\w+\.)?(?:{_ONLY_READS})\b)[\w.]+\s*[=(]|ATTACH"
+    r"|CREATE\s+(OR\s+REPLACE\s+)?((LOCAL|GLOBAL)\s+)?TEMP|CREATE\b[^;]*\bpg_temp\b)"
     r"|\bINTO\s+(LOCAL\s+)?TEMP|\b(pg_(try_)?advisory_lock(_shared)?|set_config)\s*\(",
     re.IGNORECASE | re.DOTALL,
 )
 _RUNS_CODE = re.compile(rf"(?:^|;){_COMMENTS}(DO|CALL|EXECUTE)\b", re.IGNORECASE | re.DOTALL)
 _SETS_ANY = re.compile(r"\bset_config\b|\bSET\s+(SESSION\s+)?\w+\.\w+|\bEXECUTE\b", re.IGNORECASE)
+_ATTRIBUTES = ("autocommit", "isolation_level", "read_only", "deferrable", "row_factory", "text_factory")
+"""Those of the driver's connection that a body can set, of psycopg or sqlite3."""
 _START = re.compile(rf"{_COMMENTS}SET\b", re.IGNORECASE | re.DOTALL)  # SET TRANSACTION: no query may come before it
 
 _FUNCTIONS = r"""
@@ -73,6 +77,7 @@ _functions: dict[str, _Functions] = {}
 _with_state: weakref.WeakSet[Any] = weakref.WeakSet()
 _in_doubt: weakref.WeakSet[Any] = weakref.WeakSet()
 _before: weakref.WeakKeyDictionary[Any, dict[str, str]] = weakref.WeakKeyDictionary()  # by the driver's connection
+_attributes: weakref.WeakKeyDictionary[Any, dict[str, Any]] = weakref.WeakKeyDictionary()  # as Django has set them
 _thread = threading.local()
 
 
@@ -88,7 +93,15 @@ def is_watched() -> bool:
 
 def is_known(connection: Any) -> bool:
     """Whether the connection is known to have session state. `settle_doubts` finds what is not known yet."""
-    return connection in _with_state
+    made = _attributes.get(connection)
+    is_changed = made is not None and connection.connection and _attributes_of(connection.connection) != made
+    return connection in _with_state or bool(is_changed)
+
+
+def restore(connection: Any) -> None:
+    """Set the attributes of the driver's connection back, as a pool would pass it on. It must be in no transaction."""
+    for name, value in _attributes.get(connection, {}).items():
+        setattr(connection.connection, name, value)
 
 
 def is_any_in_doubt() -> bool:
@@ -112,11 +125,18 @@ def forget(connection: Any) -> None:
     """Note that the connection is closed."""
     _with_state.discard(connection)
     _in_doubt.discard(connection)
+    _attributes.pop(connection, None)
 
 
 def _watch(connection: Any, **_: Any) -> None:
-    if is_watched() and _note not in connection.execute_wrappers:
-        connection.execute_wrappers.append(_note)
+    if is_watched():
+        _attributes[connection] = _attributes_of(connection.connection)
+        if _note not in connection.execute_wrappers:
+            connection.execute_wrappers.append(_note)
+
+
+def _attributes_of(driver: Any) -> dict[str, Any]:
+    return {name: getattr(driver, name) for name in _ATTRIBUTES if hasattr(driver, name)}
 
 
 def _note(execute: Any, sql: Any, params: Any, many: bool, context: dict[str, Any]) -> Any:

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import sqlite3
 import sys
 from datetime import datetime
 from typing import Any, TypeVar
 
-from django.db import connections, router, transaction
+from django.db import OperationalError, connections, router, transaction
+from django.db.backends.base.base import BaseDatabaseWrapper
 from django.db.migrations.executor import MigrationExecutor
 from django.db.models import DateTimeField, ExpressionWrapper, Model, QuerySet, Value
 from django.db.models.expressions import Combinable
@@ -46,7 +48,30 @@ class _Writing(transaction.Atomic):
     locked" when another one has written in between, whatever the timeout. One that begins by writing waits instead.
     """
 
+    _own: BaseDatabaseWrapper | None = None  # a connection for this transaction alone
+    _callers: BaseDatabaseWrapper
+
     def __enter__(self) -> None:
+        try:
+            self._begin()
+        except OperationalError as error:
+            self._callers = connections[alias()]
+            if self._callers.in_atomic_block or not _reads_the_past(self._callers, error):
+                raise
+            self._own = connections[alias()] = self._callers.copy()
+            try:
+                self._begin()
+            except BaseException:
+                self._give_back()
+                raise
+
+    def __exit__(self, *error: Any) -> None:
+        try:
+            super().__exit__(*error)
+        finally:
+            self._give_back()
+
+    def _begin(self) -> None:
         connection = connections[alias()]
         is_part_of_another = connection.in_atomic_block
         super().__enter__()
@@ -56,8 +81,22 @@ class _Writing(transaction.Atomic):
                     table = connection.ops.quote_name(TaskExecution._meta.db_table)
                     cursor.execute(f"UPDATE {table} SET id = id WHERE 0")
             except BaseException:
-                self.__exit__(*sys.exc_info())
+                super().__exit__(*sys.exc_info())
                 raise
+
+    def _give_back(self) -> None:
+        if self._own is not None:
+            self._own.close()
+            connections[self._callers.alias], self._own = self._callers, None
+
+
+def _reads_the_past(connection: Any, error: OperationalError) -> bool:
+    """Whether SQLite refused because the caller is in the middle of reading rows, and others have written since.
+
+    No wait would help. `for row in rows.iterator(): send.delay(row.pk)` would fail whenever a worker writes, too.
+    """
+    code = getattr(error.__cause__, "sqlite_errorcode", None)
+    return code == sqlite3.SQLITE_BUSY_SNAPSHOT and not connection.is_in_memory_db()
 
 
 def _begins_immediately(connection: Any) -> bool:
