@@ -25,7 +25,7 @@ def example(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
     (tmp_path / "shop").mkdir()
     (tmp_path / "shop" / "tasks.py").write_text(tasks, encoding="utf-8")
     monkeypatch.syspath_prepend(str(tmp_path))
-    monkeypatch.setattr(registry, "_tasks", dict(registry._tasks))
+    monkeypatch.setattr(registry.lookup, "_tasks", dict(registry.lookup._tasks))
     import_module("shop.tasks")
     yield calls
     del sys.modules["shop.tasks"], sys.modules["shop"]

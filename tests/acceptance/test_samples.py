@@ -31,8 +31,8 @@ def python_pages() -> list[Page]:
 def reader(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[ExitStack]:
     """The reader's project, and everything that samples may leave behind in this process set back."""
     monkeypatch.syspath_prepend(str(ROOT / "tests" / "reader"))
-    ours = {name: spec for name, spec in registry._tasks.items() if name[0].startswith("i3tasks.")}
-    monkeypatch.setattr(registry, "_tasks", ours)
+    ours = {name: spec for name, spec in registry.lookup._tasks.items() if name[0].startswith("i3tasks.")}
+    monkeypatch.setattr(registry.lookup, "_tasks", ours)
     monkeypatch.setattr(bus, "_listeners", dict(bus._listeners))
     monkeypatch.setenv("PUBSUB_EMULATOR_HOST", "set back when the test ends, whatever a sample has set")
     monkeypatch.delenv("PUBSUB_EMULATOR_HOST")

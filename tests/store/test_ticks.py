@@ -290,7 +290,7 @@ PATH = f"{tidy_up.__module__}.tidy_up"
 @pytest.fixture
 def tidied_hourly(monkeypatch: pytest.MonkeyPatch) -> None:
     spec = registry.checked(tidy_up, registry.TaskOptions(cron="@hourly", priority=3))
-    monkeypatch.setitem(registry._tasks, (spec.module_name, spec.func_name), spec)
+    monkeypatch.setitem(registry.lookup._tasks, (spec.module_name, spec.func_name), spec)
 
 
 @pytest.mark.usefixtures("tidied_hourly")

@@ -25,7 +25,7 @@ Module = Callable[..., types.ModuleType]
 
 @pytest.fixture(autouse=True)
 def own_registry(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(registry, "_tasks", dict(registry._tasks))
+    monkeypatch.setattr(registry.lookup, "_tasks", dict(registry.lookup._tasks))
 
 
 @pytest.fixture
@@ -88,11 +88,11 @@ REFUSED: list[tuple[str, Any, str]] = [
 
 @pytest.mark.parametrize(("thing", "sentence"), [pytest.param(*rest, id=name) for name, *rest in REFUSED])
 def test_what_no_worker_could_find_is_refused_at_definition(thing: Any, sentence: str) -> None:
-    before = dict(registry._tasks)
+    before = dict(registry.lookup._tasks)
     for decorate in (task, task(bind=True)):
         with pytest.raises(TaskDefinitionError, match=sentence):
             decorate(thing)
-    assert registry._tasks == before
+    assert registry.lookup._tasks == before
 
 
 def test_the_script_that_is_run_holds_no_tasks(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -176,7 +176,7 @@ def test_load_imports_a_module_of_an_installed_app_and_no_other(
     for name in ("bakery", "bakerystreet"):
         module(f"{name}.jobs", f"import sys\nsys.imported_by_test = '{name}'\n@task\ndef work(): ...")
         del sys.modules[f"{name}.jobs"]
-        registry._tasks.pop((f"{name}.jobs", "work"))
+        registry.lookup._tasks.pop((f"{name}.jobs", "work"))
     installed_app(monkeypatch, "bakery")
     assert load("bakery.jobs", "work").path == "bakery.jobs.work"
     monkeypatch.delattr(sys, "imported_by_test")
@@ -188,7 +188,7 @@ def test_load_imports_a_module_of_an_installed_app_and_no_other(
 def test_a_renamed_module_is_imported_under_its_new_name(module: Module, monkeypatch: pytest.MonkeyPatch) -> None:
     module("bakery.jobs", "@task\ndef work(): ...")
     del sys.modules["bakery.jobs"]
-    registry._tasks.pop(("bakery.jobs", "work"))
+    registry.lookup._tasks.pop(("bakery.jobs", "work"))
     installed_app(monkeypatch, "bakery")
     monkeypatch.setitem(registry.RENAMED_MODULES, "django_bakery.jobs", "bakery.jobs")
     assert load("django_bakery.jobs", "work").path == "bakery.jobs.work"
@@ -224,7 +224,7 @@ def test_discover_imports_tasks_of_apps_and_the_modules_of_the_settings(
     for name in ("bakery.tasks", "jobs.nightly"):
         module(name, "@task\ndef work(): ...")
         del sys.modules[name]
-        registry._tasks.pop((name, "work"))
+        registry.lookup._tasks.pop((name, "work"))
     installed_app(monkeypatch, "bakery")
     with override_settings(I3TASKS=I3TasksSettings(task_modules=("jobs.nightly",))):
         registry.discover()
