@@ -22,7 +22,7 @@ class I3TasksConfig(AppConfig):
     default_auto_field = "django.db.models.BigAutoField"
 
     def ready(self) -> None:
-        for module in ("checks", "calls.canvas"):  # which register their checks, and TaskGroup's methods
+        for module in ("checks", "calls.task_group"):  # which register their checks, and TaskGroup's methods
             import_module(f"{self.name}.{module}")
         from .broker.loading import leave_forks_alone
         from .conf import EMULATOR_HOST_VARIABLE, get_config
