@@ -11,7 +11,8 @@ from django.db import transaction
 
 from i3tasks import task
 from i3tasks.engine.assembly import make_engine
-from i3tasks.engine.executor import Executor, Verdict
+from i3tasks.engine.executor import Executor
+from i3tasks.engine.report import Verdict
 from i3tasks.models import TaskExecutionTry
 from i3tasks.store.requests import Renewed
 from tests.shop.models import Order

@@ -16,7 +16,7 @@ from django.utils import timezone
 from i3tasks import Task, task
 from i3tasks.core.clock import SYSTEM_CLOCK
 from i3tasks.engine.assembly import make_engine
-from i3tasks.engine.executor import Report
+from i3tasks.engine.report import Report
 from i3tasks.models import TaskExecution, TaskExecutionTry
 from i3tasks.store.cancel import cancel
 from i3tasks.store.dispatching import expire_leases

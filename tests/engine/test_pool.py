@@ -17,7 +17,7 @@ from django.db import connection
 from i3tasks import task
 from i3tasks.core.outcome import Success
 from i3tasks.engine.assembly import Engine, make_engine
-from i3tasks.engine.executor import Report, Verdict
+from i3tasks.engine.report import Report, Verdict
 from i3tasks.models import TaskExecutionTry
 from tests.shop.models import Order
 from tests.shop.tasks import nap

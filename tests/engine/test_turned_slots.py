@@ -17,7 +17,7 @@ from i3tasks.core.outcome import Released, Success
 from i3tasks.engine import pool
 from i3tasks.engine.assembly import Engine, make_engine
 from i3tasks.engine.bodies import Returned
-from i3tasks.engine.executor import Report
+from i3tasks.engine.report import Report
 from i3tasks.models import TaskExecutionTry
 from tests.support.rigs import auntil, delivery
 

@@ -125,7 +125,9 @@ def test_what_every_method_returns_raises_and_costs_is_said(name: str, heading: 
 
 def test_every_method_of_a_group_has_an_entry() -> None:
     methods = {
-        name for name, value in vars(TaskGroup).items() if getattr(value, "__module__", "") == "i3tasks.calls.task_group"
+        name
+        for name, value in vars(TaskGroup).items()
+        if getattr(value, "__module__", "") == "i3tasks.calls.task_group"
     }
     methods |= {name for name in ("create", "acreate") if hasattr(TaskGroup, name)}
 

@@ -30,7 +30,7 @@ from .when import When, check_period
 from .workflow_parts import failure_step
 
 if TYPE_CHECKING:
-    from ..engine.executor import Report
+    from ..engine.report import Report
     from ..store.enqueue import NewExecution
     from ..store.keys import Key
     from ..store.requests import TryRef

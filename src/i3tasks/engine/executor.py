@@ -8,7 +8,6 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from datetime import datetime, timedelta
-from enum import Enum
 from functools import partial
 from typing import Any
 
@@ -33,6 +32,7 @@ from ..telemetry.propagation import processing, travels_now
 from .bodies import Returned, is_cancelling
 from .gateway import Gateway
 from .pool import Pool, PoolClosing, Slot
+from .report import NotRun, Report, Verdict
 from .running import HandedBack, Run, Running, metadata_of
 
 UNKNOWN_FOR = timedelta(minutes=10)
@@ -45,46 +45,6 @@ NOTHING, LONGEST = timedelta(0), timedelta(days=3650)
 
 Queues = frozenset[str | None] | None
 """Queue names as the rows hold them, where null is the default queue. None instead of a set means all queues."""
-
-
-class Verdict(Enum):
-    """The answer to Pub/Sub."""
-
-    ACK = "ack"
-    NACK = "nack"
-
-
-class NotRun(Enum):
-    """The reasons why a delivery was not run, besides those of the store's Refusal."""
-
-    UNREADABLE = "unreadable"  # the message is no envelope of i3tasks
-    STOPPING = "stopping"  # this process is ending
-    NO_ANSWER = "no answer from the database"
-    STALE = "stale"  # the lease was lost: the body's outcome is not recorded
-
-
-@dataclass(frozen=True, slots=True)
-class Report:
-    """Describes how a delivery was handled.
-
-    `reason` and `detail` say why nothing ran; `outcome` is the outcome of a run. `claimed` and `settled` are the
-    store's answers about the run, so that callers need no further query.
-    """
-
-    verdict: Verdict
-    reason: Refusal | NotRun | None = None
-    detail: str = ""
-    envelope: Envelope | None = None
-    outcome: Outcome | None = None
-    error: BaseException | None = None
-    claimed: Claimed | None = None
-    settled: Settled | None = None
-
-    @property
-    def sentence(self) -> str:
-        """The reason why nothing ran, as text for people."""
-        said = self.reason.value if self.reason is not None else ""
-        return f"{said}: {self.detail}" if self.detail else said
 
 
 @dataclass(frozen=True, slots=True)

@@ -29,9 +29,10 @@ from ..store.states import UNCLAIMED_TRY
 from .bodies import Raised, Returned, acall, answer_of, bounded, call
 from .callers import CallersConnections
 from .connections import is_in_transaction
-from .executor import Executor, Report, Verdict
+from .executor import Executor
 from .exits import responsible
 from .gateway import InlineGateway, writer
+from .report import Report, Verdict
 from .running import HandedBack, Run, Running
 
 WORKER_ID = "inline"

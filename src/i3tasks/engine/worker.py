@@ -37,12 +37,13 @@ from .assembly import Engine, make_engine
 from .beat import Beat
 from .dispatcher import Dispatcher
 from .emptying import until_empty
-from .executor import Arrival, Executor, Report, Verdict
+from .executor import Arrival, Executor
 from .fallback import Fallback, Source
 from .gateway import writer
 from .pool import Slot
 from .presence import Presence, new_worker_id
 from .receiving import QueueReceiver
+from .report import Report, Verdict
 from .running import HandedBack
 
 EXIT_BROKEN = 75

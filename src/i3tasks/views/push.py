@@ -18,8 +18,8 @@ from ..core.clock import SYSTEM_CLOCK
 from ..core.outcome import Failure, Outcome, Released, Success
 from ..core.retry import GiveUp
 from ..core.values import shown
-from ..engine.executor import NotRun, Report, Verdict
 from ..engine.push import PASS_EVERY_SECONDS, carry_out, dispatch
+from ..engine.report import NotRun, Report, Verdict
 from ..exceptions import EnvelopeError
 from ..store.requests import Refusal
 from ..telemetry import emit

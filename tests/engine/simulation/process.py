@@ -18,9 +18,10 @@ from i3tasks.engine import outbox
 from i3tasks.engine.bodies import Raised, Returned, acall, bounded
 from i3tasks.engine.connections import call_apart
 from i3tasks.engine.dispatcher import Dispatcher
-from i3tasks.engine.executor import Executor, Verdict
+from i3tasks.engine.executor import Executor
 from i3tasks.engine.fallback import Fallback, Source
 from i3tasks.engine.pool import PoolClosing, Room
+from i3tasks.engine.report import Verdict
 from i3tasks.engine.running import HandedBack, Run, Running
 from i3tasks.registry import TaskSpec
 from i3tasks.store.operations import CLAIM, PUT_BACK, SETTLE

@@ -11,9 +11,9 @@ from asgiref.sync import async_to_sync
 from django.core.management.base import CommandError, CommandParser
 
 from ...core.clock import current_clock
-from ...engine.executor import Report
 from ...engine.inline import run_try
 from ...engine.launch import launch_refs
+from ...engine.report import Report
 from ...exceptions import I3TasksError
 from ...models import TaskExecution, TaskExecutionTry
 from ...store.bulk import Act, slices
