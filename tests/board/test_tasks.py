@@ -9,7 +9,7 @@ from django.test.utils import CaptureQueriesContext
 from django.utils import timezone
 
 from i3tasks.dashboard.tasks import errors_of, facts_of_tasks, place_of
-from i3tasks.models import TaskExecutionTry
+from i3tasks.models import Deploy, TaskExecutionTry
 from i3tasks.store.lately import ended_lately, failed_lately, percentile
 from tests.support.history import a_try, ago
 
@@ -32,9 +32,29 @@ def test_each_task_has_its_count_failures_times_and_waits() -> None:
         took(seconds, "shop.pay", waited=2)
     took(1, "shop.mail")
     took(3, "shop.mail", "failed")
-    pay, mail = facts_of_tasks(ended_lately(timezone.now()).tries)
+    pay, mail = facts_of_tasks(ended_lately(timezone.now()))
     assert (pay.name, len(pay.tries), pay.failed, pay.duration, pay.slow, pay.wait) == ("shop.pay", 20, 0, 10.5, 19, 2)
     assert (mail.name, mail.percent, mail.duration) == ("shop.mail", 50, 2)
+
+
+def test_deploys_are_marked_where_they_were(admin_client: Client) -> None:
+    took(1, "shop.pay")
+    took(1, "shop.pay", "failed")
+    Deploy.objects.create(release="long ago", first_seen=ago(days=2))
+    Deploy.objects.create(release="<b>2.0</b>", first_seen=ago(hours=6))
+
+    text = admin_client.get(URL).content.decode()
+
+    marked = "Deployed 6 h ago: &lt;b&gt;2.0&lt;/b&gt;"
+    assert f'<path d="M90.0 3V28"/><path class="around" d="M90.0 3V28"/><title>{marked}</title>' in text
+    assert f'aria-label="2 tries ended, 1 of which failed. {marked}."' in text
+    assert "<b>&lt;b&gt;2.0&lt;/b&gt;</b>" in text, "also as text, with all the others"
+    assert "long ago" not in text
+
+
+def test_without_a_release_nothing_is_marked(admin_client: Client) -> None:
+    took(1, "shop.pay")
+    assert "eployed" not in admin_client.get(URL).content.decode()
 
 
 def test_percentiles() -> None:

@@ -54,7 +54,14 @@ def test_each_shows_what_it_runs_those_that_run_longest_first(admin_client: Clie
     page = text_of(admin_client)
     assert page.index(f"add #{old.task_execution_id}") < page.index(f"add #{young.task_execution_id}")
     assert f"/i3/board/executions/{old.task_execution_id}/" in page
-    for said in ("2 of 15 places busy", "node-7, pid 17, 1.2.3", "default, mail", "draining", "2 of 10", "4 min ago"):
+    for said in (
+        "2 of 15 places busy",
+        "node-7, pid 17, i3tasks 1.2.3",
+        "default, mail",
+        "draining",
+        "2 of 10",
+        "4 min ago",
+    ):
         assert said in page, said
     assert "no &lt;way&gt; to Pub/Sub" in page
     assert "Gone in the last day" not in page

@@ -20,7 +20,7 @@ from i3tasks.core.clock import SYSTEM_CLOCK
 from i3tasks.core.outcome import Released, Success
 from i3tasks.engine.beat import Beat
 from i3tasks.engine.dispatcher import Dispatcher
-from i3tasks.models import GroupSlice, QueuePause, ScheduleTick, TaskExecution, TaskExecutionTry, Worker
+from i3tasks.models import Deploy, GroupSlice, QueuePause, ScheduleTick, TaskExecution, TaskExecutionTry, Worker
 from i3tasks.store import workflows
 from i3tasks.store.audit import audit
 from i3tasks.store.board_acts import begin
@@ -60,7 +60,7 @@ class OfAProcess:
     is_new: bool = True
 
     def facts(self) -> WorkerFacts:
-        return replace(FACTS, id=self.name, is_new=self.is_new)
+        return replace(FACTS, id=self.name, is_new=self.is_new, release=f"of {self.name}")
 
 
 @task(unique=True)
@@ -162,10 +162,11 @@ def retention_goes_on() -> None:
 
 
 def processes_go_on() -> None:
-    """The first heartbeat of one deletes the rows of those long gone, of which the stranger's is one."""
+    """The first heartbeat of one deletes rows of processes and deploys that are long gone, as the stranger's are."""
     for is_new in (True, False):
         assert note_workers([OfAProcess("other", is_new)]) == [None]
     assert Worker.objects.get(pk="other").heartbeat_at > NOON
+    assert Deploy.objects.latest("pk").release == "of other"
 
 
 def people_go_on() -> None:

@@ -210,6 +210,13 @@ def test_the_command_lists_the_living_or_all() -> None:
     assert facts["w1"]["beat_at"] is None
 
 
+def test_the_command_names_releases_where_there_are_any() -> None:
+    note(release="2.0-rc1")
+    [head, line] = shown().splitlines()
+    assert (head.split()[6], line.split()[6]) == ("release", "2.0-rc1")
+    assert json.loads(shown("--json"))[0]["release"] == "2.0-rc1"
+
+
 def test_a_worker_without_a_broker_is_a_warning_in_every_process() -> None:
     """Each reason once, and no longer than the worker lives and says so."""
     note(trouble="Pub/Sub can't be reached.")

@@ -60,6 +60,11 @@ def test_every_setting_is_optional_and_works_alone() -> None:
     assert I3TasksSettings().default_queue == PullQueue("default", "worker")
 
 
+@pytest.mark.parametrize("release", [None, "", "1.4.2", "é" * 200])
+def test_a_release_may_be_anything_short_on_one_line(release: str | None) -> None:
+    assert I3TasksSettings(release=release).release == release
+
+
 def test_a_list_is_taken_for_a_tuple() -> None:
     settings = I3TasksSettings(other_queues=[PullQueue("a", "b")], task_modules=["x"])  # type: ignore[arg-type]
     assert (settings.other_queues, settings.task_modules) == ((PullQueue("a", "b"),), ("x",))
@@ -134,6 +139,9 @@ WRONG: list[tuple[dict[str, Any], str]] = [
     ({"beat_token": ""}, "beat_token is empty"),
     ({"health_token": ""}, "health_token is empty"),
     ({"status_token": " \n"}, "status_token is empty"),
+    ({"release": 14}, "release must be text, or None"),
+    ({"release": "1.4\n"}, r"release must be at most 200 characters on one line, .* not '1.4\\n'"),
+    ({"release": "a" * 201}, "release must be at most 200 characters"),
     ({"certificates_url": "www.googleapis.com"}, "certificates_url must be a full URL"),
     ({"other_queues": (PushQueue("mail", "web"),)}, "'mail' has no push_endpoint. Set endpoint='https://"),
     *(

@@ -27,6 +27,7 @@ class WorkerAdmin(ReadOnly):
         "host",
         "pid",
         "version",
+        "release",
         "started_at",
         "heartbeat_at",
         "dispatched_at",

@@ -5,7 +5,8 @@ Colours are classes of board.css. Each chart is an image with a sentence for tho
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
 from math import ceil, floor, log10
 
 from django.utils.html import format_html, format_html_join
@@ -16,6 +17,28 @@ LEFT, RIGHT, TOP, BOTTOM = 44, 6, 10, 22
 SPARK_WIDTH, SPARK_HEIGHT = 120, 28
 
 
+@dataclass(frozen=True, slots=True)
+class _Area:
+    """Where in an image the values are drawn."""
+
+    left: float
+    right: float
+    top: float
+    floor: float
+
+
+_WHOLE = _Area(LEFT, WIDTH - RIGHT, TOP, HEIGHT - BOTTOM)
+_SPARK = _Area(0, SPARK_WIDTH, 3, SPARK_HEIGHT)
+
+
+@dataclass(frozen=True, slots=True)
+class Mark:
+    """A line across a chart. `place` is 0 at its beginning, and 1 at its end."""
+
+    place: float
+    title: str
+
+
 def bars(
     stacks: Sequence[Sequence[float]],
     kinds: Sequence[str],
@@ -24,22 +47,17 @@ def bars(
     ends: tuple[str, str],
     titles: Sequence[str],
     unit: str = "",
+    marks: Sequence[Mark] = (),
 ) -> SafeString:
     """Stacked bars, one for each of `stacks`, whose parts have the classes `kinds`. `titles` say each in words."""
     top = nice_top(max((sum(stack) for stack in stacks), default=0))
-    step = (WIDTH - LEFT - RIGHT) / max(len(stacks), 1)
-    drawn = []
-    for number, (stack, title) in enumerate(zip(stacks, titles, strict=True)):
-        base = 0.0
-        for part, kind in zip(stack, kinds, strict=True):
-            if part:
-                height = _height(part, top)
-                y = HEIGHT - BOTTOM - _height(base, top) - height
-                x = LEFT + number * step
-                drawn.append((kind, f"{x:.1f}", f"{y:.1f}", f"{max(step - 1.5, 0.8):.1f}", f"{height:.1f}", title))
-            base += part
+    drawn = [
+        (kinds[part], f"{x:.1f}", f"{y:.1f}", f"{max(width - 1.5, 0.8):.1f}", f"{height:.1f}", titles[number])
+        for number, part, x, y, width, height in _stacked(stacks, _WHOLE, top)
+    ]
     form = '<rect class="{}" x="{}" y="{}" width="{}" height="{}" rx="1"><title>{}</title></rect>'
-    return _chart(format_html_join("", form, drawn), top, said, ends, unit)
+    content = format_html("{}{}", format_html_join("", form, drawn), _lines_of(marks, _WHOLE))
+    return _chart(content, top, _with_marks(said, marks), ends, unit)
 
 
 def sparkline(values: Sequence[float | None], *, said: str) -> SafeString:
@@ -50,13 +68,19 @@ def sparkline(values: Sequence[float | None], *, said: str) -> SafeString:
         None if value is None else (number * step, SPARK_HEIGHT - 2 - (SPARK_HEIGHT - 5) * value / top)
         for number, value in enumerate(values)
     ]
-    return format_html(
-        '<svg class="chart spark" viewBox="0 0 {} {}" preserveAspectRatio="none" role="img" aria-label="{}">{}</svg>',
-        SPARK_WIDTH,
-        SPARK_HEIGHT,
-        said,
-        _lines(places, SPARK_HEIGHT - 1),
-    )
+    return _spark(_lines(places, SPARK_HEIGHT - 1), said)
+
+
+def spark_bars(
+    stacks: Sequence[Sequence[float]], kinds: Sequence[str], *, said: str, marks: Sequence[Mark] = ()
+) -> SafeString:
+    """The same as stacked bars, whose parts have the classes `kinds`."""
+    top = max((sum(stack) for stack in stacks), default=0) or 1
+    paths = [""] * len(kinds)
+    for _, part, x, y, width, height in _stacked(stacks, _SPARK, top):
+        paths[part] += f"M{x:.1f} {y:.1f}h{width * 0.8:.1f}v{height:.1f}h-{width * 0.8:.1f}z"
+    bars_drawn = format_html_join("", '<path class="{}" d="{}"/>', zip(kinds, paths, strict=True))
+    return _spark(format_html("{}{}", bars_drawn, _lines_of(marks, _SPARK)), _with_marks(said, marks))
 
 
 def nice_top(largest: float) -> float:
@@ -95,6 +119,44 @@ def _chart(content: SafeString, top: float, said: str, ends: tuple[str, str], un
     )
 
 
+def _spark(content: SafeString, said: str) -> SafeString:
+    return format_html(
+        '<svg class="chart spark" viewBox="0 0 {} {}" preserveAspectRatio="none" role="img" aria-label="{}">{}</svg>',
+        SPARK_WIDTH,
+        SPARK_HEIGHT,
+        said,
+        content,
+    )
+
+
+def _stacked(
+    stacks: Sequence[Sequence[float]], area: _Area, top: float
+) -> Iterator[tuple[int, int, float, float, float, float]]:
+    """The parts that are not 0: number of the stack, number of the part, x, y, width and height."""
+    width = (area.right - area.left) / max(len(stacks), 1)
+    for number, stack in enumerate(stacks):
+        y = area.floor
+        for part, value in enumerate(stack):
+            if value:
+                height = (area.floor - area.top) * value / top
+                y -= height
+                yield number, part, area.left + number * width, y, width, height
+
+
+def _lines_of(marks: Sequence[Mark], area: _Area) -> SafeString:
+    """The marks, each with a wider line that can't be seen, on which a pointer finds its title."""
+    form = '<g class="mark"><path d="{}"/><path class="around" d="{}"/><title>{}</title></g>'
+    drawn = []
+    for mark in marks:
+        line = f"M{area.left + (area.right - area.left) * mark.place:.1f} {area.top}V{area.floor}"
+        drawn.append((line, line, mark.title))
+    return format_html_join("", form, drawn)
+
+
+def _with_marks(said: str, marks: Sequence[Mark]) -> str:
+    return " ".join([said, *(f"{mark.title}." for mark in marks)])
+
+
 def _lines(places: Iterable[tuple[float, float] | None], floor_y: float) -> SafeString:
     """The runs of places between gaps, each with its area; a single place is a dot of a line."""
     runs: list[list[tuple[float, float]]] = [[]]
@@ -110,10 +172,6 @@ def _lines(places: Iterable[tuple[float, float] | None], floor_y: float) -> Safe
         area = f"{ends[0][0]:.1f},{floor_y} {path} {ends[-1][0]:.1f},{floor_y}"
         drawn.append((area, path))
     return format_html_join("", '<polygon class="area" points="{}"/><polyline class="line" points="{}"/>', drawn)
-
-
-def _height(value: float, top: float) -> float:
-    return (HEIGHT - TOP - BOTTOM) * value / top
 
 
 def _short(value: float) -> str:

@@ -14,6 +14,7 @@ from django.http import HttpRequest, HttpResponse
 from ..broker.publisher import get_publisher
 from ..core.clock import current_clock
 from ..exceptions import ScheduleError
+from ..store.deploys import deploys_since
 from ..store.figures import DEFERRED, MOST_COUNTED, RUNNING, WAITING, Figures, figures
 from ..store.health import health
 from ..store.recent import Bucket, Recent, failures, recent
@@ -21,6 +22,7 @@ from ..store.schedules import KnownSchedule, known_schedules
 from ..store.workers import living_workers
 from . import charts
 from .access import board_page
+from .deploys import marks
 from .navigation import link
 from .problems import problems_of
 from .rendering import page
@@ -63,6 +65,8 @@ def overview(request: HttpRequest) -> HttpResponse:
     lately = recent(now)
     failed = failures(now, list(WINDOWS.values()))
     report: dict[str, Any] = async_to_sync(health)(now, broker_trouble=get_publisher().trouble)
+    since = now - timedelta(seconds=lately.seconds)
+    deploys = marks(deploys_since(since), since, now)
     workers = list(living_workers(now)[: MOST_WORKERS + 1])
     return page(
         request,
@@ -73,8 +77,9 @@ def overview(request: HttpRequest) -> HttpResponse:
         problems=problems_of(report),
         recent=lately,
         rate=_rate(lately),
-        throughput=_throughput(lately),
-        waits=_waits(lately),
+        throughput=_throughput(lately, deploys),
+        waits=_waits(lately, deploys),
+        deploys=deploys,
         failing=failed[1].tasks,
         workers=workers[:MOST_WORKERS],
         has_more_workers=len(workers) > MOST_WORKERS,
@@ -134,23 +139,23 @@ def _ends(lately: Recent) -> tuple[str, str]:
     return f"{span(lately.seconds)} ago", "now"
 
 
-def _throughput(lately: Recent) -> Any:
+def _throughput(lately: Recent, deploys: Sequence[charts.Mark]) -> Any:
     said = (
         f"{lately.ended:,} tries ended in the last {span(lately.seconds)}, {lately.failed:,} of which failed: "
         f"{_rate(lately)}."
     )
     stacks = [(bucket.succeeded, bucket.failed) for bucket in lately.buckets]
     titles = [_title(bucket) for bucket in lately.buckets]
-    return charts.bars(stacks, ("good", "poor"), said=said, ends=_ends(lately), titles=titles)
+    return charts.bars(stacks, ("good", "poor"), said=said, ends=_ends(lately), titles=titles, marks=deploys)
 
 
 def _title(bucket: Bucket) -> str:
     return f"{bucket.succeeded:,} succeeded, {bucket.failed:,} failed"
 
 
-def _waits(lately: Recent) -> Any:
+def _waits(lately: Recent, deploys: Sequence[charts.Mark]) -> Any:
     longest = lately.longest_wait
     said = "Nothing has begun lately." if longest is None else f"Tries waited {span(longest)} at most."
     stacks = [(bucket.wait or 0.0,) for bucket in lately.buckets]
     titles = [span(bucket.wait) for bucket in lately.buckets]
-    return charts.bars(stacks, ("plain",), said=said, ends=_ends(lately), titles=titles, unit=" s")
+    return charts.bars(stacks, ("plain",), said=said, ends=_ends(lately), titles=titles, unit=" s", marks=deploys)

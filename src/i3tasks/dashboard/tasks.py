@@ -8,17 +8,22 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from django.http import HttpRequest, HttpResponse
+from django.utils.safestring import SafeString
 
 from ..core.clock import current_clock
 from ..models import TaskExecutionTry
 from ..store.database import rows
-from ..store.lately import Ended, ended_lately, failed_lately, mean, percentile
+from ..store.deploys import deploys_since
+from ..store.lately import Ended, Lately, ended_lately, failed_lately, mean, percentile
+from . import charts
 from .access import board_page
+from .deploys import marks
 from .rendering import page
 
 MOST_PLACED = 500
 """Failed tries whose tracebacks are read."""
 MOST_ERRORS = 50
+POINTS = 30
 _PLACE = re.compile(r'^\s*File "([^"\n]{1,500})", line (\d+), in (.{1,200})$', re.MULTILINE)
 
 
@@ -28,6 +33,16 @@ class TaskFacts:
 
     name: str
     tries: Sequence[Ended]
+    lately: Lately
+    deploys: Sequence[charts.Mark]
+
+    @property
+    def line(self) -> SafeString:
+        """How many succeeded and failed over the time, with the deploys."""
+        said = f"{len(self.tries):,} tries ended, {self.failed:,} of which failed."
+        parts = self.lately.parts(self.tries, POINTS)
+        stacks = [(sum(one.is_success for one in part), sum(not one.is_success for one in part)) for part in parts]
+        return charts.spark_bars(stacks, ("good", "poor"), said=said, marks=self.deploys)
 
     @property
     def failed(self) -> int:
@@ -72,23 +87,26 @@ def tasks(request: HttpRequest) -> HttpResponse:
     now = current_clock().now()
     lately, failed = ended_lately(now), failed_lately(now)
     errors = errors_of(failed.tries[:MOST_PLACED])
+    deploys = deploys_since(lately.since)
     return page(
         request,
         "tasks",
         "tasks",
-        tasks=facts_of_tasks(lately.tries),
+        tasks=facts_of_tasks(lately, marks(deploys, lately.since, now)),
+        deploys=deploys,
         lately=lately,
         errors=errors[:MOST_ERRORS],
         errors_since=failed.tries[:MOST_PLACED][-1].finished_at if len(failed.tries) > MOST_PLACED else failed.since,
     )
 
 
-def facts_of_tasks(tries: Sequence[Ended]) -> list[TaskFacts]:
+def facts_of_tasks(lately: Lately, deploys: Sequence[charts.Mark] = ()) -> list[TaskFacts]:
     """The tasks of these tries, those with most of them first."""
     by_task: defaultdict[str, list[Ended]] = defaultdict(list)
-    for one in tries:
+    for one in lately.tries:
         by_task[one.task].append(one)
-    return sorted((TaskFacts(*item) for item in by_task.items()), key=lambda task: (-len(task.tries), task.name))
+    found = [TaskFacts(name, tries, lately, deploys) for name, tries in by_task.items()]
+    return sorted(found, key=lambda task: (-len(task.tries), task.name))
 
 
 def errors_of(failed: Sequence[Ended]) -> list[ErrorFacts]:

@@ -64,6 +64,7 @@ class Presence:
                 host=socket.gethostname()[:255],
                 pid=os.getpid(),
                 version=_version(),
+                release=get_config().settings.release or "",
                 queues=self._queues,
                 concurrency=self._concurrency,
                 running=self._running(),

@@ -6,12 +6,13 @@ from .groups import GroupSlice, TaskGroup
 from .operations import BoardAct, QueuePause, StackRequest
 from .schedules import CatchUp, ScheduleState, ScheduleTick, TaskSchedule
 from .tries import TaskExecutionResult, TaskExecutionTry, TryState
-from .workers import Worker, WorkerRole, WorkerState
+from .workers import Deploy, Worker, WorkerRole, WorkerState
 
 __all__ = [
     "HEAVY",
     "BoardAct",
     "CatchUp",
+    "Deploy",
     "ExecutionOutcome",
     "GroupSlice",
     "QueuePause",

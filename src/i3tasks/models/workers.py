@@ -42,6 +42,7 @@ class Worker(Row):
     host = models.CharField(max_length=255)
     pid = models.IntegerField()
     version = models.CharField(max_length=64)
+    release = models.CharField(max_length=200, blank=True, default="", db_default="")  # of the project, as I3TASKS says
     queues = StoredJSON(default=list)  # the names of those whose tries it runs
     concurrency = models.IntegerField(default=0, db_default=0)  # how many tries it runs at a time
     running = models.IntegerField(default=0, db_default=0)  # how many it was running at its heartbeat
@@ -56,3 +57,19 @@ class Worker(Row):
 
     def __str__(self) -> str:
         return str(self.pk)
+
+
+class Deploy(Row):
+    """A `release` of I3TASKS that processes began to run. One that comes back after another has a row for each time.
+
+    Two processes that begin at the same time may both write it: the second in a row says nothing new.
+    """
+
+    release = models.CharField(max_length=200)
+    first_seen = models.DateTimeField()
+
+    class Meta:
+        abstract = False  # a Meta of its own: the inherited option would be a migration
+
+    def __str__(self) -> str:
+        return self.release

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sqlite3
 import sys
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Any, TypeVar
 
 from django.db import OperationalError, connections, router, transaction
@@ -154,6 +154,11 @@ def is_contention(error: BaseException) -> bool:
 def is_conflict(error: BaseException) -> bool:
     """Whether the database has ended this transaction so that another one could go on: made again, it may succeed."""
     return (getattr(error.__cause__, "sqlstate", None) or "") in CONFLICT
+
+
+def before(now: Instant, age: timedelta) -> Any:
+    """The instant that is so long before now."""
+    return now - age if isinstance(now, datetime) else Now() - age
 
 
 def with_database_time(queryset: Rows, now: Instant = DATABASE_TIME) -> Rows:

@@ -57,11 +57,15 @@ class Lately:
         self, tries: Iterable[Ended], count: int, value: Callable[[Sequence[Ended]], float | None]
     ) -> list[float | None]:
         """The value of the tries of each of `count` parts of the time."""
+        return [value(part) for part in self.parts(tries, count)]
+
+    def parts(self, tries: Iterable[Ended], count: int) -> list[list[Ended]]:
+        """The tries of each of `count` parts of the time."""
         parts: list[list[Ended]] = [[] for _ in range(count)]
         for one in tries:
             number = int((one.finished_at - self.since).total_seconds() / self.seconds * count)
             parts[min(max(number, 0), count - 1)].append(one)
-        return [value(part) for part in parts]
+        return parts
 
 
 def ended_lately(now: datetime, longest: timedelta = LONGEST) -> Lately:

@@ -7,11 +7,10 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any, Protocol
 
-from django.db.models.functions import Now
-
 from ..conf import get_config
 from ..models import Worker, WorkerRole, WorkerState
-from .database import DATABASE_TIME, Instant, Rows, atomic, locked, rows, unlocked
+from .database import DATABASE_TIME, Instant, Rows, atomic, before, locked, rows, unlocked
+from .deploys import note_deploy
 from .requests import LOCKED, Locked
 
 LATE = timedelta(minutes=2)
@@ -20,7 +19,7 @@ KEPT = timedelta(days=1)
 """How long the row of a process that has stopped or died is kept."""
 MOST_TROUBLES = 5
 _AT_EACH_HEARTBEAT = ("state", "concurrency", "running", "trouble")
-_AT_THE_FIRST = ("role", "host", "pid", "version")
+_AT_THE_FIRST = ("role", "host", "pid", "version", "release")
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,6 +39,8 @@ class WorkerFacts:
     """This is its first heartbeat."""
     passed: frozenset[str]
     """The columns, `dispatched_at` and `beat_at`, of those that got through since the last heartbeat."""
+    release: str = ""
+    """Of the project; "" where I3TASKS names none."""
     trouble: str = ""
     """Why Pub/Sub is not available to the process; "" while it is."""
 
@@ -63,7 +64,7 @@ def note_workers(
 
 def living_workers(now: datetime) -> Rows:
     """The rows of processes that had a heartbeat lately, and have not stopped."""
-    return rows(Worker).exclude(state=WorkerState.STOPPED).filter(heartbeat_at__gte=now - gone_after()).order_by("id")
+    return _living(now).order_by("id")
 
 
 def is_alive(worker: Worker, now: datetime) -> bool:
@@ -92,6 +93,7 @@ def listed(workers: Sequence[Worker], now: datetime) -> list[dict[str, Any]]:
             "host": worker.host,
             "pid": worker.pid,
             "version": worker.version,
+            "release": worker.release,
             "queues": worker.queues,
             "concurrency": worker.concurrency,
             "running": worker.running,
@@ -102,6 +104,10 @@ def listed(workers: Sequence[Worker], now: datetime) -> list[dict[str, Any]]:
         }
         for worker in workers
     ]
+
+
+def _living(now: Instant) -> Rows:
+    return rows(Worker).exclude(state=WorkerState.STOPPED).filter(heartbeat_at__gte=before(now, gone_after()))
 
 
 def _write(facts: WorkerFacts, now: Instant, wait: bool) -> Locked | None:
@@ -125,7 +131,8 @@ def _write(facts: WorkerFacts, now: Instant, wait: bool) -> Locked | None:
             update_fields=[*changed],
         )
     if facts.is_new:
-        before = now - KEPT if isinstance(now, datetime) else Now() - KEPT
-        gone = unlocked(rows(Worker).filter(heartbeat_at__lt=before).only("pk"), to_delete=True)
+        if facts.release and not _living(now).filter(release=facts.release).exclude(pk=facts.id).exists():
+            note_deploy(facts.release, now)
+        gone = unlocked(rows(Worker).filter(heartbeat_at__lt=before(now, KEPT)).only("pk"), to_delete=True)
         rows(Worker).filter(pk__in=[worker.pk for worker in gone]).delete()
     return None

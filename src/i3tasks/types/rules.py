@@ -46,6 +46,7 @@ RANGES: dict[str, tuple[float, float]] = {
     "health_failed_threshold": (0, 10**9),
     "health_pending_age_seconds_threshold": (0, 10**9),
 }
+LONGEST_RELEASE = 200
 _MAY_BE_NONE = {
     "task_retry_backoff_base_seconds",
     "default_timeout_seconds",
@@ -65,6 +66,11 @@ def check(settings: I3TasksSettings) -> None:
     for item in fields(settings):
         _require_kind(item.name, str(item.type), getattr(settings, item.name))
     _require_doors(settings)
+    if settings.release and (len(settings.release) > LONGEST_RELEASE or not settings.release.isprintable()):
+        raise ImproperlyConfigured(
+            f"release must be at most {LONGEST_RELEASE} characters on one line, such as '1.4.2' or a commit's hash, "
+            f"not {settings.release[: LONGEST_RELEASE + 1]!r}."
+        )
     if settings.log_format not in ("auto", "text", "json"):
         raise ImproperlyConfigured(f"log_format must be 'auto', 'text' or 'json', not {settings.log_format!r}.")
     for name in settings.task_modules:

@@ -126,6 +126,9 @@ class I3TasksSettings(Checked):
     """`i3tasks clean` deletes finished executions that were created longer ago than this. None: it deletes none."""
     autoclean_failed_older_than: timedelta | None = None
     """The same for executions that failed. None: like the others."""
+    release: str | None = None
+    """What is deployed, such as a version or a commit: the board marks when it changed. None or "": it marks nothing.
+    Give all processes of a deployment the same."""
     sentry: bool = False
     """True: report tries and their errors to Sentry, whose SDK the project has set up (`sentry_sdk.init`)."""
     sentry_crons: bool = False

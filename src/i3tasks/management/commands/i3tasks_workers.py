@@ -15,7 +15,10 @@ from ...store.workers import listed, living_workers
 from ..command import RowsCommand, add_json
 
 NONE_LIVES = "No worker lives. `--all` lists those of the last day."
-HEAD = ("id", "role", "state", "running", "queues", "version", "started", "heartbeat", "dispatched", "beat")
+HEAD = (
+    *("id", "role", "state", "running", "queues", "version", "release"),
+    *("started", "heartbeat", "dispatched", "beat"),
+)
 
 
 class Command(RowsCommand):
@@ -32,18 +35,19 @@ class Command(RowsCommand):
         if as_json:
             self.write_json(facts)
         elif facts:
-            self.write_table(HEAD, [_cells(worker, now) for worker in facts])
+            has_releases = any(worker["release"] for worker in facts)
+            head = [name for name in HEAD if name != "release" or has_releases]
+            self.write_table(head, [[_cell(worker, name, now) for name in head] for worker in facts])
         else:
             self.stdout.write("There is none." if also_gone else NONE_LIVES)
 
 
-def _cells(worker: dict[str, Any], now: datetime) -> tuple[Any, ...]:
-    return (
-        worker["id"],
-        worker["role"],
-        worker["state"],
-        f"{worker['running']}/{worker['concurrency']}",
-        ",".join(worker["queues"]),
-        worker["version"],
-        *(relative(worker[name], now) for name in ("started_at", "heartbeat_at", "dispatched_at", "beat_at")),
-    )
+def _cell(worker: dict[str, Any], name: str, now: datetime) -> Any:
+    match name:
+        case "running":
+            return f"{worker['running']}/{worker['concurrency']}"
+        case "queues":
+            return ",".join(worker["queues"])
+        case "started" | "heartbeat" | "dispatched" | "beat":
+            return relative(worker[f"{name}_at"], now)
+    return worker[name]
