@@ -120,7 +120,7 @@ async def test_while_messages_come_it_asks_nothing() -> None:
 @pytest.mark.usefixtures("publisher")
 async def test_in_silence_it_asks_once_for_what_was_published_long_ago() -> None:
     rig = Rig(Hears(quiet_seconds=15))
-    assert await rig.after(0) == [WaitingRequest(("q0",), FEW, FEW, 10, 4)]
+    assert await rig.after(0) == [WaitingRequest(("q0",), FEW, FEW, 10, 4, FEW)]
     assert await rig.after(14) == []
     assert len(await rig.after(1.1)) == 1
 
@@ -128,7 +128,7 @@ async def test_in_silence_it_asks_once_for_what_was_published_long_ago() -> None
 @pytest.mark.usefixtures("publisher")
 async def test_while_a_stream_is_down_it_asks_at_once_and_often() -> None:
     rig = Rig(Hears(is_down=True))
-    assert await rig.after(0) == [WaitingRequest(("q0",), ZERO, ZERO, 10, 4)]
+    assert await rig.after(0) == [WaitingRequest(("q0",), ZERO, ZERO, 10, 4, FEW)]
     assert len(await rig.after(LOOK_SECONDS)) == 1
 
 
@@ -136,16 +136,16 @@ async def test_while_a_stream_is_down_it_asks_at_once_and_often() -> None:
 async def test_the_rows_of_a_paused_queue_are_left_alone(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(known_pauses, "_paused", {"q0": 1})
     rig = Rig(Hears(is_down=True), Hears(is_down=True))
-    assert await rig.after(0) == [WaitingRequest(("q1",), ZERO, ZERO, 10, 4)]
+    assert await rig.after(0) == [WaitingRequest(("q1",), ZERO, ZERO, 10, 4, FEW)]
     monkeypatch.setattr(known_pauses, "_paused", {})
-    assert await rig.after(0) == [WaitingRequest(("q0",), ZERO, ZERO, 10, 4)]
+    assert await rig.after(0) == [WaitingRequest(("q0",), ZERO, ZERO, 10, 4, FEW)]
 
 
 async def test_while_pubsub_takes_nothing_only_the_unpublished_are_asked_for(publisher: NotingPublisher) -> None:
     publisher.is_available = False
     rig = Rig(Hears(quiet_seconds=1))
-    assert await rig.after(0) == [WaitingRequest(("q0",), None, ZERO, 10, 4)]
-    assert await Rig(Hears(quiet_seconds=20)).after(0) == [WaitingRequest(("q0",), FEW, ZERO, 10, 4)]
+    assert await rig.after(0) == [WaitingRequest(("q0",), None, ZERO, 10, 4, FEW)]
+    assert await Rig(Hears(quiet_seconds=20)).after(0) == [WaitingRequest(("q0",), FEW, ZERO, 10, 4, FEW)]
 
 
 async def test_while_a_topic_refuses_its_tries_are_asked_for_though_they_are_put_off(

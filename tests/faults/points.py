@@ -134,6 +134,7 @@ def install(point: str, fatal: int) -> None:
         "published": lambda: _after(publisher.Publisher, "_send_or_provision", now),
         "confirmed": lambda: _after(outbox, "_published", now),
         "received": lambda: _before(Executor, "read", now),
+        "taken waiting": lambda: _in_writer("TAKE_WAITING", is_fatal=now, where="after"),
         "claiming": lambda: _in_writer("CLAIM", is_fatal=now, where="inside"),
         "claimed": lambda: _in_writer("CLAIM", is_fatal=now, where="after"),
         "before body": lambda: _before(Executor, "_run", now),

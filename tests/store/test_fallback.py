@@ -16,9 +16,22 @@ from i3tasks.store import fallback
 from i3tasks.store.cancel import cancel
 from i3tasks.store.dispatching import confirm_published, deny_published, put_back, take_due
 from i3tasks.store.fallback import WaitingRequest, take_unheard, take_waiting
-from i3tasks.store.requests import LOCKED, TryRef
+from i3tasks.store.leases import claim
+from i3tasks.store.requests import LOCKED, Refusal, TryRef
 from i3tasks.store.settle import settle
-from tests.store.helpers import ADD, at, enqueue, in_threads, lease, open_transaction, plans, queries_of, row, says
+from tests.store.helpers import (
+    ADD,
+    at,
+    enqueue,
+    in_threads,
+    lease,
+    open_transaction,
+    plans,
+    queries_of,
+    request,
+    row,
+    says,
+)
 
 pytestmark = pytest.mark.django_db(transaction=True)
 
@@ -35,10 +48,10 @@ def taken(
     overdue: timedelta = FEW,
     room: int = 100,
     threads: int = 100,
-    refused: timedelta | None = None,
+    unsent: timedelta | None = None,
 ) -> list[int]:
     """Ids of what a worker gets that asks `after` seconds from now."""
-    request = WaitingRequest(queues, published, overdue, room, threads, refused)
+    request = WaitingRequest(queues, published, overdue, room, threads, unsent)
     return [ref.try_id for ref in take_waiting([request], now=at(later(after)))[0]]
 
 
@@ -101,15 +114,15 @@ def test_what_a_topic_refuses_is_taken_before_it_is_published_again() -> None:
     for seconds in (1, 6, 12):  # the pauses of the dispatcher grow with its age
         deny_published([TryRef.of(row(task_try))], now=at(later(seconds)))
     assert taken(16) == []
-    assert taken(10, refused=FEW) == []
-    assert taken(16, refused=FEW) == [task_try.pk]
+    assert taken(10, unsent=FEW) == []
+    assert taken(16, unsent=FEW) == [task_try.pk]
 
 
 def test_what_was_handed_back_is_not_taken_as_refused() -> None:
     [task_try] = enqueue(1, DEFAULT)
     TaskExecutionTry.objects.update(asked_at=later(-60), updated_at=later(-60))
     settle([says(lease(task_try)[0], Released(timedelta(seconds=30)))])
-    assert taken(refused=FEW) == []
+    assert taken(unsent=FEW) == []
 
 
 def test_what_is_put_off_waits() -> None:
@@ -120,7 +133,7 @@ def test_what_is_put_off_waits() -> None:
     assert taken(50, published=ZERO, overdue=ZERO) == []
     assert taken(70, published=ZERO, overdue=ZERO) == [suspect.pk]
     assert taken(290) == [suspect.pk], "the worker that took it did not claim it"
-    assert taken(330) == [deferred.pk]
+    assert taken(330) == [suspect.pk, deferred.pk]
 
 
 def test_what_runs_has_ended_or_was_cancelled_is_not_taken() -> None:
@@ -172,12 +185,65 @@ def test_coroutines_do_not_wait_behind_functions_that_have_no_thread() -> None:
     assert taken(20, room=3, threads=0) == [coroutine.pk]
 
 
-def test_what_was_taken_is_taken_by_no_other_until_the_grace_is_over() -> None:
+EVERYTHING: dict[str, Any] = {"published": ZERO, "overdue": ZERO, "unsent": ZERO}
+"""What a worker would take that takes all it can."""
+
+
+def test_what_was_taken_is_left_to_its_taker_for_seconds_and_then_free_for_all() -> None:
+    """For a minute, the tries of a worker that died before their claims would be out of reach."""
     tries = published(3)
     first = taken(20, room=2)
-    assert taken(20) == [tries[2].pk]
-    assert {ref.try_id for ref in take_due(10, now=at(later(70)))} == set()
-    assert {ref.try_id for ref in take_due(10, now=at(later(81)))} == {*first, tries[2].pk}
+    assert taken(20, **EVERYTHING | {"unsent": FEW}) == [tries[2].pk], "all that it takes is its own"
+    assert take_due(10, now=at(later(20 + 2))) == []
+    assert taken(20 + 2, published=ZERO, overdue=ZERO) == []
+    assert {ref.try_id for ref in take_due(10, now=at(later(20 + 6)))} == {*first, tries[2].pk}
+
+
+def test_what_was_taken_is_free_within_seconds_for_a_worker_without_pubsub() -> None:
+    [task_try] = published()
+    assert taken(20) == [task_try.pk]
+    assert taken(26, published=ZERO, overdue=ZERO) == [task_try.pk]
+
+
+def test_a_grace_that_is_shorter_counts(settings: Any) -> None:
+    settings.I3TASKS = replace(settings.I3TASKS, publish_grace_seconds=1)
+    [task_try] = published()
+    assert taken(20) == [task_try.pk]
+    assert [ref.try_id for ref in take_due(10, now=at(later(22)))] == [task_try.pk]
+
+
+def test_a_claim_that_comes_after_that_decides_as_ever() -> None:
+    [task_try] = published()
+    assert taken(20) == [task_try.pk]
+    [due] = take_due(10, now=at(later(26)))
+    confirm_published([due])
+    lease(task_try)
+    [refused] = claim([request(task_try, worker_id="other")])
+    assert refused is Refusal.LEASED
+
+
+# ------------------------------------------------------------------------- what was never published though it was due
+
+
+def test_what_a_dead_process_was_to_publish_is_taken_in_silence() -> None:
+    """Its caller, a worker that had settled what it follows, or a dispatcher: it is theirs for the grace period."""
+    [task_try] = enqueue(1, DEFAULT)
+    take_due(10, now=at(later(61)))  # by a dispatcher that dies then
+    assert taken(14, unsent=FEW) == []
+    assert taken(16, unsent=FEW) == [task_try.pk]
+
+
+def test_what_a_claim_or_another_worker_put_off_is_not_taken_for_unsent() -> None:
+    tries = enqueue(2, DEFAULT)
+    TaskExecutionTry.objects.update(asked_at=later(-60), updated_at=later(-60))
+    settle([says(lease(tries[0])[0], Released(timedelta(seconds=30)))])
+    assert taken(0, unsent=FEW) == [tries[1].pk]
+    assert taken(1, unsent=FEW) == []
+
+
+def test_what_is_to_come_is_never_unsent() -> None:
+    enqueue(1, replace(DEFAULT, run_after=later(300)))
+    assert taken(290, **EVERYTHING) == []
 
 
 def test_what_was_taken_and_put_back_is_due_at_once() -> None:

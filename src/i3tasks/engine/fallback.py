@@ -37,6 +37,9 @@ COST_OF_POLLING = 2
 """The same after one that found tries, of which more are likely to come, and for a DatabaseQueue: it is asked as often
 as its `poll_seconds` say."""
 AT_ONCE = timedelta(0)
+UNNOTED = timedelta(seconds=10)
+"""How long a try of a DatabaseQueue is left to the process that has written it, which notes that it is committed. That
+takes milliseconds, unless the process died."""
 
 
 class Hearing(Protocol):
@@ -60,7 +63,9 @@ class Wanted:
     pause: float
     why: str = ""
     """The fault of Pub/Sub that makes this necessary; "" for a DatabaseQueue, which does not use Pub/Sub."""
-    refused_for: timedelta | None = None
+    unsent_for: timedelta | None = None
+    is_doubt: bool = False
+    """Whether a stream that seems to be well should have brought these tries."""
 
 
 @dataclass(slots=True, eq=False)
@@ -133,26 +138,26 @@ class Fallback:
         if known_pauses.hold(source.name):
             return None
         if source.receiver is None:
-            return Wanted(AT_ONCE, AT_ONCE, source.poll_seconds)
-        if source.receiver.is_down:
-            return Wanted(AT_ONCE, AT_ONCE, self._look_seconds, "Pub/Sub does not deliver")
+            return Wanted(AT_ONCE, AT_ONCE, source.poll_seconds, unsent_for=UNNOTED)
         patience = timedelta(seconds=self._seconds)
-        published_for = patience if source.receiver.quiet_seconds >= self._seconds else None
+        if source.receiver.is_down:
+            return Wanted(AT_ONCE, AT_ONCE, self._look_seconds, "Pub/Sub does not deliver", patience)
+        quiet_for = patience if source.receiver.quiet_seconds >= self._seconds else None
         if not get_publisher().is_available:
-            return Wanted(published_for, AT_ONCE, self._look_seconds, "Pub/Sub takes no messages")
+            return Wanted(quiet_for, AT_ONCE, self._look_seconds, "Pub/Sub takes no messages", patience)
         if get_publisher().is_refused_by(source.topic):
-            why = "Pub/Sub refuses what is published"
-            return Wanted(published_for, patience, self._look_seconds, why, refused_for=patience)
-        if published_for is None:
+            return Wanted(quiet_for, patience, self._look_seconds, "Pub/Sub refuses what is published", patience)
+        if quiet_for is None:
             return None
-        return Wanted(published_for, patience, self._seconds, "nothing is heard of what was published")
+        why = "nothing is heard of what was published"
+        return Wanted(quiet_for, patience, self._seconds, why, patience, is_doubt=True)
 
     async def _take(self, wanted: Wanted, sources: Iterable[Source], room: Room) -> bool:
         """Take waiting tries of these queues. Returns whether they fill the room, or all threads."""
         began = self._clock.monotonic()
         names = tuple(source.name for source in sources)
         request = WaitingRequest(
-            names, wanted.published_for, wanted.overdue_for, room.tries, room.threads, wanted.refused_for
+            names, wanted.published_for, wanted.overdue_for, room.tries, room.threads, wanted.unsent_for
         )
         try:
             refs = await self._store.ask(TAKE_WAITING, request)
@@ -172,8 +177,8 @@ class Fallback:
         for source in sources:
             source.next_at = now if is_full else now + max(pause, cost * (now - began))
             self._tell(source, wanted, refs)
-            if refs and wanted.overdue_for and wanted.refused_for is None and source.receiver is not None:
-                source.receiver.doubt()  # its messages should have brought these tries
+            if refs and wanted.is_doubt and source.receiver is not None:
+                source.receiver.doubt()
         return is_full
 
     def _tell(self, source: Source, wanted: Wanted, refs: Sequence[TryRef]) -> None:

@@ -24,6 +24,9 @@ from .requests import TryRef
 from .turns import DUE_SINCE, levels, place_in_line
 
 NOTHING = timedelta(0)
+LONGEST_TAKEN = timedelta(seconds=5)
+"""How long what a worker has taken is left to it at most. Its claim comes within milliseconds; if it comes later than
+this, the claims decide whose the try is. If it never comes, because the worker died, others have the try after this."""
 MOST_UNHEARD = 200
 """Tries of a quiet queue that are published again at a time."""
 RECENT_RESULTS = 10_000
@@ -40,8 +43,8 @@ class WaitingRequest:
     overdue_for     take those that should have been published so long ago, and were not
     room            how many may be taken
     threads         how many of them may be plain functions; with 0, those are passed over for coroutines
-    refused_for     take those that Pub/Sub refuses and that fell due so long ago, although they are to be published
-                    again only later; None: none of them
+    unsent_for      take those that fell due so long ago and that Pub/Sub does not have, although they are to be
+                    published only later: it refused them, or the process died that was to publish them; None: none
     """
 
     queues: tuple[str, ...]
@@ -49,7 +52,7 @@ class WaitingRequest:
     overdue_for: timedelta
     room: int
     threads: int
-    refused_for: timedelta | None = None
+    unsent_for: timedelta | None = None
 
 
 def take_waiting(
@@ -57,8 +60,8 @@ def take_waiting(
 ) -> list[list[TryRef]]:
     """Take waiting tries for a worker, in the order of `turns.place_in_line`; no other process takes them meanwhile.
 
-    They are not leased yet: that is for the claim, which knows all the rules. A process that dies before it claims
-    them leaves them to the dispatcher, which publishes them after the grace period.
+    They are not leased yet: that is for the claim, which knows all the rules. What a process does not claim because it
+    dies before that is due again after LONGEST_TAKEN.
     """
     with atomic():
         return [_take(request, now) for request in requests]
@@ -68,10 +71,12 @@ def _take(request: WaitingRequest, now: Instant) -> list[TryRef]:
     taken = list(_admitted(_first_in_line(request, now), request.threads))
     if not taken:
         return []
-    dispatch_at = database_time(taken[0]) + publish_grace()
+    at = database_time(taken[0])
+    dispatch_at = at + min(publish_grace(), LONGEST_TAKEN)
     rows(TaskExecutionTry).filter(pk__in=[task_try.pk for task_try in taken]).update(
         dispatch_at=dispatch_at,
         publish_count=0,  # what it still has of a message counts no more
+        updated_at=at,  # so that it does not count as unsent to others
     )
     for task_try in taken:
         task_try.dispatch_at = dispatch_at
@@ -101,9 +106,9 @@ def _waiting(request: WaitingRequest, now: Instant) -> Rows:
     wanted = Q(publish_count=0, sent_at__lte=F("database_time") - request.overdue_for)
     if request.published_for is not None:
         wanted |= Q(publish_count__gt=0, sent_at__lte=F("database_time") - request.published_for)
-    if request.refused_for is not None:
-        since = F("database_time") - request.refused_for
-        # A refusal leaves `updated_at` as it was; a try that was handed back or put off by a claim was updated then.
+    if request.unsent_for is not None:
+        since = F("database_time") - request.unsent_for
+        # Publishing leaves `updated_at` as it was; what was taken, handed back or put off by a claim was updated then.
         wanted |= Q(publish_count=0, due_since__lte=since, updated_at__lte=since, dispatch_at__lt=ASIDE_FROM)
     if request.threads <= 0:
         due = due.exclude(_tasks(spec for spec in all_tasks() if not spec.is_coroutine))

@@ -106,6 +106,7 @@ def _put_off(waiting: Sequence[ClaimableTry], running_since: datetime | None) ->
         rows(TaskExecutionTry).filter(pk__in=[row.pk for row in waiting[slot::slots]]).update(
             dispatch_at=now + at_most * ((slot + 1) / slots),
             publish_count=0,  # its message is gone: to the dispatcher it is new
+            updated_at=now,  # or a worker that hears nothing would take it for one that was to be published by now
         )
 
 
