@@ -2,6 +2,8 @@
 
 from importlib.util import find_spec
 
+import django
+
 from i3tasks.types import I3TasksSettings, PullQueue, PushQueue
 from tests.support.databases import django_databases
 
@@ -63,6 +65,7 @@ I3TASKS = I3TasksSettings(
 )
 PUBSUB_CONFIG = {"EMULATOR": True, "HOST": "127.0.0.1:1", "PROJECT_ID": "test"}
 
+_FRAMEWORK = "django.tasks" if django.VERSION >= (6, 0) else "django_tasks"
 # Django's own tasks run here unless one says otherwise.
 TASKS = {
     "default": {"BACKEND": "i3tasks.backend.PubSubBackend", "QUEUES": []},
@@ -70,5 +73,8 @@ TASKS = {
         "BACKEND": "i3tasks.backend.PubSubBackend",
         "QUEUES": ["default", "mail"],
         "OPTIONS": {"queues": {"mail": "heavy"}, "max_retries": 0},
+    },
+    "immediate": {
+        "BACKEND": f"{_FRAMEWORK}.backends.immediate.ImmediateBackend",
     },
 }

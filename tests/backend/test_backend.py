@@ -33,6 +33,7 @@ from i3tasks.backend.framework import (
 from i3tasks.core.envelope import Envelope
 from i3tasks.exceptions import ArgumentError, TaskDefinitionError
 from i3tasks.models import TaskExecution, TaskExecutionTry
+from i3tasks.registry import load
 from i3tasks.signals import flush
 from i3tasks.store.database import alias
 from tests.shop import django_tasks as shop
@@ -205,6 +206,28 @@ def test_a_queue_by_another_name() -> None:
     assert as_task(shop.mail).spec.policy(None).max_retries == 0, "OPTIONS say so"
     with pytest.raises(InvalidTask, match="'push' is not valid"):
         shop.mail.using(queue_name="push")
+
+
+def test_a_call_through_another_backend_has_the_options_of_that_one() -> None:
+    def retries_of(result: Any) -> int:
+        execution = TaskExecution.objects.get(uuid=result.id)
+        return load(execution.task_path, execution.task_name).policy(execution.options).max_retries
+
+    assert retries_of(shop.multiply.enqueue(2, 3)) == 3
+    assert retries_of(shop.multiply.using(backend="strict").enqueue(2, 3)) == 0
+    assert retries_of(shop.mail.using(backend="default", queue_name="default").enqueue("a")) == 3
+    assert retries_of(shop.elsewhere.using(backend="strict", priority=7).enqueue(2)) == 0
+    known = as_task(shop.elsewhere).spec
+    assert (known.policy({}).max_retries, known.options.priority) == (3, 0), "as any other process knows it"
+
+
+def test_a_parameter_may_have_the_name_of_what_workers_give() -> None:
+    results = [shop.odd_names.enqueue(1, task_metadata=2), shop.odd_names.enqueue(1, 2)]
+    results.append(shop.names_without_context.enqueue(task_metadata=3))
+    run(3)
+    for result in results:
+        result.refresh()
+    assert [result.return_value for result in results] == [[1, 1, 2], [1, 1, 2], 3]
 
 
 @pytest.mark.parametrize(

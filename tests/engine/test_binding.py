@@ -16,6 +16,7 @@ from i3tasks.exceptions import ArgumentError, I3TasksError, ScheduleError, TaskD
 from i3tasks.models import TaskExecution, TaskGroup
 from i3tasks.testing import drain
 from i3tasks.types import I3TasksSettings
+from tests.shop.django_tasks import multiply
 from tests.shop.flows import mourn, note
 from tests.shop.tasks import add, nap
 
@@ -207,6 +208,11 @@ def test_unique_goes_by_what_each_parameter_gets() -> None:
         (lambda: chain(add.s(1, 2)).delay(), r"of add that has been enqueued already"),
         (lambda: group(add.s(1, 2)).delay(), r"a group that has been enqueued already"),
         (lambda: add.spec.function, r"the function add. Decorate it with @task"),
+        (lambda: add.adelay(1, 2), r"the coroutine of adelay\(\.\.\.\)\. Write \.s\(\.\.\.\) instead of \.adelay"),
+        (lambda: chain(add.s(1, 2)).adelay(), r"Write \.s\(\.\.\.\) instead of \.adelay"),
+        (lambda: add.arun(1, 2), r"Write \.s\(\.\.\.\) instead of \.arun"),
+        (lambda: add.delay, r"the method delay itself. Write \.s"),
+        (lambda: multiply, r"the Django task .*multiply. Write as_task\(multiply\)\.s"),
         (lambda: 0, "not 0"),
         (lambda: "shop.tasks.add", "'shop.tasks.add'"),
     ],
@@ -226,6 +232,26 @@ def test_what_is_no_part_of_a_workflow_is_refused(part: Callable[[], Any], said:
         TaskGroup.create(part(), 1)
     with pytest.raises(TaskDefinitionError, match=said):
         task(add.spec.function, on_success=part())
+
+
+@pytest.mark.parametrize("part", [[add.s(1, 2)], (add.s(1, 2), add.s(3, 4)), [], {add}])
+def test_many_parts_are_given_one_by_one(part: Any) -> None:
+    for use in (
+        lambda: chain(part),
+        lambda: group(note.s("x")).then(part),
+        lambda: chain(note.s("x")).otherwise(part),
+        lambda: note.build_chain("x").then(part),
+    ):
+        with pytest.raises(ArgumentError, match="Give its members one by one"):
+            use()
+
+
+@pytest.mark.parametrize(
+    "given", [{"task": add.s(1, 2)}, {"task": multiply}, {"args": "ab"}, {"args": 5}, {"kwargs": [1]}], ids=range(5)
+)
+def test_a_schedule_takes_a_task_and_its_arguments(given: dict[str, Any]) -> None:
+    with pytest.raises(ScheduleError, match=r"takes a task|must be a"):
+        schedule_task(cron="* * * * *", **{"task": add, "args": [1, 2], **given})
 
 
 def test_a_single_task_is_what_some_places_take() -> None:

@@ -74,3 +74,18 @@ def in_a_process(number: int) -> int:
 @task(queue_name="mail", backend="strict")
 def mail(to: str) -> str:
     return to
+
+
+@task(backend="immediate")
+def elsewhere(number: int) -> int:
+    return number
+
+
+@task(takes_context=True)
+def odd_names(context: Any, value: int, task_metadata: int) -> list[int]:
+    return [context.attempt, value, task_metadata]
+
+
+@task
+def names_without_context(task_metadata: int) -> int:
+    return task_metadata

@@ -6,6 +6,7 @@ import sys
 import textwrap
 import types
 from collections.abc import Callable, Iterator
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
@@ -143,6 +144,14 @@ WRONG_OPTIONS: list[tuple[dict[str, Any], str]] = [
     ({"priority": 0.5}, "priority must be"),
     ({"retry": 3}, "retry must be a RetryPolicy, not 3"),
     ({"isolation": "fork"}, "isolation must be 'thread' or 'process', not 'fork'"),
+    ({"unique": "no"}, "unique must be True or False, not 'no'"),
+    ({"run_once": 1}, "run_once must be True or False, not 1"),
+    ({"bind": "yes"}, "bind must be True or False, not 'yes'"),
+    ({"queue_name": ""}, "queue_name must be text that is not empty, not ''"),
+    ({"queue_name": 5}, "queue_name must be text"),
+    ({"topic_name": ""}, "topic_name must be text"),
+    ({"run_once": True, "max_retries": 4}, "run_once has no further try: leave max_retries and retry out"),
+    ({"run_once": True, "retry": RetryPolicy()}, "run_once has no further try"),
 ]
 
 
@@ -152,10 +161,40 @@ def test_an_option_that_makes_no_sense_is_refused_at_definition(options: dict[st
         task(**options)(at_top_level)
 
 
-@pytest.mark.parametrize("options", [{"max_retries": -1}, {"timeout": 0}, {"priority": 1000}, {"retry": 3}], ids=str)
+WRONG_CALLS: list[dict[str, Any]] = [
+    {"max_retries": -1},
+    {"timeout": 0},
+    {"priority": 1000},
+    {"retry": 3},
+    {"queue_name": ""},
+    {"run_after": True},
+    {"until": False},
+    {"idempotency_key": ""},
+    {"idempotency_key": 7},
+    {"idempotency_period": timedelta(0), "idempotency_key": "x"},
+]
+
+
+@pytest.mark.parametrize("options", WRONG_CALLS, ids=str)
 def test_an_option_that_makes_no_sense_is_refused_at_the_call(options: dict[str, Any]) -> None:
     with pytest.raises(ArgumentError, match=f"{next(iter(options))} must be"):
         shop.add.using(**options)
+
+
+def test_none_stands_for_an_option_that_is_not_given(own_registry: None) -> None:
+    options = dict.fromkeys(registry.TaskOptions.__dataclass_fields__)
+    assert task(**options)(at_top_level).spec.options == TaskOptions()  # type: ignore[call-overload]
+
+
+def test_a_call_that_is_to_run_before_it_may_is_refused() -> None:
+    with pytest.raises(ArgumentError, match=r"until, .*, lies before run_after"):
+        shop.add.using(run_after=60, until=30)
+    shop.add.using(run_after=-60, until=-90)  # both have passed: it runs at once
+
+
+def test_a_unique_task_takes_no_other_key() -> None:
+    with pytest.raises(ArgumentError, match="unique, so its arguments are its key"):
+        task(at_top_level, unique=True).using(idempotency_key="x")
 
 
 def test_load_finds_what_is_registered_under_old_names_too(monkeypatch: pytest.MonkeyPatch) -> None:

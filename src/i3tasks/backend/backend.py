@@ -19,7 +19,7 @@ from ..registry import TaskSpec, require_discoverable
 from ..store.enqueue import NewExecution, enqueue
 from ..store.keys import argument_key
 from ..store.pauses import ASIDE_FROM
-from .declared import spec_of
+from .declared import row_options, spec_of
 from .framework import (
     AnyResult,
     AnyTask,
@@ -129,7 +129,10 @@ class PubSubBackend(BaseTaskBackend):
             queue_name=self._queue(task),
             run_after=task.run_after,
             priority=task.priority,
-            options={IN_ROW: {"backend": self.alias, "queue_name": task.queue_name}},
+            options={
+                IN_ROW: {"backend": self.alias, "queue_name": task.queue_name},
+                **row_options(spec, self.alias, self.own_options),
+            },
             chain=spec.options.on_success,
             key=argument_key(spec, encoded_args, encoded_kwargs) if spec.options.unique else None,
         )

@@ -14,19 +14,24 @@ from ..metadata import TaskMetadata
 from .framework import AnyContext, AnyTask, TaskContext, normalize_json
 from .results import result_of
 
+OF_THE_WORKER = "metadata of the worker"
+"""The keyword by which a body gets its metadata: no name, so that no parameter of a task has it."""
+
 
 def body_of(task: AnyTask) -> Callable[..., Any]:
-    """The task's function. One that takes a context is given it in exchange for the keyword `task_metadata`."""
+    """The task's function. One that takes a context is given it in exchange for the worker's metadata."""
     function = task.func
 
     @functools.wraps(function)
-    def run(*args: Any, task_metadata: TaskMetadata | None = None, **kwargs: Any) -> Any:
-        context = () if task_metadata is None else (_context(task, task_metadata),)
+    def run(*args: Any, **kwargs: Any) -> Any:
+        metadata = kwargs.pop(OF_THE_WORKER, None)
+        context = () if metadata is None else (_context(task, metadata),)
         return _normalized(task, function(*context, *args, **kwargs))
 
     @functools.wraps(function)
-    async def arun(*args: Any, task_metadata: TaskMetadata | None = None, **kwargs: Any) -> Any:
-        context = () if task_metadata is None else (await sync_to_async(_context)(task, task_metadata),)
+    async def arun(*args: Any, **kwargs: Any) -> Any:
+        metadata = kwargs.pop(OF_THE_WORKER, None)
+        context = () if metadata is None else (await sync_to_async(_context)(task, metadata),)
         return _normalized(task, await function(*context, *args, **kwargs))
 
     body: Callable[..., Any] = arun if inspect.iscoroutinefunction(function) else run

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import sys
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Any, TypeVar
@@ -13,7 +14,7 @@ from ..calls.decorators import options_of
 from ..conf import get_config
 from ..exceptions import TaskDefinitionError
 from ..registry import TaskSpec, add, add_finder, checked, find
-from .bodies import body_of
+from .bodies import OF_THE_WORKER, body_of
 from .framework import AnyTask, InvalidTask, Task
 from .options import NO_OPTIONS, BackendOptions, seconds
 from .queues import own_name
@@ -29,6 +30,11 @@ class DeclaredSpec(TaskSpec):
     """The registered form of a Django task. `function` is its body, made to run as a task of i3tasks."""
 
     declared: AnyTask | None = None
+
+    @property
+    def metadata_name(self) -> str:
+        """No name that a task's own parameter can have."""
+        return OF_THE_WORKER
 
     @property
     def given(self) -> tuple[str, ...]:
@@ -64,6 +70,8 @@ def as_task(task: AnyTask) -> OwnTask[Any, Any]:
 
     Raises InvalidTask if i3tasks can't run it, whatever its own backend is.
     """
+    if not isinstance(task, Task):
+        raise InvalidTask(f"as_task takes a task of Django's framework, not {task!r:.80}.")
     spec = spec_of(task)
     return AsyncTask(spec) if spec.is_coroutine else SyncTask(spec)
 
@@ -76,12 +84,26 @@ def spec_of(task: AnyTask, defaults: BackendOptions = NO_OPTIONS) -> TaskSpec:
     known = find(task.func.__module__, task.func.__name__)
     if known is not None and inspect.unwrap(known.function) is inspect.unwrap(task.func):
         return known
+    declared = getattr(sys.modules.get(task.func.__module__), task.func.__name__, None)
+    if isinstance(declared, Task) and declared.func is task.func:
+        task, defaults = declared, NO_OPTIONS  # it was declared for another backend: every process is to know it alike
     try:
         plain = checked(task.func, options_of(_options(task, defaults)))
         options = replace(plain.options, bind=task.takes_context)
         return add(DeclaredSpec(plain.module_name, plain.func_name, body_of(task), options, task))
     except TaskDefinitionError as error:
         raise InvalidTask(str(error)) from error
+
+
+def row_options(spec: TaskSpec, backend: str, defaults: BackendOptions) -> dict[str, Any]:
+    """What the row of a call says of retries and time, as it was made through another backend than its task names."""
+    declared: AnyTask | None = getattr(spec, "declared", None)
+    if declared is None or declared.backend == backend:
+        return {}
+    here = replace(spec, options=options_of(_options(declared, defaults)))
+    policy, timeout = here.policy({}), here.timeout({})
+    said = {} if policy == spec.policy({}) else {"retry": policy.as_json()}
+    return said if timeout is None or timeout == spec.timeout({}) else {**said, "timeout": timeout}
 
 
 def _options(task: AnyTask, defaults: BackendOptions) -> dict[str, Any]:
@@ -92,7 +114,11 @@ def _options(task: AnyTask, defaults: BackendOptions) -> dict[str, Any]:
     found: dict[str, Any] = {"queue_name": None if is_default else queue_name, "priority": task.priority}
     for name in OPTIONS:
         own = getattr(task, name, None)
-        found[name] = own if own is not None else beside.get(name, getattr(defaults, name, None))
+        found[name] = own if own is not None else beside.get(name)
+    for name in () if found["run_once"] else ("max_retries", "retry"):
+        if found[name] is None:
+            found[name] = getattr(defaults, name)
+    found["timeout"] = defaults.timeout if found["timeout"] is None else found["timeout"]
     found["timeout"] = seconds(found["timeout"])
     return {name: value for name, value in found.items() if value is not None}
 

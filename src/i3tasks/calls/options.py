@@ -9,6 +9,7 @@ from typing import Any
 from ..core.clock import current_clock
 from ..core.retry import RetryPolicy
 from ..core.steps import Step
+from ..exceptions import ArgumentError
 from .when import When, instant
 
 A_DAY = timedelta(days=1)
@@ -45,8 +46,11 @@ class CallOptions:
         start = None if self.run_after is None else instant("run_after", self.run_after)
         if self.until is None:
             return start
-        start = start or clock.now()
-        return start + max(instant("until", self.until) - start, timedelta(0)) * clock.random()
+        now, end = clock.now(), instant("until", self.until)
+        if start is not None and end < start and now < start:
+            raise ArgumentError(f"until, {end.isoformat()}, lies before run_after, {start.isoformat()}.")
+        start = start or now
+        return start + max(end - start, timedelta(0)) * clock.random()
 
 
 AS_THE_TASK_SAYS = CallOptions()

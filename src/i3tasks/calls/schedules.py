@@ -56,6 +56,12 @@ def schedule_task(
     Raises ScheduleError naming the wrong field, and ArgumentError for arguments that JSON can't hold.
     """
     refuse_in_loop("schedule_task", "aschedule_task")
+    if not isinstance(task, Task):
+        raise ScheduleError(f"schedule_task takes a task, with its arguments in args and kwargs, not {task!r:.80}.")
+    if isinstance(args, (str, bytes)) or not isinstance(args, Sequence):
+        raise ScheduleError(f"args must be a list of positional arguments, not {args!r:.80}.")
+    if kwargs is not None and not isinstance(kwargs, Mapping):
+        raise ScheduleError(f"kwargs must be a dict of keyword arguments, not {kwargs!r:.80}.")
     if replace(task.call_options, queue_name=None) != AS_THE_TASK_SAYS:
         raise ScheduleError("Of using(...), a schedule keeps the queue_name only. Give the task itself other options.")
     limit = get_config().settings.maximum_payload_bytes
@@ -67,7 +73,7 @@ def schedule_task(
         "time_zone": time_zone or "",
         "args": encoded_args,
         "kwargs": encoded_kwargs,
-        "queue_name": queue_name or task.call_options.queue_name,
+        "queue_name": task.call_options.queue_name if queue_name is None else queue_name,
         "enabled": enabled,
         "catch_up": catch_up,
         "description": description,

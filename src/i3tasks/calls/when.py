@@ -21,6 +21,8 @@ def instant(name: str, when: When) -> datetime:
     if isinstance(when, datetime) and timezone.is_naive(when):
         raise ArgumentError(f"{name} is a datetime without a time zone. Pass an aware one (timezone.now() + ...).")
     try:
+        if isinstance(when, bool):
+            raise TypeError("True and False are no time.")
         if isinstance(when, datetime):
             at = when.astimezone(UTC)
         else:
@@ -46,6 +48,8 @@ def instant(name: str, when: When) -> datetime:
 def check_period(name: str, period: timedelta) -> None:
     """Raise ArgumentError for what is no length of time, or ends after the calendar does."""
     try:
-        _ = current_clock().now() + period
+        ends = current_clock().now() + period
     except (OverflowError, TypeError) as error:
         raise ArgumentError(f"{name} must be a timedelta within the calendar, not {period!r:.80}: {error}") from None
+    if ends <= current_clock().now():
+        raise ArgumentError(f"{name} must be a timedelta above 0, not {period!r:.80}.")

@@ -10,6 +10,9 @@ from ..core.steps import Step
 from ..exceptions import ArgumentError
 from ..models import TaskExecutionTry, TaskGroup
 
+_TWINS = ("adelay", "adelay_until", "adelay_many", "arun")
+"""Methods whose coroutines are given in place of a signature."""
+
 
 def steps_of(where: str, part: Any) -> list[Step]:
     """The steps of a signature, a task, a chain, a group, or a handle of `build_chain()`. Raises ArgumentError."""
@@ -52,12 +55,25 @@ def _described(part: Any) -> str:
     """What was given instead, and what to do."""
     if inspect.iscoroutine(part):
         part.close()  # or Python warns that it was never awaited
+        if part.__name__ in _TWINS:
+            return f"the coroutine of {part.__name__}(...). Write .s(...) instead of .{part.__name__}(...)."
         return f"the coroutine of {part.__name__}(...), which is a plain call. Write {part.__name__}.s(...)."
     if isinstance(part, TaskExecutionTry):
         task_name = part.task_execution.task_name
         return f"a try of {task_name}, which has run already. Write {task_name}.s(...)."
     if isinstance(part, TaskGroup):
         return "a group that has been enqueued already. Pass the group itself, without .delay()."
+    if getattr(part, "task_execution", None) is not None:
+        return (
+            f"the handle of {part.task_execution.task_name}, which has been enqueued already. Write .s(...) instead of "
+            ".delay(...)."
+        )
+    if hasattr(part, "module_path"):  # of Django's tasks framework
+        return f"the Django task {part.module_path}. Write as_task({part.func.__name__}).s(...), of i3tasks.backend."
+    if inspect.ismethod(part):
+        return f"the method {part.__name__} itself. Write .s(...) instead, with the task's arguments."
+    if isinstance(part, Iterable) and not isinstance(part, (str, bytes, Mapping)) and not hasattr(part, "as_steps"):
+        return f"a {type(part).__name__}, {part!r:.80}. Give its members one by one: f(*members)."
     if inspect.isroutine(part):
         return f"the function {part.__name__}. Decorate it with @task, and pass {part.__name__}.s(...)."
     if hasattr(part, "as_steps"):

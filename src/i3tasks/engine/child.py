@@ -97,7 +97,7 @@ def _call(body: Body) -> Any:
     global _cancelled
     _cancelled = threading.Event()
     if body.metadata is not None:
-        kwargs["task_metadata"] = TaskMetadata(**body.metadata, _cancelled=_cancelled)
+        kwargs[spec.metadata_name] = TaskMetadata(**body.metadata, _cancelled=_cancelled)
     try:  # not a context manager, which would write the traceback into errors: some are frozen
         _end_if_told()  # the signal may have come before the body
         return spec.function(*args, **kwargs)

@@ -245,7 +245,7 @@ class Executor:
         _require_shapes(claimed)
         kwargs: Mapping[str, Any] = {key: decode(value) for key, value in claimed.kwargs.items()}
         if spec.options.bind:
-            kwargs = {**kwargs, "task_metadata": metadata_of(spec, run)}
+            kwargs = {**kwargs, spec.metadata_name: metadata_of(spec, run)}
         return partial(spec.function, *(decode(value) for value in claimed.args), **kwargs)
 
     def _failure(self, claimed: Claimed, error: BaseException) -> Failure:

@@ -44,6 +44,14 @@ def checked(function: Callable[..., Any], options: TaskOptions) -> TaskSpec:
 
 def option_problems(options: Any) -> Iterator[str]:
     """A sentence for each wrong option of a task or a call. None stands for an option that is not given."""
+    for name in ("bind", "unique", "run_once"):
+        value = getattr(options, name, None)
+        if value is not None and not isinstance(value, bool):
+            yield f"{name} must be True or False, not {value!r:.80}"
+    for name in ("queue_name", "project_id", "topic_name", "subscription_name", "idempotency_key"):
+        value = getattr(options, name, None)
+        if value is not None and not (isinstance(value, str) and value):
+            yield f"{name} must be text that is not empty, not {value!r:.80}"
     for name, low, high in (("max_retries", 0, math.inf), ("priority", -100, 100)):
         value = getattr(options, name)
         is_whole = isinstance(value, int) and not isinstance(value, bool)
@@ -57,6 +65,8 @@ def option_problems(options: Any) -> Iterator[str]:
     retry = getattr(options, "retry", None)
     if retry is not None and not isinstance(retry, RetryPolicy):
         yield f"retry must be a RetryPolicy, not {retry!r}"
+    if getattr(options, "run_once", False) and (options.max_retries or retry is not None):
+        yield "run_once has no further try: leave max_retries and retry out"
     isolation = getattr(options, "isolation", "thread")
     if isolation not in get_args(Isolation):
         yield f"isolation must be 'thread' or 'process', not {isolation!r}"

@@ -86,6 +86,11 @@ class TaskSpec:
         return (METADATA,) if self.options.bind else ()
 
     @property
+    def metadata_name(self) -> str:
+        """The keyword by which the worker gives the body its metadata, with `bind`."""
+        return METADATA
+
+    @property
     def gets_metadata_first(self) -> bool:
         """Whether `task_metadata` is the first parameter of the function that was decorated."""
         first = next(iter(inspect.signature(inspect.unwrap(self.function)).parameters), None)
