@@ -22,6 +22,7 @@ from i3tasks.core.outcome import Released, Success
 from i3tasks.exceptions import ExecutionNotFound, I3TasksError, StoreUnavailable
 from i3tasks.models import TaskExecution, TaskExecutionTry, TaskGroup
 from i3tasks.store import lock_timeout
+from i3tasks.store.ages import Ages
 from i3tasks.store.audit import audit
 from i3tasks.store.cancel import cancel, cancel_workflow, retry_failed
 from i3tasks.store.chains import append_step
@@ -30,7 +31,7 @@ from i3tasks.store.dispatching import expire_leases
 from i3tasks.store.groups import cancel_group, close_group, expire_groups
 from i3tasks.store.leases import claim
 from i3tasks.store.requests import Claimed
-from i3tasks.store.retention import Ages, clean
+from i3tasks.store.retention import clean
 from i3tasks.store.settle import settle
 from tests.shop.flows import note
 from tests.shop.tasks import add

@@ -144,7 +144,7 @@ def test_clean_goes_by_the_settings() -> None:
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ([], "Pass --days, or set autoclean_older_than"),
+        ([], "Pass --days, or set retention in I3TASKS"),
         (["--days", "-1"], "--days must be from 0"),
         (["--days", "nan"], "--days must be from 0"),
         (["--days", "1e9"], "--days must be from 0"),

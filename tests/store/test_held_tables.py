@@ -22,6 +22,7 @@ from i3tasks.engine.beat import Beat
 from i3tasks.engine.dispatcher import Dispatcher
 from i3tasks.models import Deploy, GroupSlice, QueuePause, ScheduleTick, TaskExecution, TaskExecutionTry, Worker
 from i3tasks.store import workflows
+from i3tasks.store.ages import Ages
 from i3tasks.store.audit import audit
 from i3tasks.store.board_acts import begin
 from i3tasks.store.bulk import Act
@@ -32,7 +33,7 @@ from i3tasks.store.groups import expire_groups
 from i3tasks.store.leases import claim, renew
 from i3tasks.store.pauses import known_pauses, pause, resume
 from i3tasks.store.requests import LOCKED, Claimed, Settled, TryRef
-from i3tasks.store.retention import Ages, clean
+from i3tasks.store.retention import clean
 from i3tasks.store.search import Search
 from i3tasks.store.settle import settle
 from i3tasks.store.slices import open_slice

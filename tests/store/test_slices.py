@@ -16,11 +16,12 @@ from i3tasks.core.outcome import Success
 from i3tasks.engine.dispatcher import Dispatcher
 from i3tasks.models import GroupSlice, TaskExecution, TaskExecutionTry, TaskGroup
 from i3tasks.store import workflows
+from i3tasks.store.ages import Ages
 from i3tasks.store.audit import audit
 from i3tasks.store.database import atomic
 from i3tasks.store.groups import stalled_groups
 from i3tasks.store.requests import Settled
-from i3tasks.store.retention import Ages, clean
+from i3tasks.store.retention import clean
 from i3tasks.store.settle import settle
 from i3tasks.store.slices import open_slice
 from tests.shop.flows import note, total

@@ -17,11 +17,12 @@ from i3tasks.calls.handles import ChainHandle
 from i3tasks.core.clock import SYSTEM_CLOCK
 from i3tasks.core.outcome import Released, Success
 from i3tasks.models import TaskExecution, TaskExecutionTry, TaskGroup
+from i3tasks.store.ages import Ages
 from i3tasks.store.cancel import cancel, retry_failed
 from i3tasks.store.dispatching import expire_leases
 from i3tasks.store.leases import claim
 from i3tasks.store.requests import STALE, Claimed, Refusal, Settled
-from i3tasks.store.retention import Ages, clean
+from i3tasks.store.retention import clean
 from i3tasks.store.settle import settle
 from i3tasks.store.slices import open_slice
 from tests.store.helpers import at, failure, request, says

@@ -121,6 +121,13 @@ WRONG: list[tuple[dict[str, Any], str]] = [
     ({"retry_minimum_backoff_seconds": 60, "retry_maximum_backoff_seconds": 20}, "must not exceed"),
     ({"heartbeat_seconds": 20, "lease_seconds": 30}, "heartbeat_seconds must be at most half of lease_seconds"),
     ({"autoclean_older_than": 30}, "autoclean_older_than must be a timedelta or None"),
+    ({"autoclean_older_than": timedelta.max}, "at most a thousand years"),
+    ({"retention": 30}, r"retention must be a timedelta, or Retention\(succeeded=.*not 30"),
+    ({"retention": timedelta(0)}, "retention must be a timedelta or None, longer than nothing"),
+    (
+        {"retention": timedelta(1), "autoclean_failed_older_than": timedelta(1)},
+        "retention and autoclean_failed_older_than are both set. Leave one out",
+    ),
     ({"default_max_retries": "3"}, "default_max_retries must be a whole number from 0 to 1000000,"),
     ({"default_max_retries": True}, "default_max_retries must be a whole number"),
     ({"ack_deadline_seconds": 5}, "ack_deadline_seconds must be a whole number from 10 to 600, not 5"),

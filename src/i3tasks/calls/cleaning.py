@@ -8,15 +8,17 @@ from django.db.models import QuerySet
 
 from ..core.clock import current_clock
 from ..models import TaskExecution
-from ..store.retention import Ages, clean, old_executions
+from ..store.ages import Ages
+from ..store.retention import clean, old_executions
 
 
 def clean_old_task_executions(older_than: timedelta | None = None, batch_size: int | None = None) -> int:
-    """Delete finished executions created longer ago than `older_than`, with their tries and results; give their number.
+    """Delete finished executions that are older than `older_than`, with their tries and results; give their number.
 
-    Without `older_than`, the setting `autoclean_older_than` counts; without that, nothing is deleted. Failures are
-    kept for `autoclean_failed_older_than`, where that is set. `batch_size` is the number of executions deleted in one
-    transaction (1,000 by default, at most 10,000). Finished groups without members, and ticks of schedules whose
+    Without `older_than`, the settings say how long they are kept; where these say nothing, nothing is deleted. Failures
+    are kept for as long as the settings say, if they have an age of their own. Where the settings have `retention`, an
+    age counts from the end of an execution, else from its creation. `batch_size` is the number of executions deleted
+    in one transaction (1,000 by default, at most 10,000). Finished groups without members, and ticks of schedules whose
     execution is deleted, are deleted too.
     """
     ages = Ages.of(older_than)

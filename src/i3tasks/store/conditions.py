@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from functools import reduce
 from operator import or_
 
@@ -42,6 +42,14 @@ def in_queue(queue: str) -> Q:
         return Q()
     is_default = queue == get_config().settings.default_queue.queue_name
     return Q(queue_name=queue) | (Q(queue_name__isnull=True) if is_default else Q())
+
+
+def in_other_queues(queues: Collection[str]) -> Q:
+    """Executions of all queues but these."""
+    if not queues:
+        return Q()
+    has_default = get_config().settings.default_queue.queue_name in queues
+    return ~Q(queue_name__in=queues) & (Q(queue_name__isnull=False) if has_default else Q())
 
 
 def failed_with(error: str) -> Q:

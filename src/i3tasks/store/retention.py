@@ -9,20 +9,20 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from datetime import datetime, timedelta
-from functools import partial, reduce
-from operator import or_
+from datetime import datetime
+from functools import partial
 from typing import Any
 
 from django.db import IntegrityError, connections
 from django.db.models import CASCADE, DO_NOTHING, PROTECT, RESTRICT, Exists, Model, OuterRef, Q, QuerySet, Subquery
 from django.db.models.fields.reverse_related import ForeignObjectRel
+from django.db.models.functions import Coalesce
 
-from ..conf import get_config
 from ..models import ScheduleTick, TaskExecution, TaskExecutionTry, TaskGroup, TaskKey
-from .ancestry import LONGEST_DELIVERY, MOST_IDS, Ids, above, behind_unfinished, unfinished
+from .ages import Ages, old_of_all
+from .ancestry import MOST_IDS, Ids, above, behind_unfinished, unfinished
 from .database import Rows, alias, atomic, rows, unlocked
-from .states import FAILED, NOT_MARKED, UNFAILED
+from .states import CANCELLED, FAILED, NOT_MARKED, SUCCEEDED
 
 BATCH = 1000
 LARGEST_BATCH = MOST_IDS
@@ -31,34 +31,7 @@ StillOld = Callable[[Sequence[int]], set[int]]
 PAGE = 50_000
 """Ids that are read together."""
 _UNTOUCHED = (DO_NOTHING, PROTECT, RESTRICT)
-
-
-@dataclass(frozen=True, slots=True)
-class Ages:
-    """The age at which finished work is deleted. None: it is kept. At least one of the two is given."""
-
-    failed: timedelta | None
-    other: timedelta | None
-
-    @property
-    def unfailed(self) -> timedelta:
-        """The age of what has not failed; without one, that of failures."""
-        age = self.failed if self.other is None else self.other
-        assert age is not None
-        return age
-
-    @classmethod
-    def of(cls, older_than: timedelta | None = None, failed_older_than: timedelta | None = None) -> Ages | None:
-        """The given ages, with those of I3TASKS where none is given; None when there is no age at all.
-
-        Failures without an age of their own have the age of the others.
-        """
-        settings = get_config().settings
-        other = settings.autoclean_older_than if older_than is None else older_than
-        failed = settings.autoclean_failed_older_than if failed_older_than is None else failed_older_than
-        if other is None and failed is None:
-            return None
-        return cls(failed=other if failed is None else failed, other=other)
+ENDED = "finished_at"
 
 
 @dataclass(slots=True)
@@ -87,20 +60,23 @@ def clean(
         cleaned.executions += executions
         if executions and progress is not None:
             progress(cleaned.executions)
-    cleaned.groups = sum(_deleted(_old_groups(ages, now), "pk", size, partial(_still_old_groups, ages, now)))
-    cleaned.ticks = sum(_deleted(_old_ticks(ages, now), "slot", size, set))
+    if not ages.only_queue:
+        cleaned.groups = sum(_deleted(_old_groups(ages, now), "pk", size, partial(_still_old_groups, ages, now)))
+        cleaned.ticks = sum(_deleted(_old_ticks(ages, now), "slot", size, set))
     return cleaned
 
 
 def old_executions(ages: Ages, now: datetime) -> QuerySet[TaskExecution]:
-    """Executions that have ended, or will never, were created longer ago than their age, and that nothing waits for."""
+    """Executions that have ended, or will never, have come to their age, and that nothing waits for."""
     kept, waiting = _kept(ages, now), _long_pending(ages, now) - _dead_groups(ages, now)
     return _candidates(ages, now).exclude(pk__in=_some(kept.executions)).exclude(task_group__in=_some(waiting))
 
 
 def _aged(ages: Ages, now: datetime) -> QuerySet[TaskExecution]:
     """The executions that may be old, by their own columns alone: a page of them is read without any other table."""
-    return rows(TaskExecution).filter(_old(FAILED | NOT_MARKED, UNFAILED | NOT_MARKED, ages, now, NOT_MARKED))
+    return rows(TaskExecution).filter(
+        old_of_all(ages, now, [(FAILED, ENDED)], [(SUCCEEDED, ENDED)], [(CANCELLED, ENDED)], lambda _: NOT_MARKED)
+    )
 
 
 def _candidates(ages: Ages, now: datetime) -> QuerySet[TaskExecution]:
@@ -112,44 +88,37 @@ def _candidates(ages: Ages, now: datetime) -> QuerySet[TaskExecution]:
         ended_well=Subquery(latest_try.values("is_success")[:1]),
     )
     unmarked = NOT_MARKED & Q(ended_at__isnull=False)
-    failed = FAILED | unmarked & Q(ended_well=False)
-    other = UNFAILED | unmarked & Q(ended_well=True)
+    failed = [(FAILED, ENDED), (unmarked & Q(ended_well=False), "ended_at")]
+    succeeded = [(SUCCEEDED, ENDED), (unmarked & Q(ended_well=True), "ended_at")]
     open_try = Exists(unfinished(now).filter(task_execution=OuterRef("pk")))
-    dead = NOT_MARKED & Q(ended_at__isnull=True, created_at__lt=_dead_before(ages, now)) & Q(~open_try)
+
+    def dead(rule: Ages) -> Q:
+        return NOT_MARKED & Q(ended_at__isnull=True, created_at__lt=rule.dead_before(now)) & Q(~open_try)
+
     open_group = rows(TaskGroup).filter(pk=OuterRef("task_group"), status=TaskGroup.STATUS_PENDING)
     open_group = open_group.exclude(_waits_long(ages, now))
     live_key = rows(TaskKey).filter(task_execution=OuterRef("pk"), expires_at__gt=now)
-    return over.filter(_old(failed, other, ages, now, dead), ~Exists(open_group), ~Exists(live_key))
+    old = old_of_all(ages, now, failed, succeeded, [(CANCELLED, ENDED)], dead)
+    return over.filter(old, ~Exists(open_group), ~Exists(live_key))
 
 
 def _old_groups(ages: Ages, now: datetime) -> QuerySet[TaskGroup]:
+    # Groups of django-i3tasks have no `finished_at`.
+    groups = rows(TaskGroup).alias(ended_at=Coalesce("finished_at", "updated_at"))
     failed, success = Q(status=TaskGroup.STATUS_FAILED), Q(status=TaskGroup.STATUS_SUCCESS)
     dead = Q(pk__in=_some(_dead_groups(ages, now)))
-    members = rows(TaskExecution).filter(task_group=OuterRef("pk"))
-    return rows(TaskGroup).filter(_old(failed, success, ages, now, dead), ~Exists(members))
+    old = ages.of_no_queue.old(now, [(failed, "ended_at")], [(success, "ended_at")], [], lambda _: dead)
+    return groups.filter(old, ~Exists(rows(TaskExecution).filter(task_group=OuterRef("pk"))))
 
 
 def _old_ticks(ages: Ages, now: datetime) -> QuerySet[ScheduleTick]:
     """Old ticks whose execution is deleted. Beats do not need them: a schedule's state says which slots are done."""
-    return rows(ScheduleTick).filter(execution__isnull=True, slot__lt=now - ages.unfailed)
-
-
-def _old(failed: Q, other: Q, ages: Ages, now: datetime, dead: Q) -> Q:
-    """Rows of either kind that were created longer ago than the kind's age; and the dead."""
-    kinds = [(kind, now - age) for kind, age in ((failed, ages.failed), (other, ages.other)) if age is not None]
-    either = reduce(or_, (kind & Q(created_at__lt=before) for kind, before in kinds)) | dead
-    # The latest of the instants is repeated alone: with it, the index on `created_at` can be used.
-    return either & Q(created_at__lt=max(_dead_before(ages, now), *(before for _, before in kinds)))
-
-
-def _dead_before(ages: Ages, now: datetime) -> datetime:
-    """The instant before which an unfinished row was created that is deleted, if nothing will ever finish it."""
-    return now - max(ages.unfailed, LONGEST_DELIVERY)
+    return rows(ScheduleTick).filter(execution__isnull=True, slot__lt=now - ages.of_no_queue.unfailed)
 
 
 def _waits_long(ages: Ages, now: datetime) -> Q:
     """Pending groups that may be dead: old ones without a deadline to which nothing has happened for long."""
-    before = _dead_before(ages, now)
+    before = ages.of_no_queue.dead_before(now)
     return Q(status=TaskGroup.STATUS_PENDING, deadline__isnull=True, created_at__lt=before, updated_at__lt=before)
 
 

@@ -18,8 +18,8 @@ from ..exceptions import WorkerLost
 from ..models import ExecutionOutcome, TaskExecution, TaskExecutionTry, TryState
 from .database import rows
 
-UNFAILED = Q(outcome__in=[ExecutionOutcome.SUCCESS, ExecutionOutcome.CANCELLED])
-"""Executions that ended, and not by a failure."""
+SUCCEEDED = Q(outcome=ExecutionOutcome.SUCCESS)
+CANCELLED = Q(outcome=ExecutionOutcome.CANCELLED)
 FAILED = Q(outcome=ExecutionOutcome.FAILED)
 """Executions that failed for good. Those of django-i3tasks have no outcome."""
 NOT_MARKED = Q(outcome__isnull=True)

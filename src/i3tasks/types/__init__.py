@@ -12,6 +12,7 @@ sentence then, as a failed system check.
 """
 
 from .queues import DatabaseQueue, PullQueue, PushQueue, Queue, Schedule
+from .retention import Retention
 from .settings import I3TasksSettings
 
-__all__ = ["DatabaseQueue", "I3TasksSettings", "PullQueue", "PushQueue", "Queue", "Schedule"]
+__all__ = ["DatabaseQueue", "I3TasksSettings", "PullQueue", "PushQueue", "Queue", "Retention", "Schedule"]

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass, field, fields
+from datetime import timedelta
 from typing import Any
 
 from django.core.exceptions import ImproperlyConfigured
 
 from ..core.schedule_fields import hash_key, problems
 from .base import Checked, require_identity, require_name, require_url
+from .retention import Retention, require_retention
 
 
 @dataclass(frozen=True, slots=True)
@@ -18,10 +20,13 @@ class PullQueue(Checked):
 
     queue_name: str
     subscription_name: str
+    retention: Retention | timedelta | None = None
+    """How long after their end its executions are kept. None: as I3TASKS says of all."""
 
     def __post_init__(self) -> None:
         require_name("queue_name", self.queue_name)
         require_name("subscription_name", self.subscription_name)
+        require_retention(f" of queue {self.queue_name!r}", self.retention)
 
     def __iter__(self) -> Iterator[str]:
         return iter((self.queue_name, self.subscription_name))
@@ -39,6 +44,8 @@ class PushQueue(Checked):
     """E-mail of the service account whose token each push carries. None: the `service_account` of I3TASKS."""
     audience: str | None = None
     """The audience that the token names. None: the `audience` of I3TASKS, or else the push endpoint's URL."""
+    retention: Retention | timedelta | None = None
+    """How long after their end its executions are kept. None: as I3TASKS says of all."""
 
     def __post_init__(self) -> None:
         require_name("queue_name", self.queue_name)
@@ -50,6 +57,7 @@ class PushQueue(Checked):
                 "https://shop.example.com/i3/tasks-push/",
             )
         require_identity(f" of queue {self.queue_name!r}", self.service_account, self.audience)
+        require_retention(f" of queue {self.queue_name!r}", self.retention)
 
     def __iter__(self) -> Iterator[str | None]:
         return iter((self.queue_name, self.subscription_name, self.push_endpoint))
@@ -66,9 +74,12 @@ class DatabaseQueue(Checked):
     queue_name: str
     poll_seconds: float = 0.5
     """How often each idle worker looks, 0.05 to 3600. A worker that finds as many tries as it can run looks at once."""
+    retention: Retention | timedelta | None = None
+    """How long after their end its executions are kept. None: as I3TASKS says of all."""
 
     def __post_init__(self) -> None:
         require_name("queue_name", self.queue_name)
+        require_retention(f" of queue {self.queue_name!r}", self.retention)
         seconds: object = self.poll_seconds
         if isinstance(seconds, bool) or not isinstance(seconds, (int, float)) or not 0.05 <= seconds <= 3600:
             raise ImproperlyConfigured(

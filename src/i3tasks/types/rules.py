@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import re
 from dataclasses import fields
-from datetime import timedelta
 from typing import TYPE_CHECKING
 
 from django.core.exceptions import ImproperlyConfigured
 
 from .base import require_identity, require_name, require_url
 from .queues import DatabaseQueue, PullQueue, PushQueue, Schedule
+from .retention import require_age, require_retention
 
 if TYPE_CHECKING:
     from .settings import I3TasksSettings
@@ -169,6 +169,11 @@ def _require_consistency(settings: I3TasksSettings) -> None:
             "heartbeat_seconds must be at most half of lease_seconds, so that one late heartbeat loses no lease."
         )
     for name in ("autoclean_older_than", "autoclean_failed_older_than", "maximum_eta"):
-        value = getattr(settings, name)
-        if value is not None and (not isinstance(value, timedelta) or value <= timedelta(0)):
-            raise ImproperlyConfigured(f"{name} must be a timedelta or None, and longer than nothing, not {value!r}.")
+        require_age(name, getattr(settings, name))
+    require_retention("", settings.retention)
+    for name in ("autoclean_older_than", "autoclean_failed_older_than"):
+        if settings.retention is not None and getattr(settings, name) is not None:
+            raise ImproperlyConfigured(
+                f"retention and {name} are both set. Leave one out: retention counts from the end of an execution, "
+                f"{name} from its creation."
+            )

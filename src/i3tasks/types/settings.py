@@ -8,6 +8,7 @@ from datetime import timedelta
 from ..core.values import MAXIMUM_BYTES
 from .base import Checked
 from .queues import DatabaseQueue, PullQueue, PushQueue, Schedule
+from .retention import Retention
 from .rules import check
 
 _DEFAULT_QUEUE = PullQueue("default", "worker")
@@ -129,6 +130,9 @@ class I3TasksSettings(Checked):
     release: str | None = None
     """What is deployed, such as a version or a commit: the board marks when it changed. None or "": it marks nothing.
     Give all processes of a deployment the same."""
+    retention: Retention | timedelta | None = None
+    """`i3tasks clean` deletes executions so long after their end; in place of the two above, which count from the
+    creation. A queue may have its own."""
     sentry: bool = False
     """True: report tries and their errors to Sentry, whose SDK the project has set up (`sentry_sdk.init`)."""
     sentry_crons: bool = False

@@ -20,7 +20,8 @@ def questions() -> dict[str, tuple[float, Callable[[], Any]]]:
     """By name: the milliseconds that each may take, and what asks it."""
     from i3tasks.core.clock import SYSTEM_CLOCK
     from i3tasks.store import audit, dispatching, fallback, figures, health
-    from i3tasks.store.retention import Ages, clean, old_executions
+    from i3tasks.store.ages import Ages
+    from i3tasks.store.retention import clean, old_executions
 
     waiting = fallback.WaitingRequest(("queue",), timedelta(0), timedelta(0), room=100, threads=100)
     ages, all_ages = Ages.of(timedelta(days=3650)), Ages.of(timedelta(0))

@@ -21,6 +21,7 @@ from i3tasks.engine.launch import launch
 from i3tasks.exceptions import ExecutionNotFound
 from i3tasks.models import TaskExecution, TaskExecutionTry, TaskGroup
 from i3tasks.store import retention
+from i3tasks.store.ages import Ages
 from i3tasks.store.cancel import cancel, retry_failed
 
 from .bodies import (
@@ -153,7 +154,7 @@ class Calls:
 
         with mock.patch.object(retention, "_delete_together", retry_before):
             now = self._timeline.now + timedelta(seconds=1)
-            retention.clean(retention.Ages(failed=timedelta(), other=timedelta()), 3, now=now)
+            retention.clean(Ages(failed=timedelta(), other=timedelta()), 3, now=now)
 
     def note_ends(self) -> None:
         """What has ended stays as it is: this keeps how, for the check."""

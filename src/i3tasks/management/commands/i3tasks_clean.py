@@ -8,11 +8,12 @@ from typing import Any
 from django.core.management.base import CommandError, CommandParser
 
 from ...core.clock import current_clock
-from ...store.retention import BATCH, LARGEST_BATCH, Ages, clean, old_executions
+from ...store.ages import Ages
+from ...store.retention import BATCH, LARGEST_BATCH, clean, old_executions
+from ...types.retention import LONGEST
 from ..command import RowsCommand
 
 WIDTH = 36
-LONGEST_DAYS = 365_000  # a thousand years; there is no date before the year 1
 
 
 class Command(RowsCommand):
@@ -20,13 +21,16 @@ class Command(RowsCommand):
 
     def add_arguments(self, parser: CommandParser) -> None:
         parser.add_argument(
-            "--days", type=float, metavar="F", help="How long ago created. (autoclean_older_than of I3TASKS)"
+            "--days",
+            type=float,
+            metavar="F",
+            help="How long ago ended, where I3TASKS has `retention`; else how long ago created. (as I3TASKS says)",
         )
         parser.add_argument(
             "--failed-days",
             type=float,
             metavar="F",
-            help="The same for those that failed. (autoclean_failed_older_than of I3TASKS, else as the others)",
+            help="The same for those that failed. (as I3TASKS says, else as the others)",
         )
         parser.add_argument(
             "--batch-size",
@@ -35,12 +39,14 @@ class Command(RowsCommand):
             metavar="N",
             help=f"How many go in one transaction, up to {LARGEST_BATCH}. (%(default)s)",
         )
+        parser.add_argument("--queue", default="", metavar="QUEUE", help="Only executions of this queue. (all queues)")
         parser.add_argument("--dry-run", action="store_true", help="Only count.")
 
     def handle(self, *args: Any, dry_run: bool = False, **options: Any) -> None:
-        ages = Ages.of(_age("--days", options["days"]), _age("--failed-days", options["failed_days"]))
+        older_than, failed = _age("--days", options["days"]), _age("--failed-days", options["failed_days"])
+        ages = Ages.of(older_than, failed, options["queue"])
         if ages is None:
-            raise CommandError("How old is old? Pass --days, or set autoclean_older_than in I3TASKS.")
+            raise CommandError("How old is old? Pass --days, or set retention in I3TASKS.")
         now = current_clock().now()
         old = old_executions(ages, now)
         if dry_run:
@@ -72,8 +78,8 @@ class _Bar:
 def _age(option: str, days: float | None) -> timedelta | None:
     if days is None:
         return None
-    if not 0 <= days <= LONGEST_DAYS:
-        raise CommandError(f"{option} must be from 0 to {LONGEST_DAYS}, not {days:g}.")
+    if not 0 <= days <= LONGEST.days:
+        raise CommandError(f"{option} must be from 0 to {LONGEST.days}, not {days:g}.")
     return timedelta(days=days)
 
 
