@@ -5,6 +5,7 @@ from typing import Any
 
 import pytest
 from asgiref.sync import async_to_sync
+from django.core.management import CommandError, call_command
 from django.db import connection
 from django.db.migrations.recorder import MigrationRecorder
 from django.test import override_settings
@@ -13,7 +14,7 @@ from django.utils import timezone
 from i3tasks.models import ScheduleState, TaskExecution, TaskExecutionResult, TaskExecutionTry, TaskSchedule
 from i3tasks.store import health as health_of_tasks
 from i3tasks.store import status as status_of_execution
-from i3tasks.types import I3TasksSettings, Schedule
+from i3tasks.types import DatabaseQueue, I3TasksSettings, PullQueue, Schedule
 from tests.store.helpers import plans
 from tests.support.history import a_try, ago, execution
 
@@ -184,7 +185,7 @@ def test_ours_is_an_alarm_however_old(state: str, column: str) -> None:
 
 
 def test_a_missing_dispatcher_is_a_problem() -> None:
-    a_try("pending", ago(minutes=2), dispatch_at=ago(seconds=110))
+    a_try("pending", ago(minutes=2), dispatch_at=ago(seconds=70))
     assert health()["status"] == "ok"
 
     a_try("pending", ago(minutes=4), dispatch_at=ago(seconds=200.5))
@@ -192,7 +193,7 @@ def test_a_missing_dispatcher_is_a_problem() -> None:
     report = health()
     assert report["status"] == "warning"
     assert report["problems"] == [
-        "a try that was due 200s ago has not been published (>120s): "
+        "a try that was due 200s ago has not been published (>75s): "
         "is a worker, or POST tasks-beat each minute, at work, and Pub/Sub there?"
     ]
 
@@ -215,6 +216,21 @@ def test_published_tries_that_wait_without_a_worker_are_a_problem() -> None:
     assert "rows wait and no worker lives" in report["problems"][0]
 
     a_try("running", ago(seconds=20), lease_until=ago(seconds=-20))
+    assert health()["status"] == "ok"
+
+
+@override_settings(
+    I3TASKS=I3TasksSettings(default_queue=DatabaseQueue("near"), other_queues=(PullQueue("far", "worker"),))
+)
+@pytest.mark.parametrize(("queue", "is_said"), [(None, True), ("near", True), ("far", False)])
+def test_tries_of_a_queue_without_pubsub_wait_for_a_worker_though_they_are_not_published(
+    queue: str | None, is_said: bool
+) -> None:
+    row = a_try("pending", ago(seconds=125), dispatch_at=ago(seconds=65))
+    TaskExecution.objects.filter(pk=row.task_execution_id).update(queue_name=queue)
+    assert any("no worker lives" in problem for problem in health()["problems"]) == is_said
+
+    TaskExecutionTry.objects.filter(pk=row.pk).update(run_after=ago(seconds=-60), dispatch_at=ago(seconds=-60))
     assert health()["status"] == "ok"
 
 
@@ -301,6 +317,20 @@ def test_without_tables_it_is_critical_and_says_to_migrate() -> None:
         "the tables of i3tasks are missing, or older than this version: run manage.py migrate"
     ]
     assert report["totals"] == {"pending": 0, "running": 0, "success": 0, "failed": 0}
+
+
+@pytest.mark.django_db(transaction=True)
+def test_a_table_that_is_missing_though_nothing_waits_to_be_migrated_is_named() -> None:
+    rename("i3tasks_queuepause", "elsewhere")
+    try:
+        report = health()
+        with pytest.raises(CommandError, match="shows no i3tasks_queuepause, though their migrations are recorded"):
+            call_command("i3tasks_queues")
+    finally:
+        rename("elsewhere", "i3tasks_queuepause")
+    assert report["status"] == "critical"
+    [problem] = report["problems"]
+    assert problem.startswith("tables are missing, though their migrations are recorded as applied: i3tasks_queuepause")
 
 
 def test_a_broken_schedule_is_a_problem() -> None:

@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 from django.core.management import CommandError, call_command
+from django.db import connection
 from django.test import Client, override_settings
 
 from i3tasks.cli import COMMANDS
@@ -179,3 +180,15 @@ def test_clean_shows_a_bar_on_a_terminal_only() -> None:
     assert f"[{'#' * 18}{'-' * 18}] 2 of 4" in shown
     assert f"[{'#' * 36}] 4 of 4\nDeleted 4" in shown
     assert "#" not in clean(io.StringIO())
+
+
+@pytest.mark.postgres
+@pytest.mark.django_db(transaction=True)
+def test_what_the_database_refuses_is_said_in_a_sentence() -> None:
+    with connection.cursor() as cursor:
+        cursor.execute("SET default_transaction_read_only = on")
+        try:
+            with pytest.raises(CommandError, match=r"The database refused: cannot .* in a read-only tr"):
+                call_command("i3tasks_pause_queue", "default")
+        finally:
+            cursor.execute("SET default_transaction_read_only = off")

@@ -12,10 +12,13 @@ from django.core.management.base import BaseCommand, CommandError, CommandParser
 from django.core.serializers.json import DjangoJSONEncoder
 from django.db import DatabaseError, InterfaceError, OperationalError
 
-from ..store.database import is_unmigrated
+from ..store.database import is_unmigrated, missing_tables
 from .tables import table, width_of
 
+MISSING = "The database shows no {tables}, though their migrations are recorded as applied: is it the right one?"
 UNMIGRATED = "The database lacks tables or columns of i3tasks: run `manage.py migrate` first."
+REFUSED = frozenset({"25006", "42501"})
+"""PostgreSQL's states of a write in a read-only transaction, and of a right that is not granted."""
 
 
 class _Nowhere(io.TextIOBase):
@@ -58,6 +61,10 @@ def _in_words(error: Exception) -> str | None:
     with suppress(Exception):  # it may be away altogether
         if is_unmigrated():
             return UNMIGRATED
+        if missing := missing_tables():
+            return MISSING.format(tables=", ".join(missing))
+    if getattr(error.__cause__, "sqlstate", None) in REFUSED:
+        return f"The database refused: {' '.join(str(error).split())}"
     if isinstance(error, OperationalError | InterfaceError):
         return f"The database gave no answer: {' '.join(str(error).split())}"
     return None

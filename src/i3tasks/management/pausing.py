@@ -7,13 +7,14 @@ import json
 from collections.abc import Callable
 from typing import Any, ClassVar
 
-from django.core.management.base import BaseCommand, CommandError, CommandParser
+from django.core.management.base import CommandError, CommandParser
 
 from ..exceptions import StoreUnavailable, UnknownQueueError
 from ..store.database import atomic
+from .command import RowsCommand
 
 
-class PausingCommand(BaseCommand):
+class PausingCommand(RowsCommand):
     """Changes the queues that are named: all of them, or none if one is unknown."""
 
     change: ClassVar[Callable[..., bool]]

@@ -7,6 +7,7 @@ import sys
 from datetime import datetime, timedelta
 from typing import Any, TypeVar
 
+from django.apps import apps
 from django.db import OperationalError, connections, router, transaction
 from django.db.backends.base.base import BaseDatabaseWrapper
 from django.db.migrations.executor import MigrationExecutor
@@ -119,6 +120,13 @@ def is_unmigrated() -> bool:
     executor = MigrationExecutor(connections[alias()])
     leaves = [node for node in executor.loader.graph.leaf_nodes() if node[0] == TaskExecution._meta.app_label]
     return bool(executor.migration_plan(leaves))
+
+
+def missing_tables() -> list[str]:
+    """The tables of i3tasks that the database does not show. Raises DatabaseError without an answer."""
+    there = connections[alias()].introspection.table_names(include_views=True)
+    models = apps.get_app_config(TaskExecution._meta.app_label).get_models()
+    return sorted({model._meta.db_table for model in models} - {*there})
 
 
 def rows(model: type[Row]) -> QuerySet[Row]:

@@ -15,15 +15,16 @@ from ..conf import get_config
 from ..models import ExecutionOutcome, QueuePause, ScheduleState, TaskExecution, TaskExecutionTry, TryState
 from ..types import I3TasksSettings
 from .ancestry import LONGEST_DELIVERY
-from .database import Rows, is_unmigrated, rows
+from .database import Rows, is_unmigrated, missing_tables, rows
 from .groups import stalled_groups
 from .liveness import troubles
 from .settle import CANCELLED
 from .states import FAILED_TRY
 from .workers import broker_troubles
 
-DISPATCHER_SECONDS = 120
-"""A worker's dispatcher takes what is due within a second; POST tasks-beat, within a minute."""
+DISPATCHER_SECONDS = 75
+"""A worker's dispatcher takes what is due within a second; POST tasks-beat, within a minute. With the grace of a call
+whose publish is not confirmed, that makes about two minutes from the call on."""
 BROKEN_FOR = timedelta(hours=3)
 MOST_COUNTED = 5_000
 """Tries of the window, the newest, and as many failures before them. A window with more is counted from later on."""
@@ -32,6 +33,10 @@ MOST_SCHEDULES = 10
 MOST_OF_PAUSED = 5_000
 
 OK, WARNING, CRITICAL = "ok", "warning", "critical"
+MISSING = (
+    "tables are missing, though their migrations are recorded as applied: {tables}. Is it the right database and "
+    "schema, and may its user see them? Dropped ones must come from a backup"
+)
 UNMIGRATED = "the tables of i3tasks are missing, or older than this version: run manage.py migrate"
 
 
@@ -43,9 +48,17 @@ async def health(now: datetime, *, broker_trouble: str | None = None) -> dict[st
     try:
         return await _health(now, broker_trouble)
     except (ProgrammingError, OperationalError):
-        if not await sync_to_async(is_unmigrated)():
+        problem = await sync_to_async(_schema_problem)()
+        if not problem:
             raise
-        return _report(now, [UNMIGRATED], [])
+        return _report(now, [problem], [])
+
+
+def _schema_problem() -> str:
+    if is_unmigrated():
+        return UNMIGRATED
+    missing = missing_tables()
+    return MISSING.format(tables=", ".join(missing)) if missing else ""
 
 
 async def _health(now: datetime, broker_trouble: str | None) -> dict[str, Any]:

@@ -72,13 +72,13 @@ async def _overdue_publishes(now: datetime) -> str:
 async def _waiting_without_a_worker(now: datetime, older_lives: bool, paused: Collection[str]) -> list[str]:
     """The queues whose tries wait, though they were published, and that no process runs."""
     due_since = Coalesce("run_after", "asked_at", output_field=DateTimeField())
-    published = rows(TaskExecutionTry).filter(TryState.PENDING.condition(), dispatch_at__isnull=False)
-    waiting = published.filter(publish_count__gt=0).order_by(due_since)
+    unclaimed = rows(TaskExecutionTry).filter(TryState.PENDING.condition(), dispatch_at__isnull=False)
+    waiting = unclaimed.filter(_reaches_a_worker(now)).order_by(due_since)
     since = await waiting.values_list(due_since, flat=True).afirst()
     if since is None or now - since <= LATE or older_lives:
         return []
     served = {*paused, *[name async for queues in _queues_of_the_living(now) for name in queues]}
-    default = get_config().settings.default_queue.queue_name
+    default = get_config().queue(None).name
     oldest: dict[str, datetime] = {}
     async for queue, instant in waiting.values_list("task_execution__queue_name", due_since)[:MOST_COUNTED]:
         oldest.setdefault(queue or default, instant)
@@ -89,6 +89,17 @@ async def _waiting_without_a_worker(now: datetime, older_lives: bool, paused: Co
         for queue, instant in [*oldest.items()][:MOST_SHOWN]
         if queue not in served and now - instant > LATE
     ]
+
+
+def _reaches_a_worker(now: datetime) -> Q:
+    """Tries that were published, and the due ones of queues without Pub/Sub, in which workers look by themselves."""
+    config = get_config()
+    names = [name for name, queue in config.queues.items() if queue.subscription_name is None]
+    in_database = Q(task_execution__queue_name__in=names)
+    if config.queue(None).name in names:
+        in_database |= Q(task_execution__queue_name__isnull=True)
+    is_due = Q(run_after__isnull=True) | Q(run_after__lte=now)
+    return Q(publish_count__gt=0) | (in_database & is_due if names else Q(pk__in=[]))
 
 
 def _queues_of_the_living(now: datetime) -> Rows:
