@@ -7,11 +7,10 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from datetime import timedelta
+from datetime import datetime, timedelta
 from typing import Any
 
-from django.db.models import Case, DateTimeField, DurationField, ExpressionWrapper, F, Q, Value, When
-from django.db.models.expressions import Combinable
+from django.db.models import F, Q
 
 from ..conf import get_config
 from ..models import TaskExecutionResult, TaskExecutionTry
@@ -23,7 +22,6 @@ from .pauses import ASIDE_FROM
 from .requests import TryRef
 from .turns import DUE_SINCE, levels, place_in_line
 
-NOTHING = timedelta(0)
 LONGEST_TAKEN = timedelta(seconds=5)
 """How long what a worker has taken is left to it at most. Its claim comes within milliseconds; if it comes later than
 this, the claims decide whose the try is. If it never comes, because the worker died, others have the try after this."""
@@ -63,6 +61,8 @@ def take_waiting(
     They are not leased yet: that is for the claim, which knows all the rules. What a process does not claim because it
     dies before that is due again after LONGEST_TAKEN.
     """
+    if not _due(now).exists():  # a tenth of what the whole question costs; mostly nothing waits
+        return [[] for _ in requests]
     with atomic():
         return [_take(request, now) for request in requests]
 
@@ -102,10 +102,10 @@ def _first_in_line(request: WaitingRequest, now: Instant) -> list[Any]:
 
 
 def _waiting(request: WaitingRequest, now: Instant) -> Rows:
-    due = with_database_time(waiting(), now).filter(due_since__lte=F("database_time"))
-    wanted = Q(publish_count=0, sent_at__lte=F("database_time") - request.overdue_for)
+    due = _due(now)
+    wanted = Q(publish_count=0, dispatch_at__lte=F("database_time") - request.overdue_for)
     if request.published_for is not None:
-        wanted |= Q(publish_count__gt=0, sent_at__lte=F("database_time") - request.published_for)
+        wanted |= _published_before(request.published_for)
     if request.unsent_for is not None:
         since = F("database_time") - request.unsent_for
         # Publishing leaves `updated_at` as it was; what was taken, handed back or put off by a claim was updated then.
@@ -135,12 +135,11 @@ def take_unheard(queue: str, patience: timedelta, *, now: Instant = DATABASE_TIM
 
 def due_of(queues: Sequence[str], *, now: Instant = DATABASE_TIME) -> Rows:
     """The tries of these queues that a worker could begin now, whatever has become of their messages."""
-    return with_database_time(waiting(), now).filter(_of_queues(queues), due_since__lte=F("database_time"))
+    return _due(now).filter(_of_queues(queues))
 
 
 def _published_of(queue: str, now: Instant) -> Rows:
-    due = with_database_time(waiting(), now).filter(due_since__lte=F("database_time"), publish_count__gt=0)
-    return due.filter(_of_queues([queue])).order_by("due_since")
+    return due_of([queue], now=now).filter(publish_count__gt=0).order_by("due_since")
 
 
 def _is_quiet(oldest: Sequence[Any], patience: timedelta) -> bool:
@@ -149,7 +148,7 @@ def _is_quiet(oldest: Sequence[Any], patience: timedelta) -> bool:
         return False
     now = database_time(oldest[0])
     is_under_way = any(task_try.dispatch_at <= now + publish_grace() for task_try in oldest)
-    published = max(task_try.sent_at for task_try in oldest)
+    published = max(map(_published_at, oldest))
     times = max(task_try.publish_count for task_try in oldest)
     return not is_under_way and now - published >= patience * float(2 ** (min(times, MOST_DOUBLINGS) - 1))
 
@@ -164,23 +163,26 @@ def _was_claimed(queue: str, within: timedelta, now: Instant) -> bool:
     return bool(claimed.filter(pk__in=results).exists())
 
 
-def waiting() -> Rows:
-    """Tries that no worker runs yet and that one is to run, now or later. One index holds them all, by `due_since`.
-
-    `sent_at` is when a try was published last, or should be for the first time.
-    """
+def _due(now: Instant) -> Rows:
+    """Tries that no worker runs yet and that one could run now. One index holds all that wait, by `due_since`."""
     tries = rows(TaskExecutionTry).filter(is_completed=False, started_at__isnull=True, dispatch_at__isnull=False)
-    tries = tries.filter(claim_token__isnull=True).select_related("task_execution")
-    return tries.annotate(due_since=DUE_SINCE, sent_at=_sent_at())
+    tries = tries.filter(claim_token__isnull=True).select_related("task_execution").annotate(due_since=DUE_SINCE)
+    return with_database_time(tries, now).filter(due_since__lte=F("database_time"))
 
 
-def _sent_at() -> Combinable:
-    """A confirmed publish moves `dispatch_at` ahead by a wait that grows with their number."""
-    whens = [When(publish_count=0, then=Value(NOTHING, DurationField()))]
-    for count in range(1, MOST_DOUBLINGS):
-        whens.append(When(publish_count=count, then=Value(wait_for_claim(count - 1), DurationField())))
-    ahead = Case(*whens, default=Value(LONGEST_LOST_AFTER, DurationField()), output_field=DurationField())
-    return ExpressionWrapper(F("dispatch_at") - ahead, output_field=DateTimeField())
+def _published_at(task_try: Any) -> datetime:
+    """When it was published last: that moved its `dispatch_at` ahead by a wait that grows with their number."""
+    published_at: datetime = task_try.dispatch_at - wait_for_claim(task_try.publish_count - 1)
+    return published_at
+
+
+def _published_before(ago: timedelta) -> Q:
+    """Those that were published last so long ago: for each number of publishes, until the wait has its maximum."""
+    found, count = Q(pk__in=[]), 1
+    while (ahead := wait_for_claim(count - 1)) < LONGEST_LOST_AFTER:
+        found |= Q(publish_count=count, dispatch_at__lte=F("database_time") + (ahead - ago))
+        count += 1
+    return found | Q(publish_count__gte=count, dispatch_at__lte=F("database_time") + (ahead - ago))
 
 
 def _of_queues(names: Sequence[str]) -> Q:
