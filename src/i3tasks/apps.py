@@ -24,11 +24,12 @@ class I3TasksConfig(AppConfig):
     def ready(self) -> None:
         for module in ("checks", "calls.task_group"):  # which register their checks, and TaskGroup's methods
             import_module(f"{self.name}.{module}")
-        from .broker.loading import leave_forks_alone
         from .conf import EMULATOR_HOST_VARIABLE, get_config
         from .registry import discover
 
         if _is_worker():
+            from .broker.loading import leave_forks_alone
+
             leave_forks_alone()
         try:
             config = get_config()

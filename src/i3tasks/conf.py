@@ -8,16 +8,18 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from django.conf import settings as django_settings
 from django.core.exceptions import ImproperlyConfigured
 from django.core.signals import setting_changed
 
-from .core.outcome import ErrorLimits
 from .exceptions import UnknownQueueError
 from .types import DatabaseQueue, I3TasksSettings, PullQueue, PushQueue
 from .types.base import Mistake
+
+if TYPE_CHECKING:
+    from .core.outcome import ErrorLimits
 
 EMULATOR_HOST_VARIABLE = "PUBSUB_EMULATOR_HOST"
 DEFAULT_EMULATOR_HOST = "127.0.0.1:8085"
@@ -85,6 +87,8 @@ class Config:
     @property
     def error_limits(self) -> ErrorLimits:
         """How many characters of an error's text and traceback are kept."""
+        from .core.outcome import ErrorLimits  # for processes that run tasks
+
         return ErrorLimits(self.settings.error_message_characters, self.settings.error_traceback_characters)
 
     def queue(self, name: str | None) -> QueueNames:

@@ -9,7 +9,7 @@ from django.test import Client
 from django.urls import reverse
 from django.urls.converters import IntConverter, PathConverter, SlugConverter, StringConverter
 
-from i3tasks.dashboard.navigation import PLACES
+from i3tasks.dashboard.places import PLACES
 from i3tasks.dashboard.urls import urlpatterns
 
 pytestmark = pytest.mark.django_db

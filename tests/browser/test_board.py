@@ -10,7 +10,7 @@ import pytest
 from django.utils import timezone
 
 from i3tasks import RESULT, chain, group, schedule_task
-from i3tasks.dashboard.navigation import PLACES
+from i3tasks.dashboard.places import PLACES
 from i3tasks.models import BoardAct, TaskExecution, TaskExecutionTry, TryState
 from i3tasks.store.board_acts import begin
 from i3tasks.store.bulk import Act

@@ -15,9 +15,9 @@ from asgiref.sync import sync_to_async
 from django.db import DataError, OperationalError
 from django.utils import timezone
 
+from i3tasks.core.deciding import GiveUp
 from i3tasks.core.envelope import Envelope
 from i3tasks.core.outcome import Failure, Released, Success
-from i3tasks.core.retry import GiveUp
 from i3tasks.engine.assembly import Engine, make_engine
 from i3tasks.engine.executor import PUT_OFF, Executor
 from i3tasks.engine.gateway import writer

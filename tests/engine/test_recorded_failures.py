@@ -13,8 +13,8 @@ from django.utils import timezone
 
 from i3tasks import PermanentError, group, task
 from i3tasks.core.clock import SYSTEM_CLOCK
+from i3tasks.core.deciding import GiveUp
 from i3tasks.core.outcome import Failure, Success
-from i3tasks.core.retry import GiveUp
 from i3tasks.engine.assembly import make_engine
 from i3tasks.engine.report import Report, Verdict
 from i3tasks.models import TaskExecution, TaskExecutionTry, TaskGroup

@@ -12,8 +12,8 @@ from django.test.utils import CaptureQueriesContext
 from django.utils import timezone
 
 from i3tasks.core.clock import SYSTEM_CLOCK
+from i3tasks.core.deciding import GiveUp, RetryIn
 from i3tasks.core.outcome import ErrorRecord, Failure, Outcome
-from i3tasks.core.retry import GiveUp, RetryIn
 from i3tasks.models import ExecutionOutcome, TaskExecution, TaskExecutionTry
 from i3tasks.store.enqueue import NewExecution, insert
 from i3tasks.store.leases import claim

@@ -3,8 +3,9 @@
 from dataclasses import replace
 
 from i3tasks.core.clock import SYSTEM_CLOCK
+from i3tasks.core.deciding import GiveUp, RetryIn
 from i3tasks.core.outcome import DEFAULT_LIMITS, ErrorRecord, Failure
-from i3tasks.core.retry import GiveUp, RetryIn, RetryPolicy
+from i3tasks.core.retry import RetryPolicy
 from i3tasks.exceptions import MaxRetriesExceededError, PermanentError
 
 CLOCK = replace(SYSTEM_CLOCK, random=lambda: 0.5)

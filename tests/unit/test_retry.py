@@ -11,8 +11,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from i3tasks.core.clock import SYSTEM_CLOCK
+from i3tasks.core.deciding import GiveUp, RetryIn, decide
 from i3tasks.core.outcome import ErrorRecord
-from i3tasks.core.retry import GiveUp, RetryIn, RetryPolicy, decide
+from i3tasks.core.retry import RetryPolicy
 from i3tasks.exceptions import PermanentError, Retry, TaskCancelled, TaskTimeout, UnknownTaskError, WorkerLost
 
 CLOCK = replace(SYSTEM_CLOCK, random=lambda: 0.5)  # the middle of every spread

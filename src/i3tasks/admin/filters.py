@@ -12,7 +12,6 @@ from django.utils.functional import cached_property
 
 from ..conf import get_config
 from ..core.clock import current_clock
-from ..dashboard.lines import lines
 from ..exceptions import SearchError
 from ..models import TryState
 from ..store.states import State
@@ -135,6 +134,7 @@ class ExecutionChanges(AnsweredChanges):
     """A list of executions with the lines that the board shows of them."""
 
     def get_results(self, request: HttpRequest) -> None:
+        from ..dashboard.lines import lines
         from ..store.search import MOST_LOOKED_AT, Search
 
         paginator = self.model_admin.get_paginator(request, self.queryset, self.list_per_page)

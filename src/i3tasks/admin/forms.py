@@ -9,12 +9,10 @@ from django import forms
 from django.core.exceptions import ValidationError
 from django.forms.fields import InvalidJSONInput
 
-from ..core.schedule_fields import problems
 from ..exceptions import ScheduleError, StoreUnavailable
 from ..models import TaskSchedule
 from ..registry import all_tasks, registered
 from ..store.lock_timeout import LONGEST_LOCK, short_locks
-from ..store.schedules import lock_schedule, of_row, require_free_name
 
 NAMES_IN_FORM = {"module_name": "task", "func_name": "task"}
 BUSY = "Nothing was changed: another transaction is changing this schedule. Try again."
@@ -93,6 +91,9 @@ class ScheduleForm(ScheduleFormBase):
         return {} if self.cleaned_data["kwargs"] is None else self.cleaned_data["kwargs"]
 
     def clean(self) -> dict[str, Any]:
+        from ..core.schedule_fields import problems  # with the page: whatever has an admin imports this module
+        from ..store.schedules import of_row, require_free_name
+
         cleaned: dict[str, Any] = super().clean() or self.cleaned_data
         if self.errors:
             return cleaned
@@ -114,6 +115,8 @@ class ScheduleForm(ScheduleFormBase):
 
     def _lock(self) -> None:
         """Lock what is about to be changed. What was typed stays in the form if another transaction holds it."""
+        from ..store.schedules import lock_schedule
+
         if self.instance.pk is not None:
             with short_locks(LONGEST_LOCK, BUSY):
                 lock_schedule(self.instance.pk)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from datetime import UTC, datetime, tzinfo
 from itertools import islice
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from django.contrib import admin, messages
 from django.db.models import Model, OuterRef, QuerySet, Subquery
@@ -20,10 +20,12 @@ from ..models import HEAVY, ScheduleState, ScheduleTick, TaskExecution, TaskSche
 from ..registry import registered
 from ..store.database import atomic, rows, time_of
 from ..store.lock_timeout import LONGEST_LOCK, short_locks
-from ..store.schedules import KnownSchedule, count_from, counts_anew, of_row, of_settings, switch
 from .base import ReadableList, ReadOnly
 from .forms import ScheduleForm
 from .showing import link
+
+if TYPE_CHECKING:
+    from ..store.schedules import KnownSchedule  # by functions: whatever has an admin imports this module
 
 SHOWN = 5
 MOST_DECLARED = 200
@@ -63,6 +65,8 @@ class TaskScheduleAdmin(ReadableList):
 
     def save_model(self, request: HttpRequest, obj: TaskSchedule, form: Any, change: bool) -> None:
         """Save the schedule. With other slots than before it counts from now on."""
+        from ..store.schedules import count_from, counts_anew
+
         with atomic():
             before = rows(TaskSchedule).filter(pk=obj.pk).first()
             super().save_model(request, obj, form, change)
@@ -94,11 +98,11 @@ class TaskScheduleAdmin(ReadableList):
 
     @admin.display
     def next_run(self, row: TaskSchedule) -> str:
-        return _coming(of_row(row), 1)[0]
+        return _coming(_known(row), 1)[0]
 
     @admin.display(ordering="last_slot")
     def last_run(self, row: Any) -> str:
-        return _last(of_row(row), row.last_slot, row.last_outcome)
+        return _last(_known(row), row.last_slot, row.last_outcome)
 
     @admin.display(description="why it can't run", empty_value="-")
     def last_error(self, row: Any) -> str | None:
@@ -106,12 +110,12 @@ class TaskScheduleAdmin(ReadableList):
 
     @admin.display
     def next_runs(self, row: TaskSchedule) -> SafeString | str:
-        return _lines(_coming(of_row(row), SHOWN)) if row.pk else "-"  # nothing was typed yet that could be wrong
+        return _lines(_coming(_known(row), SHOWN)) if row.pk else "-"  # nothing was typed yet that could be wrong
 
     @admin.display
     def last_runs(self, row: TaskSchedule) -> SafeString | str:
         ticks = rows(ScheduleTick).filter(schedule_key=row.name).select_related("execution").order_by("-slot")
-        zone = _zone_of(of_row(row))
+        zone = _zone_of(_known(row))
         return _lines([f"{_slot(tick.slot, zone)}: {_became(tick)}" for tick in ticks[:SHOWN]])
 
     @admin.action(description="Enable", permissions=["change"])
@@ -123,6 +127,8 @@ class TaskScheduleAdmin(ReadableList):
         self._switch(request, queryset, enabled=False)
 
     def _switch(self, request: HttpRequest, queryset: QuerySet[TaskSchedule], *, enabled: bool) -> None:
+        from ..store.schedules import switch
+
         try:
             with short_locks(LONGEST_LOCK, BUSY):
                 count = switch(queryset, enabled=enabled, now=time_of(current_clock()))
@@ -133,12 +139,12 @@ class TaskScheduleAdmin(ReadableList):
 
     @admin.action(description="Run now", permissions=["change"])
     def enqueue_now(self, request: HttpRequest, queryset: QuerySet[TaskSchedule]) -> None:
-        from ..engine.launch import launch  # with the action: whatever has an admin imports this module
+        from ..engine.launch import launch
         from ..store.ticks import run_now
 
         for row in queryset:
             try:
-                launch(run_now(of_row(row), current_clock().now(), registered))
+                launch(run_now(_known(row), current_clock().now(), registered))
             except (ScheduleError, StoreUnavailable) as error:
                 self.message_user(request, f"Did not enqueue {row.name}: {error}", messages.ERROR)
             else:
@@ -189,6 +195,8 @@ class ScheduleTickAdmin(ReadOnly):
 
 def _declared() -> list[dict[str, str]]:
     """The schedules of I3TASKS, as the list shows them."""
+    from ..store.schedules import of_settings
+
     schedules = [of_settings(schedule) for schedule in get_config().settings.schedules][:MOST_DECLARED]
     ticks = _latest_ticks("schedule_key")
     states: Any = rows(ScheduleState).filter(schedule_key__in=[schedule.key for schedule in schedules])
@@ -209,6 +217,12 @@ def _line(schedule: KnownSchedule, state: Any) -> dict[str, str]:
         "last_run": "-" if state is None else _last(schedule, state.last_slot, state.last_outcome),
         "last_error": "" if state is None else state.last_error,
     }
+
+
+def _known(row: TaskSchedule) -> KnownSchedule:
+    from ..store.schedules import of_row
+
+    return of_row(row)
 
 
 def _latest_ticks(column: str) -> QuerySet[ScheduleTick]:

@@ -13,7 +13,6 @@ from django.utils.text import Truncator
 
 from ..models import TaskExecutionTry
 from ..store.concealing import call_text
-from ..store.status import shown_result
 
 LONGEST_CALL = 300
 
@@ -29,6 +28,8 @@ def short_result(task_try: TaskExecutionTry) -> str:
     result = getattr(task_try, "result", None)
     if result is None:
         return ""
+    from ..store.status import shown_result  # with the page: whatever has an admin imports this module
+
     text = Truncator(json.dumps(shown_result(task_try), cls=DjangoJSONEncoder)).chars(200)
     return f"{text} (the text of a {result.text_of})" if result.text_of else text
 

@@ -9,7 +9,6 @@ from django.http import HttpRequest
 from django.utils.html import format_html
 
 from ..core.clock import current_clock
-from ..dashboard.lines import duration_of, wait_of
 from ..dashboard.writing import span
 from ..models import TaskExecution, TaskExecutionResult, TaskExecutionTry, TryState
 from .base import ReadOnly, ReadOnlyInline, Rows, of_execution
@@ -49,11 +48,13 @@ class TryInline(ReadOnlyInline):
 
     @admin.display
     def wait(self, row: TaskExecutionTry) -> str:
+        from ..dashboard.lines import wait_of  # with the page: whatever has an admin imports this module
+
         return span(wait_of(row, current_clock().now()))
 
     @admin.display
     def duration(self, row: TaskExecutionTry) -> str:
-        return span(duration_of(row, current_clock().now()))
+        return _duration(row)
 
     @admin.display(description="result or error")
     def outcome(self, row: TaskExecutionTry) -> str:
@@ -106,7 +107,7 @@ class TaskExecutionTryAdmin(ReadOnly):
 
     @admin.display
     def duration(self, row: TaskExecutionTry) -> str:
-        return span(duration_of(row, current_clock().now()))
+        return _duration(row)
 
     @admin.display
     def traceback(self, row: TaskExecutionTry) -> str:
@@ -141,3 +142,9 @@ def state_of_try(task_try: TaskExecutionTry) -> str:
     now = current_clock().now()
     is_to_come = task_try.run_after is not None and task_try.run_after > now
     return "deferred" if state is TryState.PENDING and is_to_come else state.value
+
+
+def _duration(row: TaskExecutionTry) -> str:
+    from ..dashboard.lines import duration_of
+
+    return span(duration_of(row, current_clock().now()))

@@ -8,7 +8,6 @@ from django.contrib import admin
 
 from ..core.clock import current_clock
 from ..models import Worker
-from ..store.workers import is_alive
 from .base import ReadOnly
 
 
@@ -40,4 +39,6 @@ class WorkerAdmin(ReadOnly):
 
     @admin.display(boolean=True, description="alive")
     def is_alive(self, row: Any) -> bool:
+        from ..store.workers import is_alive  # with the page: whatever has an admin imports this module
+
         return is_alive(row, current_clock().now())

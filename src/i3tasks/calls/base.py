@@ -18,12 +18,10 @@ from ..core.steps import Step, Steppable
 from ..core.values import encode_arguments
 from ..engine.launch import launch_refs, refuse_in_loop
 from ..exceptions import ArgumentError
-from ..metadata import TaskMetadata
 from ..models import TaskExecutionTry, TaskGroup
 from ..registry import TaskSpec, option_problems, require_discoverable
 from ..store.database import rows
 from .canvas import Signature
-from .handles import ChainHandle
 from .options import A_DAY, AS_THE_TASK_SAYS, CallOptions
 from .travelling import travels_with
 from .when import When, check_period
@@ -31,9 +29,11 @@ from .workflow_parts import failure_step
 
 if TYPE_CHECKING:
     from ..engine.report import Report
+    from ..metadata import TaskMetadata
     from ..store.enqueue import NewExecution
     from ..store.keys import Key
     from ..store.requests import TryRef
+    from .handles import ChainHandle
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -209,6 +209,8 @@ class Task(Generic[P, T]):
 
     def build_chain(self, /, *args: P.args, **kwargs: P.kwargs) -> ChainHandle[T]:
         """A chain that begins with this call and is not enqueued: for a group's callback, or `on_success`."""
+        from .handles import ChainHandle
+
         return ChainHandle(None, [self.as_step(*args, **kwargs)])
 
     def as_step(self, /, *args: Any, **kwargs: Any) -> Step:

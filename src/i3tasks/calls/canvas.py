@@ -21,13 +21,13 @@ from ..engine.launch import launch, refuse_in_loop
 from ..exceptions import ArgumentError
 from ..models import TaskGroup
 from ..store.database import atomic
-from .handles import ChainHandle
 from .travelling import travels_with
 from .workflow_parts import failure_step, flat, steps_of
 
 if TYPE_CHECKING:
     from ..store.enqueue import NewExecution
     from .base import Task
+    from .handles import ChainHandle
 
 T = TypeVar("T", covariant=True)
 U = TypeVar("U")
@@ -204,6 +204,7 @@ class group:
 def _start(steps: Sequence[Step]) -> ChainHandle[Any]:
     """Write the beginning of a workflow, and publish it after the commit."""
     from ..store.workflows import Plan
+    from .handles import ChainHandle
     from .results import Written
 
     if not steps:

@@ -4,16 +4,18 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable, Coroutine, Mapping
-from typing import Any, Concatenate, Literal, ParamSpec, Protocol, TypedDict, TypeVar, Unpack, overload
+from typing import TYPE_CHECKING, Any, Concatenate, Literal, ParamSpec, Protocol, TypedDict, TypeVar, Unpack, overload
 
-from ..core.envelope import is_utf8
 from ..core.retry import RetryPolicy
 from ..core.steps import AsSteps, Steppable
+from ..core.values.text import is_utf8
 from ..exceptions import ArgumentError, TaskDefinitionError
-from ..metadata import TaskMetadata
 from ..registry import Isolation, TaskOptions, register
 from .base import AsyncTask, BoundAsyncTask, BoundSyncTask, RecordedTask, SyncTask, Task
 from .workflow_parts import failure_step, steps_of
+
+if TYPE_CHECKING:
+    from ..metadata import TaskMetadata
 
 P = ParamSpec("P")
 T = TypeVar("T")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from asgiref.sync import sync_to_async
 
@@ -13,8 +13,10 @@ from ..engine.launch import launch, refuse_in_loop
 from ..exceptions import ArgumentError
 from ..models import TaskGroup
 from ..store.database import atomic, time_of
-from .handles import ChainHandle
 from .workflow_parts import step_of, steps_of
+
+if TYPE_CHECKING:
+    from .handles import ChainHandle
 
 
 def _create(
@@ -104,6 +106,8 @@ async def _aresult(self: TaskGroup, timeout: float | None = None) -> Any:
 
 
 def _handle_of(started: TaskGroup) -> ChainHandle[Any]:
+    from .handles import ChainHandle  # with the wait: every process that loads the app imports this module
+
     return ChainHandle(None, [], started, vars(started).get("_written"))
 
 

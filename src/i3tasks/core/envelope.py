@@ -19,6 +19,7 @@ from datetime import datetime
 from typing import Any
 
 from ..exceptions import EnvelopeError
+from .values.text import is_utf8
 
 ENCODING = "utf-8"
 LONGEST_NAME = 256
@@ -64,11 +65,6 @@ class Envelope:
 def attributes(pub_time: datetime) -> dict[str, str]:
     """The attributes that travel beside the data."""
     return {"encoding": ENCODING, "pub_time": pub_time.isoformat()}
-
-
-def is_utf8(encoding: object) -> bool:
-    """Whether this is a name of UTF-8, the only encoding of messages."""
-    return isinstance(encoding, str) and len(encoding) < 10 and encoding.lower().replace("_", "-") in ("utf-8", "utf8")
 
 
 def _meta_info(data: bytes, encoding: str) -> Mapping[str, Any]:

@@ -10,7 +10,8 @@ from typing import Any
 from ..exceptions import MaxRetriesExceededError
 from .clock import Clock
 from .concealing import Conceal
-from .retry import GiveUp, RetryIn, RetryPolicy, class_name, decide
+from .deciding import GiveUp, RetryIn, decide
+from .retry import RetryPolicy, class_name
 from .values import clean_text
 
 

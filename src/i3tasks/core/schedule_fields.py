@@ -8,7 +8,6 @@ from hashlib import sha256
 from typing import Any
 
 from ..exceptions import ArgumentError
-from . import crontab
 from .values import encode, encode_arguments
 
 CATCH_UP = ("latest", "all", "none")
@@ -67,14 +66,26 @@ def _check_catch_up(value: object) -> None:
         raise ValueError(f"It must be one of {', '.join(map(repr, CATCH_UP))}, not {value!r}.")
 
 
+def _check_cron(value: object) -> None:
+    from .crontab import validate  # settings without schedules do not need it
+
+    validate(value)
+
+
+def _check_zone(value: object) -> None:
+    from .crontab import zone_named
+
+    zone_named(value)
+
+
 _CHECKS: dict[str, Callable[[object], object]] = {
     "module_name": _check_path,
     "func_name": _check_path,
-    "cron": crontab.validate,
+    "cron": _check_cron,
     "args": _check_arguments,
     "kwargs": _check_keywords,
     "name": _check_text,
-    "time_zone": crontab.zone_named,
+    "time_zone": _check_zone,
     "queue_name": _check_text,
     "enabled": _check_flag,
     "catch_up": _check_catch_up,

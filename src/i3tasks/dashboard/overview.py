@@ -23,7 +23,7 @@ from ..store.workers import living_workers
 from . import charts
 from .access import board_page
 from .deploys import marks
-from .navigation import link
+from .places import link
 from .problems import problems_of
 from .rendering import page
 from .writing import rate, span

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-from .navigation import link
+from .places import link
 
 _PAGES: tuple[tuple[str, str, dict[str, str]], ...] = (
     ("tries running for more", "executions", {"state": "running"}),

@@ -9,7 +9,7 @@ from django.shortcuts import render
 
 from ..core.clock import current_clock
 from .access import ACT, ARGUMENTS, may
-from .navigation import PLACES
+from .places import PLACES
 
 FOLDER = "i3tasks/board"
 OF_UPDATES = "i3tasks-board"

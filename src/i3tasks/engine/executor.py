@@ -16,9 +16,9 @@ from django.db import DatabaseError
 from ..broker.deliveries import Delivery
 from ..conf import get_config
 from ..core.clock import SYSTEM_CLOCK, Clock
+from ..core.deciding import GiveUp
 from ..core.envelope import ENCODING, Envelope
 from ..core.outcome import ErrorRecord, Failure, Outcome, Released, Success
-from ..core.retry import GiveUp
 from ..core.values import decode, encode_result
 from ..exceptions import EnvelopeError, PermanentError, Snooze, StoreUnavailable, UnknownTaskError
 from ..registry import TaskSpec, concealer_of, find, load, policy_of

@@ -6,8 +6,8 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from ..conf import queue_or_default
+from ..core.deciding import GiveUp, RetryIn
 from ..core.outcome import Failure
-from ..core.retry import GiveUp, RetryIn
 from ..exceptions import TaskCancelled
 from ..models import TaskExecution, TaskExecutionTry
 from ..telemetry import emit

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
+from typing import TYPE_CHECKING
 
-from ..core.outcome import Success
 from ..core.values import JSON, unavailable
 from ..models import TaskExecution, TaskExecutionResult
 from .database import Rows, rows
+
+if TYPE_CHECKING:
+    from ..core.outcome import Success  # what only shows results does not need it
 
 
 def of_success(outcome: Success, execution: TaskExecution) -> JSON:

@@ -14,8 +14,8 @@ from uuid import UUID
 
 from django.db.models import JSONField, Value
 
+from ..core.deciding import GiveUp, RetryIn
 from ..core.outcome import ErrorRecord, Failure, Outcome, Released, Success
-from ..core.retry import GiveUp, RetryIn
 from ..core.steps import groups_waited_for
 from ..exceptions import TaskCancelled
 from ..models import ExecutionOutcome, TaskExecution, TaskExecutionResult, TaskExecutionTry

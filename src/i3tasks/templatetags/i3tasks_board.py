@@ -10,7 +10,7 @@ from django.utils.html import format_html
 from django.utils.safestring import SafeString
 
 from ..dashboard import writing
-from ..dashboard.navigation import link, url
+from ..dashboard.navigation import url
 
 register = template.Library()
 register.filter("span", writing.span)
@@ -27,6 +27,8 @@ def board_url(name: str, *args: Any, **query: Any) -> str:
 @register.simple_tag
 def board_link(text: str, name: str, **query: Any) -> SafeString | str:
     """The text as a link to a page of the bar; only the text, if there is none of that name."""
+    from ..dashboard.places import link  # with the page: the system checks import this module
+
     address = link(name, **query)
     return format_html('<a href="{}">{}</a>', address, text) if address else text
 

@@ -97,6 +97,17 @@ class Checked:
                 return Mistake(error)
             return made
 
+        # Written once here: `dataclass` would write and compile them for each class, at each start of a process.
+        def __repr__(self) -> str:
+            shown = [f"{item.name}={getattr(self, item.name)!r}" for item in fields(self) if item.repr]
+            return f"{type(self).__qualname__}({', '.join(shown)})"
+
+        def __eq__(self, other: object) -> bool:
+            return _compared(self) == _compared(other) if type(other) is type(self) else NotImplemented
+
+        def __hash__(self) -> int:
+            return hash(_compared(self))
+
         @classmethod
         def _made(cls, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
             names = [item.name for item in fields(cls)]
@@ -112,6 +123,10 @@ class Checked:
             if args or kwargs:  # pickle and copy pass none
                 require_complete(cls, [*names[: len(args)], *kwargs])
             return object.__new__(cls)
+
+
+def _compared(value: Any) -> tuple[Any, ...]:
+    return tuple(getattr(value, item.name) for item in fields(value) if item.compare)
 
 
 def _are_settings_being_imported() -> bool:

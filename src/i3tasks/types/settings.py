@@ -14,7 +14,7 @@ from .rules import check
 _DEFAULT_QUEUE = PullQueue("default", "worker")
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, repr=False, eq=False)
 class I3TasksSettings(Checked):
     """All settings of i3tasks. Times are in seconds unless the name says otherwise."""
 

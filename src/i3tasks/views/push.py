@@ -15,8 +15,8 @@ from ..broker.auth.verification import verify_push
 from ..broker.deliveries import Delivery
 from ..conf import Identity
 from ..core.clock import SYSTEM_CLOCK
+from ..core.deciding import GiveUp
 from ..core.outcome import Failure, Outcome, Released, Success
-from ..core.retry import GiveUp
 from ..core.values import shown
 from ..engine.push import PASS_EVERY_SECONDS, carry_out, dispatch
 from ..engine.report import NotRun, Report, Verdict

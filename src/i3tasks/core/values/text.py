@@ -9,3 +9,8 @@ def clean_text(text: str, limit: int | None = None) -> str:
         head, tail = limit // 4, limit - limit // 4 - 5
         text = f"{text[:head]}\n...\n{text[len(text) - tail :]}"
     return text.replace("\x00", "\N{REPLACEMENT CHARACTER}").encode("utf-8", "replace").decode()
+
+
+def is_utf8(encoding: object) -> bool:
+    """Whether this is a name of UTF-8, the only encoding of messages."""
+    return isinstance(encoding, str) and len(encoding) < 10 and encoding.lower().replace("_", "-") in ("utf-8", "utf8")
