@@ -12,7 +12,7 @@ from .base import Checked
 LONGEST = timedelta(days=365_000)  # a thousand years; there is no date before the year 1
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, repr=False, eq=False)
 class Retention(Checked):
     """How long after its end `i3tasks clean` deletes an execution, by how it ended."""
 
