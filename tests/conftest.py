@@ -141,7 +141,7 @@ def strict_events(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
 @pytest.fixture(autouse=True)
 def nothing_seen_in_line(monkeypatch: pytest.MonkeyPatch) -> None:
     """What one test's claims saw wait must not decide with which statement the next one's begin."""
-    from i3tasks.store.turns import last_look
+    from i3tasks.store.priority import last_look
 
     monkeypatch.setattr(last_look, "are_any", False)
 

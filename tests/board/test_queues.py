@@ -12,8 +12,8 @@ from django.utils import timezone
 
 from i3tasks.dashboard.queues import facts_of_queues
 from i3tasks.models import QueuePause, TaskExecutionTry
+from i3tasks.store.ended_tries import ended_lately
 from i3tasks.store.enqueue import NewExecution
-from i3tasks.store.lately import ended_lately
 from i3tasks.store.pauses import pause
 from tests.store.helpers import enqueue, lease
 from tests.support.history import a_try, ago
@@ -129,7 +129,7 @@ def test_what_ended_longer_ago_than_a_day_is_left_out() -> None:
 
 
 def test_where_too_many_ended_it_says_from_when_on_they_are_all_there(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("i3tasks.store.lately.MOST", 3)
+    monkeypatch.setattr("i3tasks.store.ended_tries.MOST", 3)
     for minutes in (5, 4, 3, 1):
         a_try("success", ago(minutes=minutes), result=1)
     found = ended_lately(timezone.now())

@@ -10,7 +10,7 @@ from django.utils import timezone
 
 from i3tasks.dashboard.tasks import errors_of, facts_of_tasks, place_of
 from i3tasks.models import Deploy, TaskExecutionTry
-from i3tasks.store.lately import ended_lately, failed_lately, percentile
+from i3tasks.store.ended_tries import ended_lately, failed_lately, percentile
 from tests.support.history import a_try, ago
 
 pytestmark = pytest.mark.django_db

@@ -13,7 +13,7 @@ from i3tasks import task
 from i3tasks.conf import get_config
 from i3tasks.engine import outbox
 from i3tasks.engine.dispatcher import Dispatcher
-from i3tasks.engine.emptying import until_empty
+from i3tasks.engine.until_empty import until_empty
 from i3tasks.models import TaskExecution, TaskExecutionTry
 from i3tasks.store.operations import READ_PAUSES, WITHHOLD
 from i3tasks.store.pauses import ASIDE_FROM, known_pauses, pause, resume

@@ -10,7 +10,7 @@ from pathlib import Path
 import psutil
 import pytest
 
-from i3tasks.management import supervising, watching
+from i3tasks.management import file_watching, supervising
 from i3tasks.management.reloading import ReloadingSupervisor
 from i3tasks.management.supervising import Member
 from tests.engine.test_supervising import STAY, pids, python, run_while
@@ -19,7 +19,7 @@ from tests.support.rigs import until
 
 @pytest.fixture(autouse=True)
 def quick(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(watching, "LOOK_EVERY_SECONDS", 0.02)
+    monkeypatch.setattr(file_watching, "LOOK_EVERY_SECONDS", 0.02)
     monkeypatch.setattr(supervising, "FIRST_PAUSE_SECONDS", 0.0)
 
 
@@ -37,7 +37,7 @@ def test_what_is_changed_made_and_deleted_is_told_and_the_rest_is_not(project: P
     (project / ".git").mkdir()
     (project / "gone.py").touch()
     told: list[str] = []
-    with watching.watching([project], told.extend):
+    with file_watching.watching([project], told.extend):
         for quiet in ("venv/a.py", ".git/b.py", "notes.txt", "shop/tests.py"):
             (project / quiet).write_text("x")
         (project / "shop" / "tasks.py").write_text("one = 11\n")
@@ -48,7 +48,7 @@ def test_what_is_changed_made_and_deleted_is_told_and_the_rest_is_not(project: P
 
 
 def test_folders_that_cannot_be_read_are_passed_by(tmp_path: Path) -> None:
-    with watching.watching([tmp_path / "nowhere"], print):
+    with file_watching.watching([tmp_path / "nowhere"], print):
         pass
 
 

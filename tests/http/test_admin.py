@@ -218,7 +218,7 @@ def test_pages_of_what_a_filter_finds(admin_client: Client, monkeypatch: pytest.
 
 def test_what_was_not_found_among_the_newest_is_told(admin_client: Client, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("i3tasks.store.search.MOST_LOOKED_AT", 2)
-    monkeypatch.setattr("i3tasks.store.candidates.LARGEST_CHUNK", 2)
+    monkeypatch.setattr("i3tasks.store.search_indexes.LARGEST_CHUNK", 2)
     for _ in range(5):
         execution()
 

@@ -15,8 +15,8 @@ from i3tasks.core.clock import SYSTEM_CLOCK
 from i3tasks.core.deciding import GiveUp, RetryIn
 from i3tasks.core.outcome import ErrorRecord, Failure, Outcome
 from i3tasks.models import ExecutionOutcome, TaskExecution, TaskExecutionTry
+from i3tasks.store.claims import claim
 from i3tasks.store.enqueue import NewExecution, insert
-from i3tasks.store.leases import claim
 from i3tasks.store.requests import Claimed, ClaimRequest, Settlement
 
 T = TypeVar("T")

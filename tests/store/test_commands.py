@@ -17,7 +17,7 @@ from i3tasks.cli import COMMANDS
 from i3tasks.core.outcome import Success
 from i3tasks.management.commands import i3tasks_tail
 from i3tasks.models import TaskExecution, TaskExecutionTry
-from i3tasks.store.following import Following
+from i3tasks.store.live_events import Following
 from i3tasks.store.pauses import pause
 from i3tasks.store.search import Search
 from i3tasks.store.settle import settle

@@ -27,10 +27,11 @@ from i3tasks.store.audit import audit
 from i3tasks.store.board_acts import begin
 from i3tasks.store.bulk import Act
 from i3tasks.store.cancel import cancel, retry_failed
+from i3tasks.store.claims import claim
 from i3tasks.store.dispatching import confirm_published, deny_published, expire_leases, put_back, take_due
 from i3tasks.store.fallback import WaitingRequest, take_waiting
 from i3tasks.store.groups import expire_groups
-from i3tasks.store.leases import claim, renew
+from i3tasks.store.leases import renew
 from i3tasks.store.pauses import known_pauses, pause, resume
 from i3tasks.store.requests import LOCKED, Claimed, Settled, TryRef
 from i3tasks.store.retention import clean
@@ -42,7 +43,7 @@ from i3tasks.store.workers import WorkerFacts, note_workers
 from tests.shop.flows import note
 from tests.shop.tasks import add
 from tests.store.helpers import enqueue, failure, lease, open_transaction, request, row, says
-from tests.store.test_leases import Heartbeat
+from tests.store.test_claims import Heartbeat
 from tests.store.test_workers import FACTS
 
 pytestmark = [pytest.mark.postgres, pytest.mark.django_db(transaction=True), pytest.mark.usefixtures("sent")]

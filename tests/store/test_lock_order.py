@@ -25,19 +25,20 @@ from i3tasks.store.board_acts import note as note_act
 from i3tasks.store.bulk import Act, Slice, slices
 from i3tasks.store.cancel import cancel, cancel_workflow, reschedule, retry_failed
 from i3tasks.store.chains import append_step
+from i3tasks.store.claims import claim
 from i3tasks.store.database import atomic, locked, rows
 from i3tasks.store.dispatching import confirm_published, deny_published, expire_leases, put_back, take_due, withhold
 from i3tasks.store.fallback import WaitingRequest, take_waiting
 from i3tasks.store.groups import cancel_group, close_group, expire_groups
 from i3tasks.store.keys import argument_key
-from i3tasks.store.leases import claim, renew
+from i3tasks.store.leases import renew
 from i3tasks.store.pauses import pause
 from i3tasks.store.requests import Claimed, TryRef
 from i3tasks.store.search import Search
 from i3tasks.store.settle import settle
 from tests.shop.flows import note
 from tests.store.helpers import ADD, enqueue, failure, in_threads, lease, request, says
-from tests.store.test_leases import Heartbeat
+from tests.store.test_claims import Heartbeat
 
 pytestmark = [pytest.mark.postgres, pytest.mark.django_db(transaction=True), pytest.mark.usefixtures("sent")]
 

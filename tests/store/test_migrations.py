@@ -22,7 +22,7 @@ from i3tasks.checks import check_upgrade
 from i3tasks.engine.inline import run_try
 from i3tasks.migrations import _operations
 from i3tasks.models import TaskExecution, TaskExecutionResult, TaskExecutionTry, TaskGroup
-from i3tasks.store.leases import claim
+from i3tasks.store.claims import claim
 from i3tasks.store.requests import Claimed, Refusal
 from tests.store.helpers import request
 from tests.support.rigs import until

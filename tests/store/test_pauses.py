@@ -15,11 +15,11 @@ from i3tasks.exceptions import StoreUnavailable, UnknownQueueError
 from i3tasks.models import QueuePause, TaskExecutionTry
 from i3tasks.store.audit import audit
 from i3tasks.store.cancel import cancel
+from i3tasks.store.claims import claim
 from i3tasks.store.dispatching import confirm_published, next_due, take_due
 from i3tasks.store.enqueue import NewExecution
 from i3tasks.store.fallback import WaitingRequest, take_waiting
 from i3tasks.store.health import health
-from i3tasks.store.leases import claim
 from i3tasks.store.pauses import ASIDE_FROM, is_aside, known_pauses, pause, paused_queues, release, resume
 from i3tasks.store.requests import Claimed, Refusal, TryRef
 from i3tasks.telemetry import subscribe

@@ -28,10 +28,10 @@ from i3tasks.models import (
 )
 from i3tasks.store import retention
 from i3tasks.store.ages import Ages
-from i3tasks.store.ancestry import behind_unfinished
 from i3tasks.store.cancel import retry_failed
 from i3tasks.store.retention import PAGE, clean
 from i3tasks.store.settle import settle
+from i3tasks.store.workflow_links import behind_unfinished
 from i3tasks.tasks import autoclean_task
 from i3tasks.types import I3TasksSettings
 from tests.shop.flows import note

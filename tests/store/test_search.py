@@ -13,8 +13,8 @@ from django.utils import timezone
 
 from i3tasks.exceptions import SearchError
 from i3tasks.models import TaskExecution, TaskExecutionTry
-from i3tasks.store import candidates
 from i3tasks.store import search as search_module
+from i3tasks.store import search_indexes
 from i3tasks.store.search import Count, Search, Walk, loaded
 from i3tasks.store.states import LOST_CLASS, State, state_of, telling_of
 from tests.shop.isolated import charge
@@ -351,7 +351,7 @@ def test_rows_come_light_and_in_their_order() -> None:
     ids=str,
 )
 def test_no_statement_reads_a_whole_table(fields: dict[str, str], monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(candidates, "LARGEST_CHUNK", 100)  # of the 5,000 rows that there are
+    monkeypatch.setattr(search_indexes, "LARGEST_CHUNK", 100)  # of the 5,000 rows that there are
     monkeypatch.setattr(search_module, "MOST_LOOKED_AT", 200)
     wanted = search(**fields)
 

@@ -16,15 +16,16 @@ from i3tasks.core.clock import SYSTEM_CLOCK
 from i3tasks.core.outcome import Success
 from i3tasks.models import TaskExecutionTry
 from i3tasks.store.cancel import cancel
+from i3tasks.store.claims import claim
 from i3tasks.store.database import atomic
 from i3tasks.store.dispatching import expire_leases, take_due
 from i3tasks.store.groups import expire_groups
-from i3tasks.store.leases import claim, renew
+from i3tasks.store.leases import renew
 from i3tasks.store.requests import Claimed
 from i3tasks.store.settle import settle
 from tests.shop.models import Order
 from tests.store.helpers import enqueue, in_threads, lease, request, says
-from tests.store.test_leases import Heartbeat
+from tests.store.test_claims import Heartbeat
 
 pytestmark = [pytest.mark.sqlite, pytest.mark.django_db(transaction=True)]
 

@@ -21,14 +21,15 @@ from i3tasks.core.outcome import Success
 from i3tasks.models import TaskExecution, TaskExecutionTry, TaskGroup
 from i3tasks.store.audit import audit
 from i3tasks.store.cancel import cancel
+from i3tasks.store.claims import claim
 from i3tasks.store.dispatching import confirm_published, deny_published, expire_leases, take_due
 from i3tasks.store.groups import expire_groups
-from i3tasks.store.leases import claim, renew
+from i3tasks.store.leases import renew
 from i3tasks.store.requests import LOCKED, Claimed, Refusal, Settled, TryRef
 from i3tasks.store.settle import settle
 from tests.shop.flows import note
 from tests.store.helpers import enqueue, failure, lease, open_transaction, request, row, says
-from tests.store.test_leases import Heartbeat
+from tests.store.test_claims import Heartbeat
 
 pytestmark = [
     pytest.mark.postgres,

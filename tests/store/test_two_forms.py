@@ -21,14 +21,15 @@ from hypothesis import strategies as st
 from i3tasks.core.clock import SYSTEM_CLOCK
 from i3tasks.core.outcome import Outcome, Released, Success
 from i3tasks.models import ExecutionOutcome, QueuePause, TaskExecution, TaskExecutionResult, TaskExecutionTry, TaskGroup
+from i3tasks.store.claims import claim
 from i3tasks.store.dispatching import confirm_published
 from i3tasks.store.enqueue import NewExecution, insert
-from i3tasks.store.leases import claim, renew
+from i3tasks.store.leases import renew
 from i3tasks.store.requests import Claimed, ClaimRequest, Settled, Settlement, TryRef
 from i3tasks.store.settle import settle
 from i3tasks.store.states import LOST_CLASS
 from tests.store.helpers import failure, open_transaction, request
-from tests.store.test_leases import Heartbeat
+from tests.store.test_claims import Heartbeat
 from tests.support.exploring import examples
 
 pytestmark = [pytest.mark.postgres, pytest.mark.django_db(transaction=True)]
@@ -271,7 +272,7 @@ def test_confirmations(choose: random.Random) -> None:
 
 def test_a_plain_batch_is_claimed_and_settled_without_the_orm() -> None:
     tries = insert([NewExecution("m", "f", [number], {}) for number in range(5)], now=NOW)
-    with mock.patch("i3tasks.store.leases._claim", None), mock.patch("i3tasks.store.settle._settle", None):
+    with mock.patch("i3tasks.store.claims._claim", None), mock.patch("i3tasks.store.settle._settle", None):
         answers = claim([request(task_try) for task_try in tries])
         leases = [answer for answer in answers if isinstance(answer, Claimed)]
         assert [lease.args for lease in leases] == [[number] for number in range(5)]

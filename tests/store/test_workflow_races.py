@@ -12,7 +12,7 @@ from i3tasks import RESULT, chain, group
 from i3tasks.core.outcome import Outcome, Success
 from i3tasks.models import TaskExecution, TaskExecutionTry, TaskGroup
 from i3tasks.store.audit import audit
-from i3tasks.store.leases import claim
+from i3tasks.store.claims import claim
 from i3tasks.store.requests import LOCKED, Claimed, Settlement
 from i3tasks.store.settle import settle
 from tests.shop.flows import note, total

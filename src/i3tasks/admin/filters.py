@@ -85,7 +85,7 @@ class TryStateFilter(admin.SimpleListFilter):
 def search_of(request: HttpRequest) -> Search:
     """The search that the list's address describes. Raises SearchError."""
     from ..store.search import Search
-    from ..store.terms import keys
+    from ..store.search_terms import keys
 
     fields: dict[str, Any] = {name: request.GET.get(name, "") for name in SEARCHED}
     term = request.GET.get(SEARCH_VAR, "").strip()

@@ -20,7 +20,7 @@ from ..exceptions import ExecutionNotFound, TaskFailed, WouldWaitForever
 from ..registry import find
 from ..store.chains import End
 from ..store.database import alias, in_transaction
-from ..store.endings import Ending, ending_of, is_part_of, newest_try_of, waiting_for_a_worker
+from ..store.workflow_results import Ending, ending_of, is_part_of, newest_try_of, waiting_for_a_worker
 from ..telemetry import run_facts
 
 PATIENCE_SECONDS = 1.0

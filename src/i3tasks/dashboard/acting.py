@@ -17,8 +17,8 @@ from ..store.board_acts import begin
 from ..store.bulk import APPLIES, Act, narrowed
 from ..store.database import rows
 from ..store.pauses import ASIDE_FROM
+from ..store.search_terms import age
 from ..store.states import State
-from ..store.terms import age
 from . import searching
 from .access import ACT, ARGUMENTS, board_act, board_page, may
 from .answering import done, name_of, not_done, way_back

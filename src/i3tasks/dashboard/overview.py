@@ -17,8 +17,8 @@ from ..exceptions import ScheduleError
 from ..store.deploys import deploys_since
 from ..store.figures import DEFERRED, MOST_COUNTED, RUNNING, WAITING, Figures, figures
 from ..store.health import health
-from ..store.recent import Bucket, Recent, failures, recent
 from ..store.schedules import KnownSchedule, known_schedules
+from ..store.throughput import Bucket, Recent, failures, recent
 from ..store.workers import living_workers
 from . import charts
 from .access import board_page

@@ -14,8 +14,8 @@ from ..core.clock import current_clock
 from ..exceptions import StoreUnavailable, UnknownQueueError
 from ..models import QueuePause
 from ..store.database import rows, time_of
+from ..store.ended_tries import Ended, Lately, ended_lately, mean
 from ..store.figures import DEFERRED, MOST_COUNTED, RUNNING, WAITING, figures
-from ..store.lately import Ended, Lately, ended_lately, mean
 from ..store.pauses import pause, resume
 from ..types import DatabaseQueue, PushQueue
 from . import charts

@@ -14,7 +14,7 @@ from ..core.clock import current_clock
 from ..models import TaskExecutionTry
 from ..store.database import rows
 from ..store.deploys import deploys_since
-from ..store.lately import Ended, Lately, ended_lately, failed_lately, mean, percentile
+from ..store.ended_tries import Ended, Lately, ended_lately, failed_lately, mean, percentile
 from . import charts
 from .access import board_page
 from .deploys import marks

@@ -12,8 +12,8 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from itertools import takewhile
 
+from .delivery_order import AnyOrder, Entry, KeyOrder
 from .messages import AckOutcome, Consumer, LeasedMessage, Message, Rules
-from .queues import AnyOrder, Entry, KeyOrder
 
 
 @dataclass(slots=True)

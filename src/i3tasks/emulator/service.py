@@ -16,10 +16,10 @@ from pathlib import Path
 from typing import Any
 
 from ..exceptions import I3TasksError
-from .folder import prepare
-from .planting import plant
+from .data_folder import prepare
 from .push.pushers import Pushers
 from .seed import Seed
+from .seeding import plant
 from .server import grpc_server
 from .state import BrokerState
 from .storage import Journal, NoJournal, SqliteJournal

@@ -10,7 +10,7 @@ from datetime import datetime
 from ..core.clock import current_clock
 from ..store.bulk import SLICE, Act, Slice, slices
 from ..store.search import Search
-from ..store.terms import Keys
+from ..store.search_terms import Keys
 from ..telemetry import emit
 from .launch import launch
 

@@ -27,7 +27,7 @@ from ..store.database import alias, rows
 from ..store.requests import TryRef
 from ..store.states import UNCLAIMED_TRY
 from .bodies import Raised, Returned, acall, answer_of, bounded, call
-from .callers import CallersConnections
+from .caller_connections import CallersConnections
 from .connections import is_in_transaction
 from .executor import Executor
 from .exits import responsible

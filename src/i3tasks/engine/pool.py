@@ -15,11 +15,11 @@ from asgiref.sync import ThreadSensitiveContext
 from ..conf import get_config
 from ..registry import TaskSpec
 from ..telemetry import bind_run, run_facts
-from .admission import Admission, Room
 from .bodies import STOPPING_SECONDS, Ending, Raised, Returned, acall, bounded
 from .body_threads import LONGEST_WAIT_SECONDS, BodyThreads
 from .carriers import Carriers
 from .child_output import CAN_HAND_OVER, OutputDoor
+from .concurrency import Admission, Room
 from .connections import left_open
 from .isolation import body_of, run_in_child
 from .processes import ChildProcesses

@@ -36,7 +36,6 @@ from ..types import DatabaseQueue
 from .assembly import Engine, make_engine
 from .beat import Beat
 from .dispatcher import Dispatcher
-from .emptying import until_empty
 from .executor import Arrival, Executor
 from .fallback import Fallback, Source
 from .gateway import writer
@@ -45,6 +44,7 @@ from .presence import Presence, new_worker_id
 from .receiving import QueueReceiver
 from .report import Report, Verdict
 from .running import HandedBack
+from .until_empty import until_empty
 
 EXIT_BROKEN = 75
 """The exit code of a worker whose Pub/Sub client keeps breaking: EX_TEMPFAIL, which asks for a restart."""

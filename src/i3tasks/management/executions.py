@@ -15,9 +15,9 @@ from ..models import TaskExecution, TaskExecutionTry, TryState
 from ..store.concealing import call_text
 from ..store.database import rows
 from ..store.search import loaded
+from ..store.search_terms import Keys
 from ..store.states import telling_of
 from ..store.status import shown_result
-from ..store.terms import Keys
 from .tables import plain
 
 HEAD = ("id", "state", "task", "queue", "tries", "asked", "wait", "duration", "next try", "error")

@@ -10,8 +10,8 @@ from django.core.management.base import CommandError, CommandParser
 
 from ..exceptions import SearchError
 from ..store.search import Search
+from ..store.search_terms import Keys
 from ..store.states import State
-from ..store.terms import Keys
 
 OPTIONS = {
     "state": ("STATE", f"{', '.join(State.values)}; several with commas, or the option again."),

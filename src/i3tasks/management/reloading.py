@@ -9,8 +9,8 @@ from collections.abc import Callable, Sequence
 from contextlib import suppress
 from pathlib import Path
 
+from .file_watching import project_folders, watching
 from .supervising import STEADY_SECONDS, Member, Supervisor, as_exit_code
-from .watching import project_folders, watching
 
 
 class ReloadingSupervisor(Supervisor):

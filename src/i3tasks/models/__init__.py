@@ -1,9 +1,9 @@
 """The rows. The functions that change them are in `store/`."""
 
 from .base import StoredJSON, new_uuid
+from .board import BoardAct, QueuePause, StackRequest
 from .executions import HEAVY, ExecutionOutcome, TaskExecution, TaskKey
 from .groups import GroupSlice, TaskGroup
-from .operations import BoardAct, QueuePause, StackRequest
 from .schedules import CatchUp, ScheduleState, ScheduleTick, TaskSchedule
 from .tries import TaskExecutionResult, TaskExecutionTry, TryState
 from .workers import Deploy, Worker, WorkerRole, WorkerState

@@ -16,8 +16,8 @@ from django.db.models import Q
 
 from ..conf import get_config
 from ..types import Retention
-from .ancestry import LONGEST_DELIVERY
-from .conditions import in_other_queues, in_queue
+from .search_conditions import in_other_queues, in_queue
+from .workflow_links import LONGEST_DELIVERY
 
 Ends = Sequence[tuple[Q, str]]
 """Rows that ended in some way, and the column that says when."""

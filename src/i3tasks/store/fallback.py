@@ -19,8 +19,8 @@ from .database import DATABASE_TIME, Instant, Rows, atomic, database_time, rows,
 from .dispatching import LONGEST_LOST_AFTER, wait_for_claim
 from .enqueue import publish_grace
 from .pauses import ASIDE_FROM
+from .priority import DUE_SINCE, levels, place_in_line
 from .requests import TryRef
-from .turns import DUE_SINCE, levels, place_in_line
 
 LONGEST_TAKEN = timedelta(seconds=5)
 """How long what a worker has taken is left to it at most. Its claim comes within milliseconds; if it comes later than

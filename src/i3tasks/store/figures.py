@@ -16,9 +16,9 @@ from django.db.models.functions import Coalesce
 
 from ..conf import get_config
 from ..models import QueuePause, TaskExecution, TaskExecutionTry, TryState, Worker, WorkerState
-from .ancestry import LONGEST_DELIVERY
 from .database import Rows, rows
 from .workers import living_workers
+from .workflow_links import LONGEST_DELIVERY
 
 MOST_COUNTED = 3_000
 """Of a state. Beyond it, the counts are those of the rows that have waited longest."""

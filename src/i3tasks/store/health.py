@@ -14,13 +14,13 @@ from django.db.models.functions import Coalesce
 from ..conf import get_config
 from ..models import ExecutionOutcome, QueuePause, ScheduleState, TaskExecution, TaskExecutionTry, TryState
 from ..types import I3TasksSettings
-from .ancestry import LONGEST_DELIVERY
 from .database import Rows, is_unmigrated, missing_tables, rows
 from .groups import stalled_groups
 from .liveness import troubles
 from .settle import CANCELLED
 from .states import FAILED_TRY
 from .workers import broker_troubles
+from .workflow_links import LONGEST_DELIVERY
 
 DISPATCHER_SECONDS = 75
 """A worker's dispatcher takes what is due within a second; POST tasks-beat, within a minute. With the grace of a call

@@ -6,10 +6,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Generic, Protocol, TypeVar
 
+from .claims import claim
 from .database import Instant
 from .dispatching import confirm_published, deny_published, put_back, withhold
 from .fallback import WaitingRequest, take_waiting
-from .leases import claim, renew
+from .leases import renew
 from .pauses import read_pauses
 from .requests import Claimed, ClaimRequest, Locked, Refusal, Renewed, RenewRequest, Settled, Settlement, Stale, TryRef
 from .settle import settle

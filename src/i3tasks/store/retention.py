@@ -20,9 +20,9 @@ from django.db.models.functions import Coalesce
 
 from ..models import ScheduleTick, TaskExecution, TaskExecutionTry, TaskGroup, TaskKey
 from .ages import Ages, old_of_all
-from .ancestry import MOST_IDS, Ids, above, behind_unfinished, unfinished
 from .database import Rows, alias, atomic, rows, unlocked
 from .states import CANCELLED, FAILED, NOT_MARKED, SUCCEEDED
+from .workflow_links import MOST_IDS, Ids, above, behind_unfinished, unfinished
 
 BATCH = 1000
 LARGEST_BATCH = MOST_IDS

@@ -19,12 +19,12 @@ from django.db.models import Q
 
 from ..exceptions import SearchError
 from ..models import HEAVY, TaskExecution
-from . import terms
-from .candidates import LARGEST_CHUNK, Chunk, Place, Source, following, sources
-from .conditions import any_of, failed_with, in_queue, named, tried, with_argument, within
+from . import search_terms
 from .database import Rows, rows
+from .search_conditions import any_of, failed_with, in_queue, named, tried, with_argument, within
+from .search_indexes import LARGEST_CHUNK, Chunk, Place, Source, following, sources
+from .search_terms import ALWAYS, Keys, Window
 from .states import State, telling_try
-from .terms import ALWAYS, Keys, Window
 
 MOST_COUNTED = 10_000
 MOST_LOOKED_AT = 20_000
@@ -96,15 +96,15 @@ class Search:
         if name not in FIELDS:
             raise SearchError(f"There is no filter {name!r}. There are: {', '.join(FIELDS)}.")
         if name == "state":
-            return replace(self, states=terms.states(texts))
+            return replace(self, states=search_terms.states(texts))
         if name == "id":
-            return replace(self, keys=terms.keys(texts))
-        text = terms.one(texts)
+            return replace(self, keys=search_terms.keys(texts))
+        text = search_terms.one(texts)
         value: Any = text
         if name in ("asked", "finished"):
-            value = terms.window(text, now)
+            value = search_terms.window(text, now)
         elif name == "min_tries":
-            value = terms.number(text)
+            value = search_terms.number(text)
         return replace(self, **{name: value})
 
     def as_fields(self) -> dict[str, str]:
@@ -283,9 +283,9 @@ def _key(source: Source, text: str) -> Any:
 
 
 def _whole(text: str) -> int:
-    if not (text.isascii() and text.isdecimal()) or len(text) > len(str(terms.LARGEST_ID)):
+    if not (text.isascii() and text.isdecimal()) or len(text) > len(str(search_terms.LARGEST_ID)):
         raise _unreadable()
-    if int(text) > terms.LARGEST_ID:
+    if int(text) > search_terms.LARGEST_ID:
         raise _unreadable()
     return int(text)
 

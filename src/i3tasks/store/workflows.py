@@ -20,10 +20,10 @@ from ..exceptions import PermanentError
 from ..models import GroupSlice, TaskExecution, TaskExecutionTry, TaskGroup
 from ..registry import find
 from ..telemetry import emit
-from .ancestry import failed_within
 from .database import alias, rows
 from .enqueue import FIRST, NewExecution, Origin, from_step, insert
 from .results import of_group
+from .workflow_links import failed_within
 
 WRITTEN_AT_ONCE = 500
 """How many calls a settlement begins to write at most: the writer has others to serve. The rest goes to slices."""

@@ -11,7 +11,7 @@ from django.core.management.base import CommandError, CommandParser
 from ...exceptions import SearchError
 from ...store.bulk import Act
 from ...store.pauses import ASIDE_FROM
-from ...store.terms import age
+from ...store.search_terms import age
 from ..acting import ActCommand
 
 

@@ -16,7 +16,7 @@ from django.utils import timezone
 from ...core.clock import current_clock
 from ...dashboard.lines import duration_of, queue_of, wait_of
 from ...dashboard.writing import instant, span
-from ...store.following import ASKED, FAILED, Following, Happening
+from ...store.live_events import ASKED, FAILED, Following, Happening
 from ..command import RowsCommand
 from ..executions import listed
 from ..filters import add_filters, search_of

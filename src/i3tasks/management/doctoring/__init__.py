@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TextIO
 
-from ..changes import Change, is_wanted
+from ..file_changes import Change, is_wanted
 from .findings import Finding
 from .project import findings_of_project
 from .sources import changes, findings_of_sources

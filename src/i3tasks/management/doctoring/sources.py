@@ -7,8 +7,8 @@ import re
 from collections.abc import Iterator
 from pathlib import Path
 
-from ..changes import Change, Source, shown_path
-from ..watching import PASSED_BY
+from ..file_changes import Change, Source, shown_path
+from ..file_watching import PASSED_BY
 from .findings import Finding
 
 OLD, NEW = "django_i3tasks", "i3tasks"

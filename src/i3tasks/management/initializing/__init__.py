@@ -10,7 +10,7 @@ from typing import TextIO
 
 from django.core.exceptions import ImproperlyConfigured
 
-from ..changes import is_wanted
+from ..file_changes import is_wanted
 from .planning import plan
 
 SETTINGS = "DJANGO_SETTINGS_MODULE"

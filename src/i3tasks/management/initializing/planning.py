@@ -11,7 +11,7 @@ from types import ModuleType
 
 from django.core.exceptions import ImproperlyConfigured
 
-from ..changes import Change, Source
+from ..file_changes import Change, Source
 from .editing import Refused, add_to_list, import_from
 
 QUESTION = "Write it by hand: docs/quickstart.md, or run this in the folder of manage.py."

@@ -11,6 +11,7 @@ from ...conf import get_config
 from ..database import Instant
 from ..requests import Claimed, ClaimRequest
 from ..suspects import SUSPECT_AFTER
+from .priority import ANY_RANKED
 from .statements import (
     EXECUTIONS,
     NOW,
@@ -25,7 +26,6 @@ from .statements import (
     read,
     waiting,
 )
-from .turning import ANY_RANKED
 
 # `held` locks all tries that are asked for, in their order, whether they may be had or not. The execution is read as it
 # was when the statement began, and no lock is needed for that: a cancel request ends such a try under the try's lock.

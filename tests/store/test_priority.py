@@ -16,13 +16,13 @@ from django.utils import timezone
 from i3tasks.core.outcome import Released, Success
 from i3tasks.models import TaskExecutionTry
 from i3tasks.store.cancel import cancel
+from i3tasks.store.claims import claim
 from i3tasks.store.dispatching import confirm_published, put_back, take_due
 from i3tasks.store.enqueue import NewExecution, from_step, insert
 from i3tasks.store.fallback import WaitingRequest, take_waiting
-from i3tasks.store.leases import claim
+from i3tasks.store.priority import levels
 from i3tasks.store.requests import Claimed, ClaimRequest, Refusal, TryRef
 from i3tasks.store.settle import settle
-from i3tasks.store.turns import levels
 from tests.store.helpers import (
     ADD,
     at,
@@ -196,9 +196,9 @@ def test_a_repeat_after_a_rollback_looks_anew() -> None:
 def test_a_try_that_is_refused_after_all_displaces_nothing() -> None:
     [low], [high] = published(), published(1, 5)
     with (
-        mock.patch("i3tasks.store.leases._refusal", side_effect=lambda bid, token: None),
-        mock.patch("i3tasks.store.leases.are_known", return_value=False),
-        mock.patch("i3tasks.store.leases.put_off_suspects", side_effect=[{high.pk}, set()]),
+        mock.patch("i3tasks.store.claims._refusal", side_effect=lambda bid, token: None),
+        mock.patch("i3tasks.store.claims.are_known", return_value=False),
+        mock.patch("i3tasks.store.claims.put_off_suspects", side_effect=[{high.pk}, set()]),
     ):
         assert brought(low) == [low.pk]
 

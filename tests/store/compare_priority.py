@@ -1,6 +1,6 @@
 """What a claim costs while tries of several priorities wait:
 
-    python -m pytest -n 0 -s --db postgres tests/store/compare_turns.py
+    python -m pytest -n 0 -s --db postgres tests/store/compare_priority.py
 
 CPU of the thread that runs the store, and the statements of a batch, by situation, in turns. No test: nothing is
 asserted of the times, and a plain run does not collect it.
@@ -17,8 +17,8 @@ import pytest
 from django.db import connection
 
 from i3tasks.models import TaskExecution, TaskExecutionTry
+from i3tasks.store.claims import claim
 from i3tasks.store.dispatching import confirm_published
-from i3tasks.store.leases import claim
 from i3tasks.store.requests import Claimed, TryRef
 from tests.store.helpers import ADD, enqueue, request
 

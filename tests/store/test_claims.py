@@ -11,9 +11,10 @@ from django.utils import timezone
 from i3tasks.core.clock import SYSTEM_CLOCK
 from i3tasks.core.outcome import Success
 from i3tasks.models import TaskExecution, TaskExecutionResult, TaskExecutionTry
+from i3tasks.store.claims import claim
 from i3tasks.store.dispatching import confirm_published, take_due
 from i3tasks.store.enqueue import NewExecution
-from i3tasks.store.leases import claim, renew
+from i3tasks.store.leases import renew
 from i3tasks.store.requests import LOCKED, Claimed, Refusal, Renewed, TryRef
 from i3tasks.store.settle import settle
 from tests.store.helpers import (

@@ -21,8 +21,8 @@ from ..models import TaskExecutionTry, TryState
 from ..registry import find
 from .database import Instant, Rows, database_time, locked, rows, unlocked, with_database_time
 from .enqueue import publish_grace
+from .postgres.priority import are_any_ranked, displace_held, find_higher, hold
 from .postgres.statements import are_known
-from .postgres.turning import are_any_ranked, displace_held, find_higher, hold
 from .requests import ClaimRequest, TryRef
 
 

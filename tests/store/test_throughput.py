@@ -6,8 +6,8 @@ import pytest
 from django.utils import timezone
 
 from i3tasks.models import TaskExecutionTry
-from i3tasks.store import recent as recent_module
-from i3tasks.store.recent import failures, recent
+from i3tasks.store import throughput
+from i3tasks.store.throughput import failures, recent
 from tests.support.history import a_try, execution, finished
 
 pytestmark = pytest.mark.django_db
@@ -49,7 +49,7 @@ def test_a_deferred_try_waits_from_when_it_is_due() -> None:
 
 
 def test_what_comes_too_fast_for_an_hour_is_shown_for_as_long_as_was_read(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(recent_module, "MOST_RESULTS", 3)
+    monkeypatch.setattr(throughput, "MOST_RESULTS", 3)
     now = timezone.now()
     for seconds in (400, 70, 65, 5):
         a_try("success", now - timedelta(seconds=seconds), result=1)
@@ -75,7 +75,7 @@ def test_failures_are_those_of_executions_that_failed_for_good() -> None:
 
 
 def test_many_failures_are_counted_as_far_as_the_limit(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(recent_module, "MOST_FAILURES", 2)
+    monkeypatch.setattr(throughput, "MOST_FAILURES", 2)
     now = timezone.now()
     for minutes in (1, 2, 180, 190):
         finished("failed", now - timedelta(minutes=minutes))

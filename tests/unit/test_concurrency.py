@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from i3tasks.engine import admission
-from i3tasks.engine.admission import AHEAD_SECONDS, Admission, Room
+from i3tasks.engine import concurrency
+from i3tasks.engine.concurrency import AHEAD_SECONDS, Admission, Room
 
 
 class Try:
@@ -58,7 +58,7 @@ def test_who_waits_for_a_thread_lets_coroutines_pass(log: list[str]) -> None:
 def test_short_bodies_are_claimed_ahead_of_a_free_thread_and_long_ones_are_not(
     log: list[str], monkeypatch: pytest.MonkeyPatch, seconds: float, started: int
 ) -> None:
-    monkeypatch.setattr(admission.time, "monotonic", lambda: 100.0)
+    monkeypatch.setattr(concurrency.time, "monotonic", lambda: 100.0)
     admits = Admission(slots=1000, threads=2)
     for _ in range(200):  # until the average is theirs
         admits.ask(Try("x", log, in_thread=True))
@@ -71,7 +71,7 @@ def test_short_bodies_are_claimed_ahead_of_a_free_thread_and_long_ones_are_not(
 
 def test_nothing_is_claimed_ahead_once_the_threads_stand_still(log: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
     now = 100.0
-    monkeypatch.setattr(admission.time, "monotonic", lambda: now)
+    monkeypatch.setattr(concurrency.time, "monotonic", lambda: now)
     admits = Admission(slots=1000, threads=1)
     for _ in range(100):
         admits.ask(Try("short", log, in_thread=True))

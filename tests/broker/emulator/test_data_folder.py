@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from i3tasks.emulator import EmulatorError, EmulatorProcess
-from i3tasks.emulator.folder import DATABASE, prepare
+from i3tasks.emulator.data_folder import DATABASE, prepare
 
 pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="modes and links of POSIX")
 

@@ -11,10 +11,10 @@ from django.db.models import BooleanField, DateTimeField, Exists, F, OuterRef, Q
 from django.db.models.functions import Coalesce
 
 from ..models import ExecutionOutcome, TaskExecution, TaskExecutionTry, TryState
-from .conditions import named, of_class_named, within
 from .database import Rows, rows
+from .search_conditions import named, of_class_named, within
+from .search_terms import Keys, Window
 from .states import FAILED_TRY, UNFINISHED, State, tries_of
-from .terms import Keys, Window
 
 if TYPE_CHECKING:
     from .search import Search

@@ -16,7 +16,7 @@ from ..conf import get_config
 from ..models import TaskExecutionTry
 from ..registry import all_tasks
 from .database import alias, rows
-from .terms import Window
+from .search_terms import Window
 
 
 def any_of(conditions: Iterable[Q]) -> Q:

@@ -1,4 +1,4 @@
-"""What people on call have asked for: acts on many executions, stacks, paused queues."""
+"""What people ask for on the board or by commands: acts on many executions, stacks, paused queues."""
 
 # pyright: reportIncompatibleVariableOverride=false
 # (a model's Meta is not a subclass of its abstract parent's)
