@@ -54,7 +54,7 @@ def test_e002_a_task_whose_queue_is_missing() -> None:
 
 def test_w003_a_task_that_names_another_subscription_than_its_queue(monkeypatch: pytest.MonkeyPatch) -> None:
     def define(**options: str) -> str:
-        monkeypatch.setattr(tasks, "_tasks", {})
+        monkeypatch.setattr(tasks.lookup, "_tasks", {})
         tasks.register(test_w003_a_task_that_names_another_subscription_than_its_queue, TaskOptions(**options))
         found = speaking(checks.check_subscriptions).get("i3tasks.W003")
         return "" if found is None else f"{found.msg} {found.hint}"
@@ -176,7 +176,7 @@ def said_of_push(
 
 
 def define(monkeypatch: pytest.MonkeyPatch, **options: Any) -> None:
-    monkeypatch.setattr(tasks, "_tasks", {})
+    monkeypatch.setattr(tasks.lookup, "_tasks", {})
     tasks.register(define, TaskOptions(**options))
 
 
