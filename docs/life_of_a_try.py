@@ -71,7 +71,7 @@ ARROWS = (
         (213, 222),
     ),
     Arrow(
-        "published", "running", "A worker claims it: the message came.", "leases.claim", "M400 212 L506 212", (453, 212)
+        "published", "running", "A worker claims it: the message came.", "claims.claim", "M400 212 L506 212", (453, 212)
     ),
     Arrow(
         "due",
