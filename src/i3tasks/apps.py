@@ -5,9 +5,13 @@ from __future__ import annotations
 import os
 import sys
 from importlib import import_module
+from typing import TYPE_CHECKING
 
 from django.apps import AppConfig
 from django.core.exceptions import ImproperlyConfigured
+
+if TYPE_CHECKING:
+    from .conf import Config
 
 _CHECKING = ("check", "migrate", "runserver", "test")
 """Commands that Django is told to run no checks before, because they do so themselves."""
@@ -20,12 +24,13 @@ class I3TasksConfig(AppConfig):
     label = "i3tasks"
     verbose_name = "i3tasks"
     default_auto_field = "django.db.models.BigAutoField"
+    wrong: ImproperlyConfigured | None = None
+    """What is wrong with the settings, as it was found after they were read. The system checks say it."""
 
     def ready(self) -> None:
         for module in ("checks", "calls.task_group"):  # which register their checks, and TaskGroup's methods
             import_module(f"{self.name}.{module}")
-        from .conf import EMULATOR_HOST_VARIABLE, get_config
-        from .registry import discover
+        from .conf import WrongSettings, get_config
 
         if _is_worker():
             from .broker.loading import leave_forks_alone
@@ -34,25 +39,43 @@ class I3TasksConfig(AppConfig):
         try:
             config = get_config()
         except ImproperlyConfigured as error:
-            if not _is_command():
-                raise
-            if not _runs_checks():
-                sys.stderr.write(f"i3tasks: {error} {' '.join(getattr(error, '__notes__', ()))}".rstrip() + "\n")
-            return  # its system checks say so, without a traceback
-        if config.pubsub.host is not None:  # for the project's own Pub/Sub clients
-            os.environ[EMULATOR_HOST_VARIABLE] = config.pubsub.host
-        discover()
-        if config.settings.metrics:
-            _count_events()
-        if config.settings.sentry or config.settings.sentry_crons:
-            _report_to_sentry(crons=config.settings.sentry_crons)
+            _leave_to_checks(error)
+            return
+        try:
+            _begin(config)
+        except WrongSettings as error:
+            _leave_to_checks(error)
+            self.wrong = error
+
+
+def _leave_to_checks(error: ImproperlyConfigured) -> None:
+    """Say what is wrong before a command that runs no checks. Raise it where there is no command: no check says it."""
+    if not _is_command():
+        raise error
+    if not _runs_checks():
+        sys.stderr.write(f"i3tasks: {error} {' '.join(getattr(error, '__notes__', ()))}".rstrip() + "\n")
+
+
+def _begin(config: Config) -> None:
+    from .conf import EMULATOR_HOST_VARIABLE
+    from .registry import discover
+
+    if config.pubsub.host is not None:  # for the project's own Pub/Sub clients
+        os.environ[EMULATOR_HOST_VARIABLE] = config.pubsub.host
+    discover()
+    if config.settings.metrics:
+        _count_events()
+    if config.settings.sentry or config.settings.sentry_crons:
+        _report_to_sentry(crons=config.settings.sentry_crons)
 
 
 def _report_to_sentry(*, crons: bool) -> None:
     try:
         from .contrib.sentry import instrument
     except ImportError as error:
-        raise ImproperlyConfigured(
+        from .conf import WrongSettings
+
+        raise WrongSettings(
             "I3TASKS has sentry=True or sentry_crons=True, and sentry_sdk is missing: pip install sentry-sdk."
         ) from error
     instrument(crons=crons)
@@ -62,7 +85,9 @@ def _count_events() -> None:
     try:
         from .contrib.prometheus.counters import count_events
     except ImportError as error:
-        raise ImproperlyConfigured(
+        from .conf import WrongSettings
+
+        raise WrongSettings(
             "I3TASKS has metrics=True, and prometheus_client is missing: pip install 'i3tasks[prometheus]'."
         ) from error
     count_events()

@@ -30,6 +30,10 @@ _PUSH_END = re.compile(r"tasks-push/?$")
 _PUBSUB_KEYS = ("EMULATOR", "HOST", "PROJECT_ID", "CREDENTIALS")
 
 
+class WrongSettings(ImproperlyConfigured):
+    """Settings that can be read, and that name what is not there. With manage.py, the system checks say so."""
+
+
 @dataclass(frozen=True, slots=True)
 class PubSubConfig:
     """The checked content of `PUBSUB_CONFIG`."""

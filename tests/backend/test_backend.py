@@ -342,12 +342,13 @@ def test_tasks_of_our_class_have_our_options_and_can_be_pickled() -> None:
 def test_wrong_options_are_refused_where_they_stand() -> None:
     with pytest.raises(TaskDefinitionError, match="does not take 'time_out'"):
         task_options(time_out=3)
-    wrong = {"BACKEND": "i3tasks.backend.PubSubBackend", "OPTIONS": {"max_retires": 3}}
-    with override_settings(TASKS={"default": wrong}), pytest.raises(InvalidTaskBackend, match="max_retires"):
-        task_backends["default"]
-    wrong["OPTIONS"] = {"timeout": -1}
-    with override_settings(TASKS={"default": wrong}), pytest.raises(InvalidTaskBackend, match="above 0"):
-        task_backends["default"]
+    for options, said in (({"max_retires": 3}, "max_retires"), ({"timeout": -1}, "above 0")):
+        wrong = {"BACKEND": "i3tasks.backend.PubSubBackend", "OPTIONS": options}
+        with override_settings(TASKS={"default": wrong}):
+            with pytest.raises(InvalidTaskBackend, match=said):
+                PubSubBackend.task_class(func=shop.multiply.func)
+            [found] = task_backends["default"].check()
+            assert (found.id, said in found.msg) == ("i3tasks.E022", True)
 
 
 def test_a_queue_that_is_not_there_is_found_by_check() -> None:
@@ -355,6 +356,11 @@ def test_a_queue_that_is_not_there_is_found_by_check() -> None:
     [found] = PubSubBackend("default", params).check()
     assert (found.id, "'emails'" in found.msg) == ("i3tasks.E021", True)
     assert not PubSubBackend("default", {**params, "OPTIONS": {"queues": {"emails": "heavy"}}}).check()
+
+
+def test_its_check_leaves_wrong_settings_to_the_check_of_those() -> None:
+    with override_settings(I3TASKS={}):
+        assert PubSubBackend("default", {"QUEUES": ["default"]}).check() == []
 
 
 def test_a_local_function_is_no_task() -> None:

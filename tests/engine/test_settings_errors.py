@@ -6,6 +6,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import django
 import pytest
 
 SETTINGS = """
@@ -73,11 +74,14 @@ def test_the_short_commands_say_the_sentence_alone(project: Path, command: str, 
 
 
 TYPO = "I3TASKS = I3TasksSettings(namespce='x')"
+NO_MODULE = "I3TASKS = I3TasksSettings(task_modules=('shop.nope',))"
+WITH_BACKEND = f"TASKS = {{'default': {{'BACKEND': 'i3tasks.backend.PubSubBackend'}}}}; {TYPO}"
+FRAMEWORK = "" if django.VERSION >= (6, 0) else ", 'django_tasks'"
 
 
-@pytest.mark.parametrize("more", ["PUBSUB_CONFIG = {'EMULATR': True}", "I3TASKS = {}", TYPO])
+@pytest.mark.parametrize("more", ["PUBSUB_CONFIG = {'EMULATR': True}", "I3TASKS = {}", TYPO, NO_MODULE, WITH_BACKEND])
 def test_manage_py_says_what_checks_say(project: Path, more: str) -> None:
-    write(project, more=more)
+    write(project, apps=FRAMEWORK, more=more)
     ended = run(project, "manage.py", "check")
     assert ended.returncode == 1
     assert "i3tasks.E001" in ended.stderr
@@ -92,6 +96,34 @@ def test_a_typo_in_the_settings_ends_a_command_in_a_sentence(project: Path, comm
     assert ended.returncode == 1
     assert "(i3tasks.E001) I3TasksSettings has no setting 'namespce'. Did you mean 'namespace'?" in ended.stderr
     assert "Traceback" not in ended.stderr
+
+
+def test_options_of_a_backend_that_are_wrong_end_a_command_in_a_sentence_too(project: Path) -> None:
+    write(
+        project,
+        apps=f"{FRAMEWORK}, 'shop'",
+        more="TASKS = {'default': {'BACKEND': 'i3tasks.backend.PubSubBackend', 'OPTIONS': {'max_retires': 3}}}",
+    )
+    (project / "shop" / "tasks.py").write_text(
+        f"from {'django.tasks' if django.VERSION >= (6, 0) else 'django_tasks'} import task\n@task\ndef send(): ...\n"
+    )
+    for command in ("manage.py check", "-m i3tasks health"):
+        ended = run(project, *command.split())
+        assert ended.returncode == 1
+        assert "(i3tasks.E022) OPTIONS of TASKS['default'] takes" in ended.stderr
+        assert "Traceback" not in ended.stderr
+
+
+def test_a_module_that_is_not_there_is_named_where_there_is_no_command(project: Path) -> None:
+    write(project, more=NO_MODULE)
+    (project / "serve.py").write_text("import os; os.environ['DJANGO_SETTINGS_MODULE'] = 'shop.settings'\n" + SET_UP)
+    ended = run(project, "serve.py")
+    assert ended.stderr.splitlines()[-1].endswith(
+        "task_modules of I3TASKS names 'shop.nope', and there is no such module."
+    )
+    write(project, more="I3TASKS = I3TasksSettings(task_modules=('shop.tasks',))")
+    (project / "shop" / "tasks.py").write_text("import nothing_of_this_name\n")
+    assert "No module named 'nothing_of_this_name'" in run(project, "manage.py", "check").stderr
 
 
 def test_a_command_that_runs_no_checks_says_it_and_goes_on(project: Path) -> None:

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
+from functools import cached_property
 from typing import Any
 
 from asgiref.sync import sync_to_async
 from django.apps import apps
 from django.core import checks
+from django.core.exceptions import ImproperlyConfigured
 
 from ..calls.base import split
 from ..conf import get_config
@@ -28,7 +30,7 @@ from .framework import (
     normalize_json,
     task_enqueued,
 )
-from .options import BackendOptions
+from .options import BackendOptions, WrongOptions
 from .queues import own_name
 from .results import IN_ROW, as_result, result_of
 from .tasks import Calls, PubSubTask
@@ -48,7 +50,11 @@ class PubSubBackend(BaseTaskBackend):
 
     def __init__(self, alias: str, params: Mapping[str, Any]) -> None:
         super().__init__(alias, dict(params))
-        self.own_options = BackendOptions.read(alias, self.options)
+
+    @cached_property
+    def own_options(self) -> BackendOptions:
+        """OPTIONS. Raises InvalidTaskBackend if they are wrong."""
+        return BackendOptions.read(self.alias, self.options)
 
     def validate_task(self, task: AnyTask) -> None:
         """Raise InvalidTask if i3tasks can't run the task; else make it known to workers."""
@@ -86,7 +92,13 @@ class PubSubBackend(BaseTaskBackend):
         if not apps.is_installed("i3tasks"):
             message = f"TASKS[{self.alias!r}] is run by i3tasks, which is not installed."
             return [checks.Error(message, hint="Add 'i3tasks' to INSTALLED_APPS.", id="i3tasks.E020")]
-        known = ", ".join(sorted(get_config().queues))
+        try:
+            known = ", ".join(sorted(get_config().queues))
+            aliases = self.own_options.queues
+        except WrongOptions as error:
+            return [checks.Error(str(error), id="i3tasks.E022")]
+        except ImproperlyConfigured:
+            return []  # i3tasks.E001
         return [
             checks.Error(
                 f"The queue {name!r} in QUEUES of TASKS[{self.alias!r}] is no queue of I3TASKS, which has {known}.",
@@ -94,7 +106,7 @@ class PubSubBackend(BaseTaskBackend):
                 id="i3tasks.E021",
             )
             for name in sorted(self.queues)
-            if own_name(name, self.own_options.queues) is None
+            if own_name(name, aliases) is None
         ]
 
     def _enqueue(self, task: AnyTask, calls: Iterable[tuple[Sequence[Any], Mapping[str, Any]]]) -> list[AnyResult]:

@@ -7,9 +7,14 @@ from dataclasses import dataclass, field, fields
 from datetime import timedelta
 from typing import Any
 
+from ..conf import WrongSettings
 from ..core.retry import RetryPolicy
 from ..registry import TaskOptions, option_problems
 from .framework import InvalidTaskBackend
+
+
+class WrongOptions(WrongSettings, InvalidTaskBackend):
+    """OPTIONS that the backend does not take."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -29,14 +34,14 @@ class BackendOptions:
 
     @classmethod
     def read(cls, alias: str, options: Any) -> BackendOptions:
-        """OPTIONS of TASKS[alias]. Raises InvalidTaskBackend with a sentence for what is wrong."""
+        """OPTIONS of TASKS[alias]. Raises WrongOptions with a sentence for what is wrong."""
         try:
             found = cls(**(options or {}))
         except TypeError:
             names = ", ".join(each.name for each in fields(cls))
-            raise InvalidTaskBackend(f"OPTIONS of TASKS[{alias!r}] takes {names}, not {options!r:.200}.") from None
+            raise WrongOptions(f"OPTIONS of TASKS[{alias!r}] takes {names}, not {options!r:.200}.") from None
         for problem in found._problems():
-            raise InvalidTaskBackend(f"In OPTIONS of TASKS[{alias!r}], {problem}.")
+            raise WrongOptions(f"In OPTIONS of TASKS[{alias!r}], {problem}.")
         return found
 
     def _problems(self) -> list[str]:

@@ -26,7 +26,8 @@ def check_settings(**_: Any) -> list[CheckMessage]:
         config = get_config()
     except ImproperlyConfigured as error:
         return [Error(str(error), hint=" ".join(getattr(error, "__notes__", ())) or None, id="i3tasks.E001")]
-    problems: list[CheckMessage] = []
+    wrong: Any = getattr(apps.get_app_config("i3tasks"), "wrong", None)
+    problems: list[CheckMessage] = [Error(str(wrong), id="i3tasks.E001")] if wrong else []
     for spec in all_tasks():
         if spec.options.queue_name and spec.options.queue_name not in config.queues:
             problems.append(

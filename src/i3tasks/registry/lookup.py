@@ -14,7 +14,7 @@ from typing import Any
 from django.apps import apps
 from django.utils.module_loading import module_has_submodule
 
-from ..conf import get_config
+from ..conf import WrongSettings, get_config
 from ..core.concealing import HIDDEN, Conceal
 from ..core.retry import RetryPolicy
 from ..exceptions import TaskDefinitionError, UnknownTaskError
@@ -113,13 +113,18 @@ def all_tasks() -> Iterator[TaskSpec]:
 def discover() -> None:
     """Import the `tasks` module of each installed app, and the modules that I3TASKS names.
 
-    Errors raised by such a module are not caught.
+    Errors raised by such a module are not caught. Raises WrongSettings for a module in I3TASKS that is not there.
     """
     for app_config in apps.get_app_configs():
         if module_has_submodule(import_module(app_config.name), "tasks"):  # False for an app that is one file
             import_module(f"{app_config.name}.tasks")
     for name in get_config().settings.task_modules:
-        import_module(name)
+        try:
+            import_module(name)
+        except ModuleNotFoundError as error:
+            if error.name is None or not f"{name}.".startswith(f"{error.name}."):
+                raise  # of a module that it imports
+            raise WrongSettings(f"task_modules of I3TASKS names {name!r}, and there is no such module.") from error
     _discovered.update(_tasks)
 
 
