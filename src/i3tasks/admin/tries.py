@@ -77,8 +77,8 @@ class TaskExecutionTryAdmin(ReadOnly):
     """One attempt at an execution, with its result."""
 
     list_display = (
+        "execution",  # first, as everywhere: a try's id alone reads like an execution's
         "id",
-        "execution",
         "try_number",
         "state",
         "asked_at",
@@ -87,6 +87,7 @@ class TaskExecutionTryAdmin(ReadOnly):
         "duration",
         "error_class",
     )
+    list_display_links = ("id",)
     list_filter = (TryStateFilter, "asked_at")
     exclude = ("error_traceback",)
     readonly_fields = ("asked_at", "created_at", "updated_at", "traceback")
