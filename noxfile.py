@@ -99,6 +99,13 @@ def docs(session: nox.Session) -> None:
 
 
 @nox.session
+def upgrade(session: nox.Session) -> None:
+    """Upgrade a project from versions of django-i3tasks of the package index. `.ci/run` does so from the last one."""
+    session.install("-e", ".[test]")
+    session.run("python", "-m", "tests.upgrade", *session.posargs)
+
+
+@nox.session
 def links(session: nox.Session) -> None:
     """Visit each external link of the documentation. Needs the network; run before a release, not by `.ci/run`."""
     session.install("-e", ".[docs]")
