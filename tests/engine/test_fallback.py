@@ -21,7 +21,7 @@ from i3tasks.broker import clients
 from i3tasks.broker.publisher import get_publisher
 from i3tasks.conf import get_config
 from i3tasks.core.clock import SYSTEM_CLOCK
-from i3tasks.engine.fallback import COST, COST_OF_POLLING, FULL_SECONDS, LOOK_SECONDS, Fallback, Source
+from i3tasks.engine.fallback import COST, COST_OF_POLLING, FULL_SECONDS, LOOK_SECONDS, Fallback, QueueSource
 from i3tasks.engine.gateway import writer
 from i3tasks.engine.pool import Room
 from i3tasks.exceptions import StoreUnavailable, TaskFailed
@@ -82,7 +82,7 @@ class Rig:
         self.room = Room(10, 4)
         self.begun: list[Any] = []
         self.store = Answers(self)
-        sources = [Source(f"q{number}", receiver, topic=f"t{number}") for number, receiver in enumerate(receivers)]
+        sources = [QueueSource(f"q{number}", receiver, topic=f"t{number}") for number, receiver in enumerate(receivers)]
         self.fallback = Fallback(
             sources,
             store=self.store,  # type: ignore[arg-type]

@@ -15,12 +15,12 @@ from django.db import DatabaseError, connections, transaction
 
 from ..core.clock import current_clock
 from ..core.values import decode
-from ..engine.waiting_bodies import Body, current_body
+from ..engine.waiting_bodies import CurrentBody, current_body
 from ..exceptions import ExecutionNotFound, TaskFailed, WouldWaitForever
 from ..registry import find
 from ..store.chains import End
 from ..store.database import alias, in_transaction
-from ..store.workflow_results import Ending, ending_of, is_part_of, newest_try_of, waiting_for_a_worker
+from ..store.workflow_results import WorkflowEnding, ending_of, is_part_of, newest_try_of, waiting_for_a_worker
 from ..telemetry import run_facts
 
 PATIENCE_SECONDS = 1.0
@@ -85,14 +85,14 @@ class Wait:
                 await asyncio.sleep(pause)
         raise self._timeout(timeout)
 
-    def _look(self) -> Ending | None:
+    def _look(self) -> WorkflowEnding | None:
         try:
             found = ending_of(self._start, first_only=self._first_only)
         except ExecutionNotFound:
             if self._written is not None and self._written.is_open:
                 return None  # another thread is about to commit it
             raise
-        if isinstance(found, Ending):
+        if isinstance(found, WorkflowEnding):
             return found
         if self._is_written_here(found.row):
             raise WouldWaitForever(
@@ -148,11 +148,11 @@ def _seen_by_others(row: End) -> int:
         connections.close_all()
 
 
-def _noted(body: Body | None) -> Any:
+def _noted(body: CurrentBody | None) -> Any:
     return nullcontext() if body is None else body.waiting()
 
 
-def _value(ending: Ending) -> Any:
+def _value(ending: WorkflowEnding) -> Any:
     if ending.failure:
         raise TaskFailed(ending.failure)
     return decode(ending.value)

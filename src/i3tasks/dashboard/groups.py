@@ -27,7 +27,7 @@ STATUSES = (TaskGroup.STATUS_PENDING, TaskGroup.STATUS_SUCCESS, TaskGroup.STATUS
 
 
 @dataclass(frozen=True, slots=True)
-class Progress:
+class GroupProgress:
     """A group, as far as its bar tells of it."""
 
     group: TaskGroup
@@ -68,7 +68,7 @@ def groups(request: HttpRequest) -> HttpResponse:
         request,
         "groups",
         "groups",
-        groups=[Progress(group) for group in shown],
+        groups=[GroupProgress(group) for group in shown],
         shortcuts=list(_shortcuts(asked.get("status", ""))),
         older=url("groups", **asked, before=shown[-1].pk) if has_more else "",
         newest=url("groups", **asked) if before else "",
@@ -94,7 +94,7 @@ def group(request: HttpRequest, pk: int) -> HttpResponse:
         request,
         "group",
         "groups",
-        progress=Progress(row),
+        progress=GroupProgress(row),
         failed=list(zip(failed[:MOST_FAILED], _errors(failed[:MOST_FAILED]), strict=True)),
         has_more_failed=len(failed) > MOST_FAILED,
         members=list(members.order_by("group_index", "pk")[: MOST_MEMBERS + 1])[:MOST_MEMBERS],

@@ -22,7 +22,7 @@ CANCELLING = "cancelling"
 
 
 @dataclass(frozen=True, slots=True)
-class Line:
+class ExecutionLine:
     """An execution in a list."""
 
     execution: TaskExecution
@@ -43,7 +43,7 @@ class Line:
         return f"{self.execution.task_path}.{self.execution.task_name}"
 
 
-def lines(executions: Sequence[Any], now: datetime, *, with_texts: bool) -> list[Line]:
+def lines(executions: Sequence[Any], now: datetime, *, with_texts: bool) -> list[ExecutionLine]:
     """The lines of executions, each with its `latest` try. Texts of errors may quote arguments."""
     errors = _errors([row.pk for row in executions], with_texts=with_texts)
     return [_line(row, row.latest[0] if row.latest else None, now, errors.get(row.pk, ("", ""))) for row in executions]
@@ -74,10 +74,10 @@ def duration_of(one: TaskExecutionTry, now: datetime) -> timedelta | None:
     return None if one.started_at is None else (one.finished_at or now) - one.started_at
 
 
-def _line(execution: Any, latest: TaskExecutionTry | None, now: datetime, error: tuple[str, str]) -> Line:
+def _line(execution: Any, latest: TaskExecutionTry | None, now: datetime, error: tuple[str, str]) -> ExecutionLine:
     state = shown_state(execution, latest, now)
     has_error = state not in (State.SUCCEEDED, State.WAITING, State.DEFERRED)
-    return Line(
+    return ExecutionLine(
         execution=execution,
         state=state,
         queue=queue_of(execution),

@@ -48,7 +48,7 @@ class Tick:
 
 
 @dataclass(frozen=True, slots=True)
-class Line:
+class ScheduleLine:
     """One schedule of the page."""
 
     schedule: KnownSchedule
@@ -76,14 +76,14 @@ def schedules(request: HttpRequest) -> HttpResponse:
     return page(request, "schedules", "schedules", lines=list(_lines(shown, now)), most=MOST, is_cut=len(known) > MOST)
 
 
-def _lines(shown: Sequence[KnownSchedule], now: datetime) -> Iterable[Line]:
+def _lines(shown: Sequence[KnownSchedule], now: datetime) -> Iterable[ScheduleLine]:
     keys = [schedule.key for schedule in shown]
     states = {state.schedule_key: state for state in rows(ScheduleState).filter(schedule_key__in=keys)}
     for schedule in shown:
         state = states.get(schedule.key)
         slots, problem = _coming(schedule, now)
         ticks = rows(ScheduleTick).filter(schedule_key=schedule.key).select_related("execution").order_by("-slot")
-        yield Line(
+        yield ScheduleLine(
             schedule=schedule,
             words=in_words(str(schedule.cron)),
             zone=schedule.time_zone or django_settings.TIME_ZONE,

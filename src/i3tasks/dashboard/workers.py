@@ -24,7 +24,7 @@ MOST_SHOWN = 20
 
 
 @dataclass(frozen=True, slots=True)
-class WorkerFacts:
+class ShownWorker:
     """One process, and the tries that it runs, those that run longest first."""
 
     row: Worker
@@ -82,6 +82,6 @@ def running_tries() -> dict[str, list[Any]]:
     return by_worker
 
 
-def facts(worker: Worker, now: datetime, running: dict[str, list[Any]]) -> WorkerFacts:
+def facts(worker: Worker, now: datetime, running: dict[str, list[Any]]) -> ShownWorker:
     """What the page shows of one process."""
-    return WorkerFacts(worker, is_alive(worker, now), running.get(worker.pk, []))
+    return ShownWorker(worker, is_alive(worker, now), running.get(worker.pk, []))

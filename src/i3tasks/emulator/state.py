@@ -12,7 +12,7 @@ from .backlog import Backlog, Changes
 from .messages import Message
 from .names import DELETED_TOPIC, last_part, project_of
 from .status_errors import already_exists, not_found
-from .storage import Batch, Journal, Kept
+from .storage import Journal, Kept, WriteBatch
 from .subscription import Committed, Subscription
 
 
@@ -145,7 +145,7 @@ class BrokerState:
         return topic, self._save_topic(topic)
 
     def _save_topic(self, topic: Topic) -> Committed:
-        batch = Batch()
+        batch = WriteBatch()
         batch.save_topic(topic.name, topic.config.SerializeToString())
         batch.keep_messages(topic.name, topic.retention)
         return self.journal.write(batch)
@@ -154,7 +154,7 @@ class BrokerState:
         """Delete the topic. Its subscriptions keep their backlogs and show `_deleted-topic_` as their topic."""
         topic = self.topic(name)
         del self.topics[name]
-        batch = Batch()
+        batch = WriteBatch()
         for subscription in topic.subscriptions.values():
             subscription.config.topic = DELETED_TOPIC
             self._save_subscription(subscription, batch)
@@ -209,7 +209,7 @@ class BrokerState:
             topic.subscriptions.pop(name, None)
         subscription.delete()
         self.on_push_change(subscription)
-        batch = Batch()
+        batch = WriteBatch()
         batch.delete_subscription(subscription.number)
         return self.journal.write(batch)
 
@@ -220,11 +220,11 @@ class BrokerState:
         return subscription.seek(instant, kept)
 
     def _write_subscription(self, subscription: Subscription) -> Committed:
-        batch = Batch()
+        batch = WriteBatch()
         self._save_subscription(subscription, batch)
         return self.journal.write(batch)
 
-    def _save_subscription(self, subscription: Subscription, batch: Batch) -> None:
+    def _save_subscription(self, subscription: Subscription, batch: WriteBatch) -> None:
         config = subscription.config.SerializeToString()
         batch.save_subscription(subscription.number, subscription.name, config, subscription.active_at)
 
@@ -232,11 +232,11 @@ class BrokerState:
 
     def publish(self, topic: Topic, messages: Sequence[wire.Message]) -> tuple[list[int], Committed]:
         """Publish the messages. They reach the backlogs once they are on disk, in the order of publishing."""
-        batch = Batch()
+        batch = WriteBatch()
         postings = [self._post(topic, message, batch) for message in messages]
         return [posting.message.id for posting in postings], self._deliver_when_written(postings, batch)
 
-    def _post(self, topic: Topic, message: wire.Message, batch: Batch) -> _Posting:
+    def _post(self, topic: Topic, message: wire.Message, batch: WriteBatch) -> _Posting:
         number, now = self._next_number(), self.clock()
         message.message_id = str(number)
         message.publish_time.seconds, message.publish_time.nanos = int(now), int(now % 1 * 1e6) * 1000
@@ -247,7 +247,7 @@ class BrokerState:
             batch.add_message(stored, topic.name, kept_until, [receiver.number for receiver in receivers])
         return _Posting(stored, topic, receivers)
 
-    def _deliver_when_written(self, postings: list[_Posting], batch: Batch) -> Committed:
+    def _deliver_when_written(self, postings: list[_Posting], batch: WriteBatch) -> Committed:
         if not batch:
             return None
         committed = self.journal.write(batch)
@@ -256,7 +256,7 @@ class BrokerState:
         return committed
 
     def _commit(self, subscription: Subscription, changes: Changes) -> Committed:
-        batch, number = Batch(), subscription.number
+        batch, number = WriteBatch(), subscription.number
         batch.revive(number, changes.revived)
         batch.retain(number, changes.retained)
         if subscription.counts_attempts:
@@ -267,7 +267,7 @@ class BrokerState:
 
     # -- dead letters
 
-    def _bury(self, subscription: Subscription, message: Message, attempts: int, batch: Batch) -> _Posting:
+    def _bury(self, subscription: Subscription, message: Message, attempts: int, batch: WriteBatch) -> _Posting:
         """Publish the message to the dead-letter topic, in the transaction that settles it in this subscription."""
         letter = wire.PubsubMessage.FromString(message.payload)
         prefix = "CloudPubSubDeadLetterSource"
@@ -297,7 +297,7 @@ class BrokerState:
     def sweep(self) -> None:
         """Apply retention and expiration. Called every SWEEP_SECONDS."""
         now = self.clock()
-        batch = Batch()
+        batch = WriteBatch()
         for topic in self.topics.values():
             topic.prune(now)
         for subscription in list(self.subscriptions.values()):

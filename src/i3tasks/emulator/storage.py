@@ -60,7 +60,7 @@ _SAVE_SECRET = "INSERT OR REPLACE INTO secret VALUES (?, ?)"
 
 
 @dataclass(slots=True)
-class Batch:
+class WriteBatch:
     """Changes that are written in one transaction, in the order in which they were added."""
 
     statements: list[tuple[str, list[tuple[Any, ...]]]] = field(default_factory=list)
@@ -148,7 +148,7 @@ class Journal(Protocol):
         """Read the data of earlier runs. Called once, before the first write."""
         ...
 
-    def write(self, batch: Batch) -> asyncio.Future[None]:
+    def write(self, batch: WriteBatch) -> asyncio.Future[None]:
         """Write the batch. The future is done when it is committed; batches are committed in order."""
         ...
 
@@ -164,7 +164,7 @@ class NoJournal:
         """Return an empty state, because nothing was kept."""
         return Kept()
 
-    def write(self, batch: Batch) -> asyncio.Future[None]:
+    def write(self, batch: WriteBatch) -> asyncio.Future[None]:
         """Return a future that is done already."""
         done = asyncio.get_running_loop().create_future()
         done.set_result(None)
@@ -174,7 +174,7 @@ class NoJournal:
         """Do nothing: there are no files."""
 
 
-_Request = tuple[Batch, "asyncio.Future[None]"]
+_Request = tuple[WriteBatch, "asyncio.Future[None]"]
 
 
 class SqliteJournal:
@@ -221,7 +221,7 @@ class SqliteJournal:
             secrets=dict(execute("SELECT name, value FROM secret")),
         )
 
-    def write(self, batch: Batch) -> asyncio.Future[None]:
+    def write(self, batch: WriteBatch) -> asyncio.Future[None]:
         """Queue the batch for the next transaction."""
         loop = asyncio.get_running_loop()
         if self._thread is None:
@@ -259,7 +259,7 @@ class SqliteJournal:
                 break
         return requests
 
-    def _commit(self, batches: list[Batch]) -> Exception | None:
+    def _commit(self, batches: list[WriteBatch]) -> Exception | None:
         try:
             self._connection.execute("BEGIN")
             for batch in batches:

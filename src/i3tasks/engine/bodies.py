@@ -81,7 +81,7 @@ async def bounded(
         return Raised(run.reason)
     task = asyncio.create_task(body, context=context)
     run.stack = partial(stack_of_task, task, threading.get_ident())
-    ending = Ending(run, task.cancel, task, STOPPING_SECONDS if patience is None else patience)
+    ending = BodyEnding(run, task.cancel, task, STOPPING_SECONDS if patience is None else patience)
     task.add_done_callback(ending.come)
     if timeout is not None:
         ending.limit(timeout)
@@ -89,7 +89,7 @@ async def bounded(
     return answer_of(run, None if not task.done() or task.cancelled() else task.result())
 
 
-class Ending:
+class BodyEnding:
     """The end of a body: by itself, by its timeout, or because its run was stopped. Used on its event loop only."""
 
     def __init__(

@@ -14,7 +14,7 @@ from typing import Any
 
 from django.db import connections
 
-from .bodies import Ending, Raised, Returned, answer_of
+from .bodies import BodyEnding, Raised, Returned, answer_of
 from .connections import call_apart, tidy
 from .running import HandedBack, Run
 from .session_state import watch_this_thread
@@ -55,7 +55,7 @@ class BodyThreads:
             freed(None)
             return Raised(run.reason)
         call = _Call(partial(call_apart, function), context, timeout, freed)
-        call.ending = Ending(run, halt=partial(self._withdraw, call))
+        call.ending = BodyEnding(run, halt=partial(self._withdraw, call))
         run.stack = call.stack
         self._put(call)
         await call.ending.wait()
@@ -149,7 +149,7 @@ class _Call:
         "timeout",
     )
 
-    ending: Ending
+    ending: BodyEnding
 
     def __init__(
         self,

@@ -42,7 +42,7 @@ _PARENT_SECONDS = 1.0
 
 
 @dataclass(frozen=True, slots=True)
-class Body:
+class ChildBody:
     """A body for the child to run: the names of the task, and its arguments as JSON data."""
 
     module_name: str
@@ -66,7 +66,7 @@ class Failed:
     record: ErrorRecord
 
 
-def run_body(parent: int, body: Body) -> Any:
+def run_body(parent: int, body: ChildBody) -> Any:
     """Run the body in the child. Returns its return value as an EncodedResult, or Failed."""
     _end_with(parent)
     with _own_streams(body.output):
@@ -83,14 +83,14 @@ def run_body(parent: int, body: Body) -> Any:
     return _as_failed(answer.error)
 
 
-def _call_apart(body: Body) -> Returned | Raised:
+def _call_apart(body: ChildBody) -> Returned | Raised:
     if body.place is not None:
         with suppress(OSError):  # the worker is gone, or about to end
-            current_body.set(waiting_bodies.Body(ChildWaits(body.place), in_thread=True))
+            current_body.set(waiting_bodies.CurrentBody(ChildWaits(body.place), in_thread=True))
     return call_apart(lambda: _call(body))
 
 
-def _call(body: Body) -> Any:
+def _call(body: ChildBody) -> Any:
     spec = load(body.module_name, body.func_name)
     kwargs = {key: decode(value) for key, value in body.kwargs.items()}
     args = [decode(value) for value in body.args]

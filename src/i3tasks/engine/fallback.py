@@ -69,7 +69,7 @@ class Wanted:
 
 
 @dataclass(slots=True, eq=False)
-class Source:
+class QueueSource:
     """A queue whose tries the worker runs, and the time of the next look for waiting ones."""
 
     name: str
@@ -89,7 +89,7 @@ class Fallback:
 
     def __init__(
         self,
-        sources: Sequence[Source],
+        sources: Sequence[QueueSource],
         *,
         store: Gateway,
         room: Callable[[], Room],
@@ -122,9 +122,9 @@ class Fallback:
             is_full |= await self._take(wanted, sources, room)
         return FULL_SECONDS if is_full else self._look_seconds
 
-    def _due(self) -> dict[Wanted, list[Source]]:
+    def _due(self) -> dict[Wanted, list[QueueSource]]:
         """Group the queues that are due for a look by the tries to take, so that each group needs one query."""
-        due: defaultdict[Wanted, list[Source]] = defaultdict(list)
+        due: defaultdict[Wanted, list[QueueSource]] = defaultdict(list)
         now = self._clock.monotonic()
         for source in self._sources:
             wanted = self._wanted(source)
@@ -134,7 +134,7 @@ class Fallback:
                 due[wanted].append(source)
         return due
 
-    def _wanted(self, source: Source) -> Wanted | None:
+    def _wanted(self, source: QueueSource) -> Wanted | None:
         if known_pauses.hold(source.name):
             return None
         if source.receiver is None:
@@ -152,7 +152,7 @@ class Fallback:
         why = "nothing is heard of what was published"
         return Wanted(quiet_for, patience, self._seconds, why, patience, is_doubt=True)
 
-    async def _take(self, wanted: Wanted, sources: Iterable[Source], room: Room) -> bool:
+    async def _take(self, wanted: Wanted, sources: Iterable[QueueSource], room: Room) -> bool:
         """Take waiting tries of these queues. Returns whether they fill the room, or all threads."""
         began = self._clock.monotonic()
         names = tuple(source.name for source in sources)
@@ -181,7 +181,7 @@ class Fallback:
                 source.receiver.doubt()
         return is_full
 
-    def _tell(self, source: Source, wanted: Wanted, refs: Sequence[TryRef]) -> None:
+    def _tell(self, source: QueueSource, wanted: Wanted, refs: Sequence[TryRef]) -> None:
         """Emit `fallback_begun` once for each period in which tries are taken from a queue."""
         if refs and wanted.why and not source.is_taken_from:
             source.is_taken_from = True

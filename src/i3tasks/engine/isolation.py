@@ -17,21 +17,21 @@ from ..exceptions import WorkerLost
 from ..registry import TaskSpec
 from ..telemetry.propagation import travels_now
 from .bodies import STOPPING_SECONDS, Raised, Returned
-from .child import Body, Failed, run_body, stand_in
+from .child import ChildBody, Failed, run_body, stand_in
 from .processes import ChildProcesses, ProcessDied
 from .running import HandedBack, Run, metadata_of
 from .stacks import stack_of_dump
 from .waiting_bodies import ChildsPlace
 
 
-def body_of(spec: TaskSpec, run: Run, place: ChildsPlace | None, output: str | None) -> Body:
+def body_of(spec: TaskSpec, run: Run, place: ChildsPlace | None, output: str | None) -> ChildBody:
     """Return the body of a claimed try in the form that `run_in_child` takes."""
     metadata = None
     if spec.options.bind:
         told = metadata_of(spec, run)
         metadata = {item.name: getattr(told, item.name) for item in fields(told) if item.repr}
     named = run.claimed
-    return Body(
+    return ChildBody(
         named.module_name,
         named.func_name,
         named.args,
@@ -44,7 +44,7 @@ def body_of(spec: TaskSpec, run: Run, place: ChildsPlace | None, output: str | N
     )
 
 
-async def run_in_child(run: Run, body: Body, processes: ChildProcesses) -> Returned | Raised:
+async def run_in_child(run: Run, body: ChildBody, processes: ChildProcesses) -> Returned | Raised:
     """Run `body` in a child process. A cancellation of this call ends the process."""
 
     def begun(dump: Callable[[], str]) -> None:

@@ -15,7 +15,7 @@ from asgiref.sync import ThreadSensitiveContext
 from ..conf import get_config
 from ..registry import TaskSpec
 from ..telemetry import bind_run, run_facts
-from .bodies import STOPPING_SECONDS, Ending, Raised, Returned, acall, bounded
+from .bodies import STOPPING_SECONDS, BodyEnding, Raised, Returned, acall, bounded
 from .body_threads import LONGEST_WAIT_SECONDS, BodyThreads
 from .carriers import Carriers
 from .child_output import CAN_HAND_OVER, OutputDoor
@@ -25,7 +25,7 @@ from .isolation import body_of, run_in_child
 from .processes import ChildProcesses
 from .running import HandedBack, Run
 from .shared_lanes import SharedLane, SharedLanes
-from .waiting_bodies import Body, Waits, current_body
+from .waiting_bodies import CurrentBody, Waits, current_body
 
 __all__ = ["Carry", "Pool", "PoolClosing", "Room", "Slot", "WorkerPool"]
 
@@ -140,7 +140,7 @@ class WorkerPool:
         """A context for one body: what it sets reaches no other body."""
         context = contextvars.copy_context() if self._context is None else self._context.copy()
         context.run(bind_run, run_facts())
-        context.run(current_body.set, Body(self._waits, in_thread=in_thread))
+        context.run(current_body.set, CurrentBody(self._waits, in_thread=in_thread))
         return context
 
 
@@ -196,7 +196,7 @@ class _Slot:
         if run.reason is not None:
             return
         had_thread, self._has_thread = self._has_thread, False
-        ending = Ending(run, halt=lambda: None)
+        ending = BodyEnding(run, halt=lambda: None)
         self._pool.admission.ask_thread(_Claimed(self, ending, is_in_process))
         if had_thread:
             self._pool.admission.free_thread()
@@ -228,7 +228,7 @@ class _Claimed:
     number = 0
     in_thread = True
 
-    def __init__(self, slot: _Slot, ending: Ending, is_in_process: bool) -> None:
+    def __init__(self, slot: _Slot, ending: BodyEnding, is_in_process: bool) -> None:
         self._slot = slot
         self._ending = ending
         self.is_in_process = is_in_process

@@ -27,7 +27,7 @@ from ..telemetry import emit
 from ..telemetry.propagation import travels_now
 
 if TYPE_CHECKING:
-    from .bodies import Ending
+    from .bodies import BodyEnding
 
 
 class HandedBack(Exception):
@@ -40,7 +40,7 @@ class Run:
 
     claimed: Claimed
     reason: BaseException | None = None
-    ending: Ending | None = None  # of its body, once that has begun
+    ending: BodyEnding | None = None  # of its body, once that has begun
     stack: Callable[[], str] | None = None  # where the body is, once it has begun; may be called in any thread
     _cancelled: threading.Event | None = None
 

@@ -139,7 +139,7 @@ class _Board:
             os.unlink(self.path)
 
 
-class Body:
+class CurrentBody:
     """The body that runs in this context."""
 
     def __init__(self, waits: Waits | ChildWaits, *, in_thread: bool) -> None:
@@ -156,4 +156,4 @@ class Body:
             self.waits.add(-1, in_thread=self._in_thread)
 
 
-current_body: ContextVar[Body | None] = ContextVar("i3tasks_body", default=None)
+current_body: ContextVar[CurrentBody | None] = ContextVar("i3tasks_body", default=None)

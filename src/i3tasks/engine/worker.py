@@ -37,7 +37,7 @@ from .assembly import Engine, make_engine
 from .beat import Beat
 from .dispatcher import Dispatcher
 from .executor import Arrival, Executor
-from .fallback import Fallback, Source
+from .fallback import Fallback, QueueSource
 from .gateway import writer
 from .pool import Slot
 from .presence import Presence, new_worker_id
@@ -156,12 +156,14 @@ class Worker:
     async def _fall_back(self, engine: Engine, receivers: Sequence[QueueReceiver]) -> None:
         seconds = get_config().settings.fallback_seconds
         sources = [
-            Source(names.name, None, names.queue.poll_seconds)
+            QueueSource(names.name, None, names.queue.poll_seconds)
             for names in self._queues
             if isinstance(names.queue, DatabaseQueue)
         ]
         if seconds is not None:
-            sources += [Source(receiver.names.name, receiver, topic=receiver.names.topic) for receiver in receivers]
+            sources += [
+                QueueSource(receiver.names.name, receiver, topic=receiver.names.topic) for receiver in receivers
+            ]
         if not sources:
             return
         patience = math.inf if seconds is None else seconds

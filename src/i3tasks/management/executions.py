@@ -9,7 +9,7 @@ from uuid import UUID
 
 from django.core.management.base import CommandError
 
-from ..dashboard.lines import Line, duration_of, lines, queue_of, shown_state, wait_of
+from ..dashboard.lines import ExecutionLine, duration_of, lines, queue_of, shown_state, wait_of
 from ..dashboard.writing import instant, relative, span
 from ..models import TaskExecution, TaskExecutionTry, TryState
 from ..store.concealing import call_text
@@ -42,12 +42,12 @@ def executions_named(keys: Keys) -> list[int]:
     return list(dict.fromkeys(found))
 
 
-def listed(ids: Sequence[int], now: datetime) -> list[Line]:
+def listed(ids: Sequence[int], now: datetime) -> list[ExecutionLine]:
     """The executions as lines of a list."""
     return lines(loaded(ids), now, with_texts=True)
 
 
-def cells(line: Line, now: datetime) -> tuple[Any, ...]:
+def cells(line: ExecutionLine, now: datetime) -> tuple[Any, ...]:
     """A line of a table below HEAD."""
     error_class = line.error_class.rpartition(".")[2]
     return (
@@ -64,7 +64,7 @@ def cells(line: Line, now: datetime) -> tuple[Any, ...]:
     )
 
 
-def facts(line: Line) -> dict[str, Any]:
+def facts(line: ExecutionLine) -> dict[str, Any]:
     """The same as data. Times are in seconds."""
     row = line.execution
     return {

@@ -15,7 +15,7 @@ from pathlib import Path
 
 
 @dataclass(frozen=True, slots=True)
-class Source:
+class SourceText:
     """What a file says, and how: its coding, and the ends of its lines where they are all the same."""
 
     text: str
@@ -23,7 +23,7 @@ class Source:
     newline: str = "\n"
 
     @classmethod
-    def of(cls, path: Path) -> Source:
+    def of(cls, path: Path) -> SourceText:
         """Read as Python reads it. Raises OSError; SyntaxError or UnicodeDecodeError where its coding is wrong."""
         raw = path.read_bytes()
         encoding, _ = tokenize.detect_encoding(io.BytesIO(raw).readline)
@@ -34,11 +34,11 @@ class Source:
 
 
 @dataclass(frozen=True, slots=True)
-class Change:
+class FileChange:
     """A file, before and after. `before` is None where there is none yet."""
 
     path: Path
-    before: Source | None
+    before: SourceText | None
     after: str
 
     @property
@@ -53,7 +53,7 @@ class Change:
 
     def write(self) -> None:
         """Write it whole or not at all, with the coding, the ends of lines and the mode that it had."""
-        how = self.before or Source("")
+        how = self.before or SourceText("")
         content = self.after.replace("\n", how.newline).encode(how.encoding)
         path = self.path.resolve()
         if self.before is None:

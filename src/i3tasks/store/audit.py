@@ -22,7 +22,7 @@ SLICE = 50_000
 
 
 @dataclass(frozen=True, slots=True)
-class Finding:
+class Violation:
     """Rows that break a rule. `examples` are ids of some of them, and `names` say what these are."""
 
     rule: str
@@ -41,12 +41,12 @@ class Rule(NamedTuple):
     broken: Rows
 
 
-def audit(*, overdue: timedelta = timedelta(minutes=5), now: Instant = DATABASE_TIME) -> list[Finding]:
+def audit(*, overdue: timedelta = timedelta(minutes=5), now: Instant = DATABASE_TIME) -> list[Violation]:
     """Find the rows that break a rule. A lease or a due publish breaks one when it is late by more than `overdue`.
 
     Rows of django-i3tasks (without `outcome`) are judged only by the rules that django-i3tasks keeps, too.
     """
-    found = (_finding(rule) for rule in rules(now - overdue))
+    found = (_violation(rule) for rule in rules(now - overdue))
     return [finding for finding in found if finding.count]
 
 
@@ -56,7 +56,7 @@ def rules(late: Any) -> Iterator[Rule]:
         yield Rule(name, broken)
 
 
-def _finding(rule: Rule) -> Finding:
+def _violation(rule: Rule) -> Violation:
     count = 0
     examples: list[int] = []
     for part in _slices(rule.broken):
@@ -69,7 +69,7 @@ def _finding(rule: Rule) -> Finding:
             count += part.count()
         examples += ids
     found = rows(rule.broken.model).filter(pk__in=examples).order_by("pk") if examples else ()
-    return Finding(rule.name, count, tuple(examples), tuple(map(_name, found)))
+    return Violation(rule.name, count, tuple(examples), tuple(map(_name, found)))
 
 
 def _name(row: TaskExecutionTry | TaskExecution | TaskGroup) -> str:

@@ -22,7 +22,7 @@ from .keys import Key, argument_key, insert_once
 from .lock_timeout import LONGEST_LOCK, attempting, short_locks
 from .locks import GoneOn, lock_groups, locked_together
 from .requests import Settled
-from .settle import CANCELLED, Ending, apply, blocked_by_groups
+from .settle import CANCELLED, TryEnding, apply, blocked_by_groups
 from .slices import has_slices, open_all_slices
 from .states import UNCLAIMED_TRY
 from .workflows import discount
@@ -63,7 +63,7 @@ def _attempt(find: Callable[[], Targets], now: Instant) -> list[TaskExecutionTry
     if find() != targets or has_slices(targets[1]) or _waiting_tries(requested) - waiting.keys():
         raise GoneOn  # there is a new step, or a worker has handed a try back
     endings = [
-        Ending(task_try, requested[task_try.task_execution_id], CANCELLED, database_time(task_try))
+        TryEnding(task_try, requested[task_try.task_execution_id], CANCELLED, database_time(task_try))
         for task_try in waiting.values()
         if task_try.task_execution_id in requested
     ]
@@ -74,7 +74,7 @@ def _attempt(find: Callable[[], Targets], now: Instant) -> list[TaskExecutionTry
     return list(rows(TaskExecutionTry).filter(pk__in=ids).select_related("task_execution"))
 
 
-def _report_on_commit(endings: Sequence[Ending]) -> None:
+def _report_on_commit(endings: Sequence[TryEnding]) -> None:
     def report() -> None:  # a function and not a partial: Django names it when it fails
         for ending in endings:
             settled = Settled(at=ending.at, is_cancelled=True)

@@ -62,7 +62,7 @@ class Bid:
 
 
 @dataclass(slots=True)
-class Batch:
+class ClaimBatch:
     """The bids of one holder, with the token of what they win."""
 
     holder: Holder

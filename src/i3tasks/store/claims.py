@@ -11,7 +11,7 @@ from uuid import UUID
 from django.db.models import Exists, OuterRef
 
 from ..models import TaskExecution, TaskExecutionResult, TaskExecutionTry
-from .claim_batch import Batch, Bid, Call, Candidate, Holder
+from .claim_batch import Bid, Call, Candidate, ClaimBatch, Holder
 from .database import DATABASE_TIME, Instant, Rows, atomic, locked, rows, with_database_time
 from .pauses import pause_of, set_aside
 from .postgres.claiming import claim_plain
@@ -147,14 +147,14 @@ def _select(requests: Sequence[ClaimRequest], now: Instant, wait: bool) -> list[
     return bids
 
 
-def _batches(bids: Iterable[Bid], tokens: Mapping[Holder, UUID]) -> list[Batch]:
+def _batches(bids: Iterable[Bid], tokens: Mapping[Holder, UUID]) -> list[ClaimBatch]:
     by_holder: defaultdict[Holder, list[Bid]] = defaultdict(list)
     for bid in bids:
         by_holder[Holder.of(bid.request)].append(bid)
-    return [Batch(holder, tokens[holder], group) for holder, group in by_holder.items()]
+    return [ClaimBatch(holder, tokens[holder], group) for holder, group in by_holder.items()]
 
 
-def _judge(batch: Batch) -> None:
+def _judge(batch: ClaimBatch) -> None:
     """Refuse what can't be claimed."""
     for bid in batch.open():
         bid.answer = _refusal(bid, batch.token)
@@ -211,7 +211,7 @@ def _set_aside_paused(bids: Iterable[Bid]) -> None:
     set_aside(paused)
 
 
-def _hold_back_suspects(batch: Batch) -> None:
+def _hold_back_suspects(batch: ClaimBatch) -> None:
     claimable = [bid.candidate for bid in batch.open() if bid.candidate is not None]
     held_back = put_off_suspects(claimable, batch.holder.worker_id)
     for bid in batch.open():
@@ -219,7 +219,7 @@ def _hold_back_suspects(batch: Batch) -> None:
             bid.answer = Refusal.SUSPECT
 
 
-def _lease(batch: Batch) -> None:
+def _lease(batch: ClaimBatch) -> None:
     """Write the leases of the bids that have won."""
     won = batch.open()
     if not won:

@@ -26,7 +26,7 @@ from .pauses import known_pauses, pause_over, set_aside, without_paused
 from .postgres.marking import confirm_unclaimed
 from .postgres.statements import are_known
 from .requests import LOCKED, Locked, NextTry, Settled, TryRef
-from .settle import Ending, apply, blocked_by_groups
+from .settle import TryEnding, apply, blocked_by_groups
 
 _NAMES = [f"task_execution__{name}" for name in ("uuid", "task_path", "task_name", "queue_name")]
 LONGEST_LOST_AFTER = timedelta(days=1)
@@ -217,7 +217,7 @@ def _expire(overdue: QuerySet[Any], clock: Clock) -> list[TryRef]:
     return [item for items in due.values() for item in items]
 
 
-def _report(endings: Sequence[Ending], retries: Mapping[int, NextTry]) -> None:
+def _report(endings: Sequence[TryEnding], retries: Mapping[int, NextTry]) -> None:
     """Emit which tries were lost, and for each one the event of a failed try."""
     if not endings:
         return
@@ -232,7 +232,7 @@ def _report(endings: Sequence[Ending], retries: Mapping[int, NextTry]) -> None:
         report_failure(facts, ending.outcome, settled, _worker_lost(ending.task_try))
 
 
-def _of_run(ending: Ending) -> dict[str, Any]:
+def _of_run(ending: TryEnding) -> dict[str, Any]:
     task_try = ending.task_try
     started_at = task_try.started_at or ending.at
     due_since = task_try.run_after or task_try.asked_at
@@ -257,10 +257,12 @@ def _unclaimed(refs: Sequence[TryRef], now: Instant, wait: bool) -> list[TaskExe
     ]
 
 
-def _lost(task_try: TaskExecutionTry, execution: TaskExecution, clock: Clock) -> Ending:
+def _lost(task_try: TaskExecutionTry, execution: TaskExecution, clock: Clock) -> TryEnding:
     error = _worker_lost(task_try)
     policy = policy_of(execution.task_path, execution.task_name, execution.options or {})
-    return Ending(task_try, execution, Failure.of(error, policy, task_try.try_number, clock), database_time(task_try))
+    return TryEnding(
+        task_try, execution, Failure.of(error, policy, task_try.try_number, clock), database_time(task_try)
+    )
 
 
 def _worker_lost(task_try: TaskExecutionTry) -> WorkerLost:

@@ -22,7 +22,7 @@ from ..models import HEAVY, TaskExecution
 from . import search_terms
 from .database import Rows, rows
 from .search_conditions import any_of, failed_with, in_queue, named, tried, with_argument, within
-from .search_indexes import LARGEST_CHUNK, Chunk, Place, Source, following, sources
+from .search_indexes import LARGEST_CHUNK, Chunk, IndexScan, Place, following, sources
 from .search_terms import ALWAYS, Keys, Window
 from .states import State, telling_try
 
@@ -191,7 +191,7 @@ class Walk:
             if self.is_cut:
                 return
 
-    def _through(self, number: int, source: Source, after: Place | None) -> Iterator[Hit]:
+    def _through(self, number: int, source: IndexScan, after: Place | None) -> Iterator[Hit]:
         size = min(self.chunk, source.most)
         while True:
             found, last = self._own(source, after, size) if source.is_own else self._of_tries(source, after, size)
@@ -209,7 +209,7 @@ class Walk:
                 return
             size = min(size * 4, source.most)
 
-    def _own(self, source: Source, after: Place | None, size: int) -> Chunk:
+    def _own(self, source: IndexScan, after: Place | None, size: int) -> Chunk:
         """Those that match among the next `size` executions, and the last of these; None at the end."""
         candidates, last = _chunk(source, after, size)
         found = candidates.filter(self.search.condition(self.now))
@@ -217,7 +217,7 @@ class Walk:
             return [((None, pk), pk) for pk in found.values_list("pk", flat=True)], last
         return [((place, pk), pk) for place, pk in found.values_list("place", "pk")], last
 
-    def _of_tries(self, source: Source, after: Place | None, size: int) -> Chunk:
+    def _of_tries(self, source: IndexScan, after: Place | None, size: int) -> Chunk:
         """The same of the executions of the next `size` tries."""
         fields = ("place", "pk", "task_execution_id", "counts")
         if source.narrows is None:
@@ -232,7 +232,7 @@ class Walk:
         return found, last
 
 
-def _chunk(source: Source, after: Place | None, size: int) -> tuple[Rows, Place | None]:
+def _chunk(source: IndexScan, after: Place | None, size: int) -> tuple[Rows, Place | None]:
     """The next `size` candidates, and the place of the last one; None at the end."""
     candidates = following(source, after)
     last: Any = candidates.values_list("place", "pk")[size - 1 : size].first()
@@ -269,7 +269,7 @@ def _read_place(text: str) -> tuple[int, str, int]:
     return _whole(parts[0]), parts[1], _whole(parts[2])
 
 
-def _key(source: Source, text: str) -> Any:
+def _key(source: IndexScan, text: str) -> Any:
     """The value in this source's index. Raises SearchError."""
     if source.is_by_id:
         return _whole(text)

@@ -32,7 +32,7 @@ Chunk = tuple[list[tuple[Place, int]], Place | None]
 
 
 @dataclass(frozen=True, slots=True)
-class Source:
+class IndexScan:
     """Candidates in the order of an index: executions, or tries."""
 
     rows: Rows  # its condition is that of the index
@@ -54,10 +54,10 @@ class Source:
         return LARGEST_CHUNK if self.is_own or self.narrows is not None else LARGEST_BY_TRIES
 
 
-def sources(search: Search, now: datetime) -> Iterator[Source]:
+def sources(search: Search, now: datetime) -> Iterator[IndexScan]:
     """The places to look, one after the other. Each holds all that the search may find in some of its states."""
     if search.keys is not None:
-        yield Source(rows(TaskExecution).filter(pk__in=_resolved(search.keys)), F("pk"))
+        yield IndexScan(rows(TaskExecution).filter(pk__in=_resolved(search.keys)), F("pk"))
         return
     states = set(search.states)
     tries = rows(TaskExecutionTry)
@@ -65,16 +65,16 @@ def sources(search: Search, now: datetime) -> Iterator[Source]:
     if unfinished:
         yield _unfinished(unfinished, now)
     if State.LOST in states and State.RUNNING not in states:
-        yield Source(tries.filter(lease_until__lt=now), F("lease_until"))
+        yield IndexScan(tries.filter(lease_until__lt=now), F("lease_until"))
     for state, outcome in ((State.FAILED, ExecutionOutcome.FAILED), (State.CANCELLED, ExecutionOutcome.CANCELLED)):
         if state in states or (state is State.FAILED and State.LOST in states):
-            yield Source(_ended(search, outcome), F("finished_at"))
+            yield IndexScan(_ended(search, outcome), F("finished_at"))
     if State.FAILED in states:  # tries of django-i3tasks that failed were never completed
-        yield Source(tries.filter(is_completed=False, finished_at__isnull=False), F("asked_at"), _is_last_failure())
+        yield IndexScan(tries.filter(is_completed=False, finished_at__isnull=False), F("asked_at"), _is_last_failure())
     if search.error and not states:
         failed = tries.filter(FAILED_TRY).filter(within("finished_at", _since(search)))
         of_class = of_class_named(search.error)
-        yield Source(failed, F("finished_at"), _is_last_failure(of_class), of_class)
+        yield IndexScan(failed, F("finished_at"), _is_last_failure(of_class), of_class)
     elif not states or State.SUCCEEDED in states:
         yield _any_state(search)
 
@@ -93,12 +93,12 @@ def _since(search: Search) -> Window:
     return Window(search.asked.start)
 
 
-def _any_state(search: Search) -> Source:
+def _any_state(search: Search) -> IndexScan:
     asked = Window(search.asked.start, min(filter(None, [search.asked.end, search.finished.end]), default=None))
     executions = rows(TaskExecution).filter(within("created_at", asked))
     if search.task:
-        return Source(executions.filter(named(search.task)), F("pk"))
-    return Source(executions, F("created_at") if asked else F("pk"))
+        return IndexScan(executions.filter(named(search.task)), F("pk"))
+    return IndexScan(executions, F("created_at") if asked else F("pk"))
 
 
 def _is_last_failure(kind: Q = _ANY) -> Any:
@@ -107,20 +107,20 @@ def _is_last_failure(kind: Q = _ANY) -> Any:
     return ~Exists(same.filter(TryState.FAILED.condition(), try_number__gt=OuterRef("try_number")))
 
 
-def _unfinished(states: Sequence[State], now: datetime) -> Source:
+def _unfinished(states: Sequence[State], now: datetime) -> IndexScan:
     """The narrowest index for these states: that of what runs, waits, is put off, or all that is unfinished."""
     tries = rows(TaskExecutionTry)
     pending = tries.filter(TryState.PENDING.condition()).alias(due_since=_DUE_SINCE)
     if states == [State.RUNNING]:
-        return Source(tries.filter(tries_of(State.RUNNING, now)), F("started_at"))
+        return IndexScan(tries.filter(tries_of(State.RUNNING, now)), F("started_at"))
     if states == [State.WAITING]:
-        return Source(pending.filter(due_since__lte=now), _DUE_SINCE)
+        return IndexScan(pending.filter(due_since__lte=now), _DUE_SINCE)
     if states == [State.DEFERRED]:
-        return Source(pending.filter(due_since__gt=now), _DUE_SINCE)
-    return Source(tries.filter(is_completed=False), F("asked_at"))
+        return IndexScan(pending.filter(due_since__gt=now), _DUE_SINCE)
+    return IndexScan(tries.filter(is_completed=False), F("asked_at"))
 
 
-def following(source: Source, after: Place | None) -> Rows:
+def following(source: IndexScan, after: Place | None) -> Rows:
     """The candidates that come after this place, in their order."""
     found = source.rows.annotate(place=source.key, counts=source.counts)
     if after is not None:

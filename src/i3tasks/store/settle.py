@@ -33,7 +33,7 @@ CANCELLED = Failure(ErrorRecord.of(TaskCancelled()), GiveUp(exhausted=False))
 
 
 @dataclass(frozen=True, slots=True)
-class Ending:
+class TryEnding:
     """A settlement whose fence held, with the locked rows it is about."""
 
     task_try: TaskExecutionTry
@@ -58,7 +58,7 @@ def _settle(settlements: Sequence[Settlement], now: Instant, wait: bool) -> list
     executions = lock_executions({item.execution_id for item in settlements if item.try_id in tries}, wait=wait)
     hidden = _tokens(item.try_id for item in settlements if item.try_id not in tries)
     answers = [_answer_to(item, tries, executions, hidden) for item in settlements]
-    endings: dict[int, Ending] = {}  # the same settlement twice in a batch counts once
+    endings: dict[int, TryEnding] = {}  # the same settlement twice in a batch counts once
     for item, answer in zip(settlements, answers, strict=True):
         if answer is None:
             if item.travels is not None:
@@ -77,7 +77,7 @@ def _settle(settlements: Sequence[Settlement], now: Instant, wait: bool) -> list
     ]
 
 
-def blocked_by_groups(endings: Iterable[Ending], *, wait: bool) -> set[int]:
+def blocked_by_groups(endings: Iterable[TryEnding], *, wait: bool) -> set[int]:
     """Lock the groups that these endings concern. Gives the tries whose groups are locked by another transaction."""
     changed = {ending.task_try.pk: _groups_changed_by(ending) for ending in endings}
     referred = {} if wait else {ending.task_try.pk: _groups_referred_to_by(ending) for ending in endings}
@@ -87,7 +87,7 @@ def blocked_by_groups(endings: Iterable[Ending], *, wait: bool) -> set[int]:
 
 
 def apply(
-    endings: Sequence[Ending], *, sliced: bool = False
+    endings: Sequence[TryEnding], *, sliced: bool = False
 ) -> tuple[Mapping[int, Sequence[TryRef]], Mapping[int, NextTry]]:
     """Write the endings, inside the caller's transaction. Gives the tries due now, and the retries.
 
@@ -95,7 +95,7 @@ def apply(
     """
     if not endings:
         return {}, {}
-    by_kind: defaultdict[type[Outcome], list[Ending]] = defaultdict(list)
+    by_kind: defaultdict[type[Outcome], list[TryEnding]] = defaultdict(list)
     for ending in endings:
         by_kind[type(ending.outcome)].append(ending)
     _release(by_kind[Released])
@@ -117,7 +117,7 @@ def _lock_tries(settlements: Sequence[Settlement], now: Instant, wait: bool) -> 
     return {task_try.pk: task_try for task_try in locked(queryset, wait=wait)}
 
 
-def _groups_changed_by(ending: Ending) -> set[int]:
+def _groups_changed_by(ending: TryEnding) -> set[int]:
     """The groups that count the execution's end, and those that can't succeed any more because of it."""
     if not _is_final(ending):
         return set()
@@ -126,7 +126,7 @@ def _groups_changed_by(ending: Ending) -> set[int]:
     return {*own, *([] if _goes_on(ending) else groups_waited_for(execution.chain))}
 
 
-def _groups_referred_to_by(ending: Ending) -> set[int]:
+def _groups_referred_to_by(ending: TryEnding) -> set[int]:
     """The groups that the execution's next step is a member of, or else the one that is called on its failure."""
     if not _is_final(ending):
         return set()
@@ -137,15 +137,15 @@ def _groups_referred_to_by(ending: Ending) -> set[int]:
     return set(groups_waited_for([options.get("on_failure")]))
 
 
-def _is_final(ending: Ending) -> bool:
+def _is_final(ending: TryEnding) -> bool:
     return not isinstance(ending.outcome, Released) and _next_delay(ending) is None
 
 
-def _is_cancelled(ending: Ending) -> bool:
+def _is_cancelled(ending: TryEnding) -> bool:
     return isinstance(ending.outcome, Failure) and ending.execution.cancel_requested_at is not None
 
 
-def _goes_on(ending: Ending) -> bool:
+def _goes_on(ending: TryEnding) -> bool:
     return isinstance(ending.outcome, Success) and ending.execution.cancel_requested_at is None
 
 
@@ -172,20 +172,20 @@ def _answer_to(
     return None if item.execution_id in executions else LOCKED
 
 
-def _settled(ending: Ending, due: Mapping[int, Sequence[TryRef]], retries: Mapping[int, NextTry]) -> Settled:
+def _settled(ending: TryEnding, due: Mapping[int, Sequence[TryRef]], retries: Mapping[int, NextTry]) -> Settled:
     execution_id = ending.execution.pk
     return Settled(tuple(due.get(execution_id, ())), ending.at, retries.get(execution_id), _is_cancelled(ending))
 
 
-def _ending(task_try: TaskExecutionTry, execution: TaskExecution, outcome: Outcome) -> Ending:
+def _ending(task_try: TaskExecutionTry, execution: TaskExecution, outcome: Outcome) -> TryEnding:
     if isinstance(outcome, Released) and execution.cancel_requested_at is not None:
         outcome = CANCELLED  # no claim would ever get it again
-    return Ending(task_try, execution, outcome, database_time(task_try))
+    return TryEnding(task_try, execution, outcome, database_time(task_try))
 
 
-def _release(endings: Iterable[Ending]) -> None:
+def _release(endings: Iterable[TryEnding]) -> None:
     """Hand tries back as if they had never been claimed, to be published after the delay."""
-    groups: defaultdict[Released, list[Ending]] = defaultdict(list)
+    groups: defaultdict[Released, list[TryEnding]] = defaultdict(list)
     for ending in endings:
         assert isinstance(ending.outcome, Released)
         groups[ending.outcome].append(ending)
@@ -202,16 +202,16 @@ def _release(endings: Iterable[Ending]) -> None:
         )
 
 
-def _succeed(endings: Sequence[Ending]) -> None:
+def _succeed(endings: Sequence[TryEnding]) -> None:
     if endings:
         at = endings[0].at
         _tries(endings).update(**_terminal(at), is_success=True)
         _executions(endings).update(finished_at=at, outcome=ExecutionOutcome.SUCCESS, updated_at=at)
 
 
-def _fail(endings: Sequence[Ending]) -> None:
-    same_error: defaultdict[tuple[str, str], list[Ending]] = defaultdict(list)
-    final: defaultdict[str, list[Ending]] = defaultdict(list)
+def _fail(endings: Sequence[TryEnding]) -> None:
+    same_error: defaultdict[tuple[str, str], list[TryEnding]] = defaultdict(list)
+    final: defaultdict[str, list[TryEnding]] = defaultdict(list)
     for ending in endings:
         assert isinstance(ending.outcome, Failure)
         same_error[ending.outcome.error.error_class, ending.outcome.error.traceback].append(ending)
@@ -228,7 +228,7 @@ def _terminal(at: datetime) -> dict[str, Any]:
     return {"is_completed": True, "finished_at": at, "lease_until": None, "dispatch_at": None, "updated_at": at}
 
 
-def _next_delay(ending: Ending) -> timedelta | None:
+def _next_delay(ending: TryEnding) -> timedelta | None:
     """How long until the next try; None when the execution ends here."""
     outcome = ending.outcome
     if not isinstance(outcome, Failure) or ending.execution.cancel_requested_at is not None:
@@ -236,7 +236,7 @@ def _next_delay(ending: Ending) -> timedelta | None:
     return outcome.then.delay if isinstance(outcome.then, RetryIn) else None
 
 
-def _keep_results(endings: Iterable[Ending]) -> None:
+def _keep_results(endings: Iterable[TryEnding]) -> None:
     results = [
         TaskExecutionResult(
             task_execution_try=ending.task_try,
@@ -264,7 +264,7 @@ def _message(outcome: Outcome) -> str:
     return outcome.error.message
 
 
-def _follow_up(endings: Iterable[Ending], due: defaultdict[int, list[TryRef]], sliced: bool) -> None:
+def _follow_up(endings: Iterable[TryEnding], due: defaultdict[int, list[TryRef]], sliced: bool) -> None:
     """Write what follows from the executions that end here."""
     finished = [
         Finished(
@@ -284,7 +284,7 @@ def _follow_up(endings: Iterable[Ending], due: defaultdict[int, list[TryRef]], s
             due[cause if cause is not None and cause in ended else finished[0].execution.pk].append(TryRef.of(task_try))
 
 
-def _retry(endings: Collection[Ending]) -> list[TaskExecutionTry]:
+def _retry(endings: Collection[TryEnding]) -> list[TaskExecutionTry]:
     """Write the next tries. Those without a delay are due at once; the others are the dispatcher's."""
     grace = publish_grace()
     there = _tries_of({ending.execution.pk for ending in endings})
@@ -311,9 +311,9 @@ def _tries_of(execution_ids: set[int]) -> set[tuple[int, int]]:
     return set(tries.values_list("task_execution_id", "try_number"))
 
 
-def _tries(endings: Iterable[Ending]) -> Any:
+def _tries(endings: Iterable[TryEnding]) -> Any:
     return rows(TaskExecutionTry).filter(pk__in=[ending.task_try.pk for ending in endings])
 
 
-def _executions(endings: Iterable[Ending]) -> Any:
+def _executions(endings: Iterable[TryEnding]) -> Any:
     return rows(TaskExecution).filter(pk__in=[ending.execution.pk for ending in endings])

@@ -15,7 +15,7 @@ from .results import of_execution, of_group
 
 
 @dataclass(frozen=True, slots=True)
-class Ending:
+class WorkflowEnding:
     """What a chain came to: the value of its last step, or why there is none."""
 
     value: JSON = None
@@ -29,7 +29,7 @@ class UnderWay:
     row: End
 
 
-def ending_of(start: End, *, first_only: bool = False) -> Ending | UnderWay:
+def ending_of(start: End, *, first_only: bool = False) -> WorkflowEnding | UnderWay:
     """How the chain that begins with `start` ended; with `first_only`, how `start` itself did.
 
     The steps of a task's own `on_success` are not the chain's: they are not waited for. Raises ExecutionNotFound if
@@ -46,9 +46,9 @@ def ending_of(start: End, *, first_only: bool = False) -> Ending | UnderWay:
         hooks += _number_of_hooks(last)
     is_last = first_only or len(_kept(last)) <= hooks
     if _has_failed(last) and not (is_last and before is not last):
-        return Ending(failure=_failure_of(last))
+        return WorkflowEnding(failure=_failure_of(last))
     if is_last and _has_succeeded(before):
-        return Ending(of_group(before.pk) if isinstance(before, TaskGroup) else of_execution(before.pk))
+        return WorkflowEnding(of_group(before.pk) if isinstance(before, TaskGroup) else of_execution(before.pk))
     return UnderWay(last)
 
 

@@ -60,11 +60,11 @@ class Run:
 
     async def settle(self, committed: Any = None) -> None:
         """Until everything asked for so far is on disk and has arrived."""
-        from i3tasks.emulator.storage import Batch
+        from i3tasks.emulator.storage import WriteBatch
 
         if committed is not None:
             await committed
-        await self.journal.write(Batch())
+        await self.journal.write(WriteBatch())
 
     @property
     def subscription(self) -> Subscription:

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from i3tasks.emulator.messages import Message
-from i3tasks.emulator.storage import Batch, SqliteJournal
+from i3tasks.emulator.storage import SqliteJournal, WriteBatch
 
 
 def _message(number: int) -> Message:
@@ -21,7 +21,7 @@ def _open(path: Path, failures: list[Exception] | None = None) -> SqliteJournal:
 
 
 async def test_everything_written_comes_back(tmp_path: Path) -> None:
-    journal, batch = _open(tmp_path), Batch()
+    journal, batch = _open(tmp_path), WriteBatch()
     batch.save_topic("topic", b"config")
     batch.save_subscription(7, "sub", b"config", 3.0)
     batch.add_message(_message(1), "topic", 0, [7])
@@ -43,7 +43,7 @@ async def test_everything_written_comes_back(tmp_path: Path) -> None:
     assert kept.secrets == {"key": b"secret"}
 
 
-async def _left(journal: SqliteJournal, *batches: Batch) -> list[int]:
+async def _left(journal: SqliteJournal, *batches: WriteBatch) -> list[int]:
     """The messages on disk after these batches."""
     for batch in batches:
         await journal.write(batch)
@@ -51,7 +51,7 @@ async def _left(journal: SqliteJournal, *batches: Batch) -> list[int]:
 
 
 async def test_a_message_stays_until_the_last_subscription_is_done_with_it(tmp_path: Path) -> None:
-    journal, add, first, second = _open(tmp_path), Batch(), Batch(), Batch()
+    journal, add, first, second = _open(tmp_path), WriteBatch(), WriteBatch(), WriteBatch()
     add.add_message(_message(1), "topic", 0, [7, 8])
     first.settle(7, [1])
     second.settle(8, [1])
@@ -61,7 +61,7 @@ async def test_a_message_stays_until_the_last_subscription_is_done_with_it(tmp_p
 
 
 async def test_a_message_stays_as_long_as_its_topic_keeps_it(tmp_path: Path) -> None:
-    journal, add, early, late = _open(tmp_path), Batch(), Batch(), Batch()
+    journal, add, early, late = _open(tmp_path), WriteBatch(), WriteBatch(), WriteBatch()
     add.add_message(_message(1), "topic", 100.0, [7])
     add.settle(7, [1])
     early.sweep(99.0)
@@ -72,7 +72,7 @@ async def test_a_message_stays_as_long_as_its_topic_keeps_it(tmp_path: Path) -> 
 
 
 async def test_deleting_a_subscription_forgets_what_only_it_needed(tmp_path: Path) -> None:
-    journal, add, delete = _open(tmp_path), Batch(), Batch()
+    journal, add, delete = _open(tmp_path), WriteBatch(), WriteBatch()
     add.add_message(_message(1), "topic", 0, [7])
     add.add_message(_message(2), "topic", 0, [7, 8])
     delete.delete_subscription(7)
@@ -81,7 +81,7 @@ async def test_deleting_a_subscription_forgets_what_only_it_needed(tmp_path: Pat
 
 
 async def test_deleting_a_topic_forgets_what_only_it_kept(tmp_path: Path) -> None:
-    journal, add, delete = _open(tmp_path), Batch(), Batch()
+    journal, add, delete = _open(tmp_path), WriteBatch(), WriteBatch()
     add.save_topic("topic", b"")
     add.add_message(_message(1), "topic", 100.0, [])
     add.add_message(_message(2), "topic", 100.0, [8])
@@ -92,7 +92,7 @@ async def test_deleting_a_topic_forgets_what_only_it_kept(tmp_path: Path) -> Non
 
 async def test_a_batch_is_written_as_a_whole_or_not_at_all(tmp_path: Path) -> None:
     failures: list[Exception] = []
-    journal, bad = _open(tmp_path, failures), Batch()
+    journal, bad = _open(tmp_path, failures), WriteBatch()
     bad.add_message(_message(1), "topic", 0, [7])
     bad.add_message(_message(1), "topic", 0, [7])  # the same id again
     with pytest.raises(sqlite3.IntegrityError):
@@ -106,7 +106,7 @@ async def test_a_batch_is_written_as_a_whole_or_not_at_all(tmp_path: Path) -> No
 
 async def test_after_a_write_that_failed_all_others_are_refused(tmp_path: Path) -> None:
     """Rather than left waiting: the emulator is about to stop, and the caller is to hear of it."""
-    journal, bad, good = _open(tmp_path, []), Batch(), Batch()
+    journal, bad, good = _open(tmp_path, []), WriteBatch(), WriteBatch()
     bad.add_message(_message(1), "topic", 0, [7])
     bad.add_message(_message(1), "topic", 0, [7])
     good.save_topic("topic", b"")

@@ -19,7 +19,7 @@ from i3tasks.engine.bodies import Raised, Returned, acall, bounded
 from i3tasks.engine.connections import call_apart
 from i3tasks.engine.dispatcher import Dispatcher
 from i3tasks.engine.executor import Executor
-from i3tasks.engine.fallback import Fallback, Source
+from i3tasks.engine.fallback import Fallback, QueueSource
 from i3tasks.engine.pool import PoolClosing, Room
 from i3tasks.engine.report import Verdict
 from i3tasks.engine.running import HandedBack, Run, Running
@@ -205,7 +205,7 @@ class Process:
         self._dispatcher = Dispatcher(clock)
         self._quiet = Quiet(clock, FALLBACK, MOST_TAKEN)
         self._fallback = Fallback(
-            [Source("default", self)],
+            [QueueSource("default", self)],
             store=self.writer,
             room=lambda: self._pool.room,
             begin=lambda ref: self.loop.create_task(self._run_waiting(ref)) and None,

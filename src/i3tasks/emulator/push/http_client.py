@@ -16,7 +16,7 @@ MAX_IDLE = 64
 _Connection = tuple[asyncio.StreamReader, asyncio.StreamWriter]
 
 
-class Origin(NamedTuple):
+class ServerAddress(NamedTuple):
     """The server that a connection goes to."""
 
     scheme: str
@@ -32,7 +32,7 @@ class HttpClient:
     """Sends POST requests over connections that are kept per origin."""
 
     def __init__(self) -> None:
-        self._idle: defaultdict[Origin, list[_Connection]] = defaultdict(list)
+        self._idle: defaultdict[ServerAddress, list[_Connection]] = defaultdict(list)
         self._tls: ssl.SSLContext | None = None
 
     async def post(self, url: str, headers: Mapping[str, str], body: bytes) -> int:
@@ -53,13 +53,13 @@ class HttpClient:
                 writer.close()
         self._idle.clear()
 
-    async def _connect(self, origin: Origin) -> _Connection:
+    async def _connect(self, origin: ServerAddress) -> _Connection:
         if origin.scheme == "https" and self._tls is None:
             self._tls = ssl.create_default_context()
         tls = self._tls if origin.scheme == "https" else None
         return await asyncio.open_connection(origin.host, origin.port, ssl=tls, limit=MAX_HEADERS_BYTES)
 
-    async def _exchange(self, origin: Origin, connection: _Connection, request: bytes) -> int:
+    async def _exchange(self, origin: ServerAddress, connection: _Connection, request: bytes) -> int:
         reader, writer = connection
         reusable = False
         try:
@@ -75,14 +75,15 @@ class HttpClient:
         return status
 
 
-def _request(url: str, headers: Mapping[str, str], body: bytes) -> tuple[Origin, bytes]:
+def _request(url: str, headers: Mapping[str, str], body: bytes) -> tuple[ServerAddress, bytes]:
     parts = urlsplit(url)
     port = parts.port or (443 if parts.scheme == "https" else 80)
     target = (parts.path or "/") + (f"?{parts.query}" if parts.query else "")
     lines = [f"POST {target} HTTP/1.1", f"Host: {parts.netloc.rpartition('@')[2]}"]
     lines += [f"{name}: {value}" for name, value in headers.items()]
     lines += [f"Content-Length: {len(body)}", "", ""]
-    return Origin(parts.scheme, parts.hostname or "", port), "\r\n".join(lines).encode("latin-1", "replace") + body
+    head = "\r\n".join(lines).encode("latin-1", "replace")
+    return ServerAddress(parts.scheme, parts.hostname or "", port), head + body
 
 
 async def _read_head(reader: asyncio.StreamReader) -> tuple[int, dict[str, str]]:

@@ -20,7 +20,7 @@ _SECRET = "push-token-key"
 _MOST_UNREAD = 1_000_000
 
 
-class Key(NamedTuple):
+class SigningKey(NamedTuple):
     """A signing key and its certificate, in PEM."""
 
     key_id: str
@@ -42,7 +42,7 @@ class TokenSigner:
         self._secrets = secrets
         self._keep = keep
         self._clock = clock
-        self._key: Key | None = None
+        self._key: SigningKey | None = None
         self._tokens: dict[tuple[str, str], tuple[float, str]] = {}
 
     def token(self, email: str, audience: str) -> str:
@@ -81,7 +81,7 @@ class TokenSigner:
         signer = crypt.RSASigner.from_string(key.private, key_id=key.key_id)
         return str(jwt.encode(signer, claims).decode())
 
-    def _loaded(self) -> Key:
+    def _loaded(self) -> SigningKey:
         if self._key is None:
             private = self._secrets.get(_SECRET) or self._new()
             self._key = _read_key(private)
@@ -114,7 +114,7 @@ def _new_key_and_certificate(now: datetime) -> bytes:
     return private + certificate.public_bytes(pem)
 
 
-def _read_key(kept: bytes) -> Key:
+def _read_key(kept: bytes) -> SigningKey:
     from cryptography import x509
     from cryptography.hazmat.primitives import hashes
     from cryptography.hazmat.primitives.asymmetric import rsa
@@ -125,7 +125,7 @@ def _read_key(kept: bytes) -> Key:
     public = certificate.public_key()
     assert isinstance(public, rsa.RSAPublicKey)
     numbers = public.public_numbers()
-    return Key(certificate.fingerprint(hashes.SHA1()).hex(), private, pem.decode(), numbers.n, numbers.e)
+    return SigningKey(certificate.fingerprint(hashes.SHA1()).hex(), private, pem.decode(), numbers.n, numbers.e)
 
 
 def _base64(number: int) -> str:

@@ -11,7 +11,7 @@ from .. import configs
 from ..messages import Consumer, LeasedMessage
 from ..state import BrokerState
 from ..status_errors import StatusError
-from ..storage import Batch
+from ..storage import WriteBatch
 from ..subscription import Subscription
 from .http_client import HttpClient, HttpError
 from .oidc import TokenSigner, serve_certificates
@@ -63,7 +63,7 @@ class Pushers:
             self._loops[subscription] = asyncio.create_task(loop.run())
 
     def _keep_secret(self, name: str, value: bytes) -> None:
-        batch = Batch()
+        batch = WriteBatch()
         batch.save_secret(name, value)
         self._broker.journal.write(batch)
 

@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TextIO
 
-from ..file_changes import Change, is_wanted
+from ..file_changes import FileChange, is_wanted
 from .findings import Finding
 from .project import findings_of_project
 from .sources import changes, findings_of_sources
@@ -41,7 +41,7 @@ def main(argv: Sequence[str]) -> int:
     return 1 if findings else 0
 
 
-def _write(found: Sequence[Change], *, yes: bool) -> bool:
+def _write(found: Sequence[FileChange], *, yes: bool) -> bool:
     _say("\n".join(change.diff() for change in found))
     if not yes and not is_wanted():
         _say("Nothing was written. `i3tasks doctor --fix --yes` writes it without asking.", sys.stderr)

@@ -7,7 +7,7 @@ import re
 from collections.abc import Iterator
 from pathlib import Path
 
-from ..file_changes import Change, Source, shown_path
+from ..file_changes import FileChange, SourceText, shown_path
 from ..file_watching import PASSED_BY
 from .findings import Finding
 
@@ -46,13 +46,13 @@ def renamed(source: str) -> str:
     return _FOUND.sub(_new, source)
 
 
-def changes(folder: Path) -> list[Change]:
+def changes(folder: Path) -> list[FileChange]:
     """The files that `renamed` changes."""
     found = []
     for path in python_files(folder):
         source = _read(path)
-        if isinstance(source, Source) and (after := renamed(source.text)) != source.text:
-            found.append(Change(path, source, after))
+        if isinstance(source, SourceText) and (after := renamed(source.text)) != source.text:
+            found.append(FileChange(path, source, after))
     return found
 
 
@@ -61,11 +61,11 @@ def findings_of_sources(folder: Path) -> list[Finding]:
     found = []
     for path in python_files(folder):
         source = _read(path)
-        found += _old_names(path, source.text) if isinstance(source, Source) else [source]
+        found += _old_names(path, source.text) if isinstance(source, SourceText) else [source]
     for pattern in REQUIREMENTS:
         for path in sorted(folder.glob(pattern)):
             source = _read(path)
-            found += _requirements(path, source.text) if isinstance(source, Source) else [source]
+            found += _requirements(path, source.text) if isinstance(source, SourceText) else [source]
     return found
 
 
@@ -116,9 +116,9 @@ def _gone(found: re.Match[str]) -> list[str]:
     return [word for word in words if word not in KEPT]
 
 
-def _read(path: Path) -> Source | Finding:
+def _read(path: Path) -> SourceText | Finding:
     try:
-        return Source.of(path)
+        return SourceText.of(path)
     except (OSError, SyntaxError, UnicodeDecodeError) as error:
         cure = "Mend it, or look by hand for what it says of django-i3tasks."
         return Finding(shown_path(path), f"It can't be read: {error}.", cure)

@@ -11,7 +11,7 @@ from types import ModuleType
 
 from django.core.exceptions import ImproperlyConfigured
 
-from ..file_changes import Change, Source
+from ..file_changes import FileChange, SourceText
 from .editing import Refused, add_to_list, import_from
 
 QUESTION = "Write it by hand: docs/quickstart.md, or run this in the folder of manage.py."
@@ -40,7 +40,7 @@ DATABASES["default"]["OPTIONS"] = {
 """
 
 
-def plan(settings_name: str) -> tuple[list[Change], str]:
+def plan(settings_name: str) -> tuple[list[FileChange], str]:
     """All changes, and the module of the first task. Raises ImproperlyConfigured with a sentence."""
     try:
         settings = import_module(settings_name)
@@ -86,7 +86,7 @@ def _folder_of(package: str) -> Path | None:
     return Path(next(iter(locations))).resolve() if locations else None
 
 
-def _settings(settings: ModuleType, tasks: FirstTasks) -> Change | None:
+def _settings(settings: ModuleType, tasks: FirstTasks) -> FileChange | None:
     path = Path(str(settings.__file__))
     source = _source(path)
     after = source.text
@@ -100,7 +100,7 @@ def _settings(settings: ModuleType, tasks: FirstTasks) -> Change | None:
         after = import_from(after, "i3tasks.types", ["I3TasksSettings", "PullQueue"])
     if _is_plain_sqlite(settings):
         after = after.rstrip("\n") + "\n" + SQLITE
-    return Change(path, source, after) if after != source.text else None
+    return FileChange(path, source, after) if after != source.text else None
 
 
 def _namespace(module: str) -> str:
@@ -112,7 +112,7 @@ def _is_plain_sqlite(settings: ModuleType) -> bool:
     return database.get("ENGINE") == "django.db.backends.sqlite3" and not database.get("OPTIONS")
 
 
-def _urls(settings: ModuleType) -> Change | None:
+def _urls(settings: ModuleType) -> FileChange | None:
     """The endpoints, and the board where the admin's login is there for it."""
     name = getattr(settings, "ROOT_URLCONF", None)
     spec = find_spec(name) if name else None
@@ -126,16 +126,16 @@ def _urls(settings: ModuleType) -> Change | None:
     if "django.contrib.admin" in settings.INSTALLED_APPS:
         entries.insert(0, 'path("i3/board/", include("i3tasks.dashboard.urls"))')
     after = import_from(add_to_list(source.text, "urlpatterns", entries), "django.urls", ["include", "path"])
-    return Change(path, source, after)
+    return FileChange(path, source, after)
 
 
-def _tasks(tasks: FirstTasks) -> Change | None:
-    return None if tasks.path.exists() else Change(_inside(tasks.path), None, TASKS)
+def _tasks(tasks: FirstTasks) -> FileChange | None:
+    return None if tasks.path.exists() else FileChange(_inside(tasks.path), None, TASKS)
 
 
-def _source(path: Path) -> Source:
+def _source(path: Path) -> SourceText:
     try:
-        return Source.of(_inside(path))
+        return SourceText.of(_inside(path))
     except (SyntaxError, UnicodeDecodeError) as error:
         raise Refused(f"{path} can't be read: {error}.") from error
 
