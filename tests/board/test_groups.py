@@ -1,14 +1,17 @@
 """The pages of the groups: progress, failed members, close and cancel."""
 
+import re
+from datetime import timedelta
 from typing import Any
 
 import pytest
 from django.db import connection
 from django.test import Client
 from django.test.utils import CaptureQueriesContext
+from django.utils import timezone
 
 from i3tasks import group
-from i3tasks.models import TaskExecution, TaskGroup
+from i3tasks.models import TaskExecution, TaskExecutionTry, TaskGroup
 from i3tasks.testing import drain
 from tests.shop.tasks import add, fail
 
@@ -55,6 +58,19 @@ def test_a_group_shows_its_failed_members_and_what_it_calls(admin_client: Client
     assert "tests.shop.tasks.add" in text
     assert "Close</button>" not in text, "it has ended"
     assert admin_client.get(f"{URL}999/").status_code == 404
+
+
+def test_members_are_shown_with_their_states_the_first_ones_of_a_group_that_is_not_too_large(
+    admin_client: Client, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    whole = group([add.s(1, 2), add.s(3, 4), fail.using(max_retries=0).s()]).delay()
+    first = whole.members.earliest("pk")
+    TaskExecutionTry.objects.filter(task_execution=first).update(run_after=timezone.now() + timedelta(hours=1))
+    drain()
+    members = text_of(admin_client, f"{whole.pk}/").partition('id="members-title"')[2]
+    assert re.findall(r"state-(\w+)", members) == ["deferred", "succeeded", "failed"]
+    monkeypatch.setattr("i3tasks.store.lineage.MOST_SORTED", 2)
+    assert text_of(admin_client, f"{whole.pk}/").count("state-succeeded") == 1, "in any order"
 
 
 def test_a_group_can_be_closed_and_cancelled(admin_client: Client) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterator
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any
 
@@ -11,7 +12,7 @@ from django.utils import timezone
 
 from i3tasks import RESULT, chain, group, schedule_task
 from i3tasks.dashboard.places import PLACES
-from i3tasks.models import BoardAct, TaskExecution, TaskExecutionTry, TryState
+from i3tasks.models import BoardAct, Deploy, TaskExecution, TaskExecutionTry, TaskGroup, TryState
 from i3tasks.store.board_acts import begin
 from i3tasks.store.bulk import Act
 from i3tasks.store.search import Search
@@ -267,35 +268,109 @@ def some_of_everything(site: Site) -> list[Any]:
     return [failing, running]
 
 
-def test_a_checker_of_accessibility_finds_nothing_serious(site: Site) -> None:
+def pages_of(site: Site, failing: list[Any], running: list[Any]) -> dict[str, str]:
+    """The path of each page, and of executions in their states."""
+    groups = site.rows(lambda: list(TaskGroup.objects.order_by("-pk").values_list("pk", flat=True)[:1]))
+    site.rows(lambda: Deploy.objects.create(release="2.4.0", first_seen=timezone.now()))
+    pages = {place.name: place.url.removeprefix("/i3/board/") for place in PLACES}
+    pages |= {"failed": f"executions/{failing[0].task_execution_id}/", "act": "act/?act=retry&state=failed"}
+    pages |= {"running": f"executions/{running[0].task_execution_id}/", "group": f"groups/{groups[0]}/"}
+    return pages | {"none": "executions/?task=no_such_task"}
+
+
+@pytest.fixture(scope="module")
+def pages(site: Site) -> Iterator[dict[str, str]]:
+    failing, running = some_of_everything(site)
+    yield pages_of(site, failing, running)
+    site.rows(lambda: [handle.cancel() for handle in running])
+
+
+IN_LIGHT = (
+    "act",
+    "board-acts",
+    "executions",
+    "failed",
+    "groups",
+    "overview",
+    "queues",
+    "schedules",
+    "tasks",
+    "workers",
+)
+"""The pictures of docs/."""
+
+
+def test_a_checker_of_accessibility_finds_nothing(site: Site, pages: dict[str, str]) -> None:
     from axe_playwright_python.sync_playwright import Axe
 
-    failing, running = some_of_everything(site)
     axe = Axe()
-    one = f"executions/{failing[0].task_execution_id}/"
-    pages = {place.name: place.url.removeprefix("/i3/board/") for place in PLACES}
-    pages |= {"failed": one, "act": "act/?act=retry&state=failed"}
-    seen = [("light", name, path) for name, path in pages.items()]
     try:
-        for scheme, name, path in (*seen, ("dark", "overview", ""), ("dark", "failed", one)):
-            site.page.emulate_media(color_scheme=scheme)  # type: ignore[arg-type]
-            page = site.open(path)
-            if scheme == "light":
-                site.picture(f"{name}-light")
-            found = axe.run(page, options={"resultTypes": ["violations"]}).response["violations"]
-            serious = [rule for rule in found if rule["impact"] in ("serious", "critical")]
-            told = [(rule["id"], [node["html"] for node in rule["nodes"]]) for rule in serious]
-            assert not told, f"{name}, {scheme}: {told}"
+        for scheme in ("light", "dark"):
+            site.page.emulate_media(color_scheme=scheme)
+            for name, path in pages.items():
+                page = site.open(path)
+                if scheme == "light" and name in IN_LIGHT:
+                    site.picture(f"{name}-light")
+                found = axe.run(page, options={"resultTypes": ["violations"]}).response["violations"]
+                told = [(rule["impact"], rule["id"], [node["html"] for node in rule["nodes"]]) for rule in found]
+                assert not told, f"{name}, {scheme}: {told}"
     finally:
         site.page.emulate_media(color_scheme="light")
-        site.rows(lambda: [handle.cancel() for handle in running])
 
 
-def test_on_a_phone_nothing_runs_out_of_the_screen(site: Site) -> None:
-    site.page.set_viewport_size({"width": 390, "height": 844})
+def test_on_a_phone_nothing_runs_out_of_the_screen(site: Site, pages: dict[str, str]) -> None:
+    site.page.set_viewport_size({"width": 375, "height": 812})
+    # What a table or a picture hides at its edge is scrolled to.
+    beyond = """() => [...document.querySelectorAll("body *")].filter((one) => !one.closest(".table, .unseen, .skip")
+        && one.getBoundingClientRect().right > innerWidth + 1).map((one) => one.outerHTML.slice(0, 200))"""
     try:
-        for path in (place.url.removeprefix("/i3/board/") for place in PLACES):
+        for name, path in pages.items():
             page = site.open(path)
-            assert page.evaluate("document.documentElement.scrollWidth") <= 390, path
+            assert page.evaluate("document.documentElement.scrollWidth") <= 375, name
+            assert page.evaluate(beyond) == [], name
+            shown = page.locator("nav[aria-label='Pages of the board'] a")
+            assert all(shown.nth(number).is_visible() for number in range(len(PLACES)))
     finally:
         site.page.set_viewport_size({"width": 1280, "height": 800})
+
+
+def test_what_can_be_clicked_is_reached_by_keyboard_and_seen_to_be(site: Site, pages: dict[str, str]) -> None:
+    clickable = "a[href], button, input:not([type=hidden]), select, summary"
+    unreached = f"""() => [...document.querySelectorAll("{clickable}")].filter((one) => {{
+        one.focus();
+        const isMarked = document.activeElement === one && getComputedStyle(one).outlineStyle !== "none";
+        return one.checkVisibility() && !one.disabled && (one.tabIndex < 0 || !isMarked);
+    }}).map((one) => one.outerHTML)"""
+    for name, path in pages.items():
+        page = site.open(path)
+        page.keyboard.press("Tab")  # the focus is shown to those who use the keyboard
+        assert page.evaluate(unreached) == [], name
+
+
+def test_by_keyboard_alone_a_failure_is_found_and_retried(site: Site, pages: dict[str, str]) -> None:
+    page = site.open()
+
+    def tab_to(name: str) -> None:
+        """Press Tab until the focus is on what a screen reader calls so."""
+        for _ in range(60):
+            page.keyboard.press("Tab")
+            if page.evaluate("(document.activeElement.ariaLabel || document.activeElement.innerText).trim()") == name:
+                return
+        raise AssertionError(f"Tab never comes to {name}")
+
+    tab_to("Executions")
+    page.keyboard.press("Enter")
+    page.wait_for_url(re.compile("executions/$"))
+    page.keyboard.press("/")
+    page.keyboard.type("charge_card")
+    page.keyboard.press("Enter")
+    page.wait_for_url(re.compile("task=charge_card"))
+    newest = page.locator("tbody tr a").first.inner_text()
+    tab_to(newest)
+    page.keyboard.press("Enter")
+    page.wait_for_url(re.compile(r"executions/\d+/$"))
+    tab_to("Retry")
+    page.keyboard.press("Enter")
+    page.wait_for_selector(".message.success")
+    pk = int(newest.rpartition("#")[2])
+    until(lambda: site.rows(lambda: TaskExecutionTry.objects.filter(task_execution=pk, is_completed=True).count() > 1))

@@ -227,6 +227,13 @@ def test_verbosity_0_leaves_the_exit_code() -> None:
     assert run("cancel", row.pk, verbosity=0) == ("", 1)
     for command in ("list", "queues", "workers", "audit"):
         assert run(command, verbosity=0) == ("", 0)
+    for command in ("pause-queue", "resume-queue"):
+        assert run(command, "default", verbosity=0) == ("", 0)
+    with pytest.raises(ValueError, match="broken"):
+        fail.sync_run("broken")
+    errors = io.StringIO()
+    assert run("run", TaskExecution.objects.latest("pk").pk, verbosity=0, stderr=errors) == ("", 1)
+    assert errors.getvalue() == ""
 
 
 def test_status_says_what_it_waits_for_who_ran_it_and_how_long() -> None:
@@ -353,6 +360,13 @@ def test_run_runs_it_here_with_its_record() -> None:
     task_try = TaskExecutionTry.objects.select_related("result").get()
     assert (task_try.worker_id, task_try.is_success, task_try.result.result) == ("inline", True, 3)
     assert run("run", row.pk) == ("There is nothing to run: it is succeeded.", 1)
+
+
+def test_run_tells_as_json_what_became_of_it() -> None:
+    add.delay(1, 2)
+    output, code = run("run", TaskExecution.objects.get().pk, "--json")
+    told = json.loads(output)
+    assert (code, told["status"], told["task"]["id"]) == (0, "success", TaskExecution.objects.get().pk)
 
 
 def test_run_gives_a_failed_one_another_try_shows_the_error_and_debugs(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -5,7 +5,7 @@ from datetime import UTC, datetime, timedelta
 import pytest
 
 from i3tasks.dashboard.charts import bars, nice_top, sparkline
-from i3tasks.dashboard.writing import instant, number, relative, span
+from i3tasks.dashboard.writing import instant, number, rate, relative, span
 
 NOON = datetime(2026, 5, 3, 12, 0, tzinfo=UTC)
 
@@ -20,6 +20,20 @@ NOON = datetime(2026, 5, 3, 12, 0, tzinfo=UTC)
 )  # fmt: skip
 def test_spans(seconds: float | timedelta | None, text: str) -> None:
     assert span(seconds) == text
+
+
+@pytest.mark.parametrize(
+    ("per_second", "text"),
+    [
+        (1234.5, "1,234.5 per second"),
+        (0.5, "30.0 per minute"),
+        (1 / 600, "6.0 per hour"),
+        (2 / 86_400, "2.0 per day"),
+        (0, "0 per minute"),
+    ],
+)
+def test_rates_are_told_in_a_time_in_which_something_happens(per_second: float, text: str) -> None:
+    assert rate(per_second) == text
 
 
 @pytest.mark.parametrize(

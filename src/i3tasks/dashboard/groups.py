@@ -13,8 +13,11 @@ from ..exceptions import I3TasksError
 from ..models import ExecutionOutcome, TaskExecution, TaskExecutionTry, TaskGroup
 from ..store.database import rows, time_of
 from ..store.groups import cancel_group, close_group
+from ..store.lineage import some_members
+from ..store.states import telling_of
 from .access import board_act, board_page
 from .answering import done, not_done
+from .lines import shown_state
 from .navigation import url
 from .rendering import page
 
@@ -88,8 +91,11 @@ def group(request: HttpRequest, pk: int) -> HttpResponse:
     row = rows(TaskGroup).filter(pk=pk).first()
     if row is None:
         raise Http404(GONE)
+    now = current_clock().now()
     members = rows(TaskExecution).filter(task_group=row.pk)
-    failed = list(members.filter(outcome=ExecutionOutcome.FAILED).order_by("pk")[: MOST_FAILED + 1])
+    # By an index of failures: in the order of their ids, the database may look at all executions for them.
+    failures = members.filter(outcome=ExecutionOutcome.FAILED).order_by("-finished_at")
+    failed = list(failures[: MOST_FAILED + 1]) if row.failed_count else []
     return page(
         request,
         "group",
@@ -97,7 +103,7 @@ def group(request: HttpRequest, pk: int) -> HttpResponse:
         progress=GroupProgress(row),
         failed=list(zip(failed[:MOST_FAILED], _errors(failed[:MOST_FAILED]), strict=True)),
         has_more_failed=len(failed) > MOST_FAILED,
-        members=list(members.order_by("group_index", "pk")[: MOST_MEMBERS + 1])[:MOST_MEMBERS],
+        members=[(one, shown_state(one, telling_of(one.latest), now)) for one in some_members(row, MOST_MEMBERS)],
         after=rows(TaskExecution).filter(previous_group=row.pk).first(),
     )
 

@@ -56,5 +56,8 @@ def number(value: int | None) -> str:
 
 
 def rate(per_second: float) -> str:
-    """`12.5 per second`, or `3.2 per minute` where it is slow."""
-    return f"{per_second:,.1f} per second" if per_second >= 1 else f"{per_second * 60:.1f} per minute"
+    """`12.5 per second`; where it is slow, `3.2 per minute`, `2.5 per hour` or `4.0 per day`."""
+    for seconds, unit in ((1, "second"), (60, "minute"), (3600, "hour")):
+        if per_second * seconds >= 1:
+            return f"{per_second * seconds:,.1f} per {unit}"
+    return f"{per_second * 86_400:.1f} per day" if per_second else "0 per minute"

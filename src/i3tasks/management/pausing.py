@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import getpass
-import json
 from collections.abc import Callable
 from typing import Any, ClassVar
 
@@ -11,7 +10,7 @@ from django.core.management.base import CommandError, CommandParser
 
 from ..exceptions import StoreUnavailable, UnknownQueueError
 from ..store.database import atomic
-from .command import RowsCommand
+from .command import RowsCommand, add_json
 
 
 class PausingCommand(RowsCommand):
@@ -24,7 +23,7 @@ class PausingCommand(RowsCommand):
     def add_arguments(self, parser: CommandParser) -> None:
         parser.add_argument("queues", nargs="+", metavar="QUEUE", help="The name of a queue in I3TASKS.")
         parser.add_argument("--by", metavar="NAME", help="Who does it, for the log and the health report. (your login)")
-        parser.add_argument("--json", action="store_true", dest="as_json", help="Print what was done as JSON.")
+        add_json(parser, "Print what was done as JSON.")
 
     def handle(self, *args: Any, queues: list[str], as_json: bool = False, **options: Any) -> None:
         if not all(queues):
@@ -33,7 +32,7 @@ class PausingCommand(RowsCommand):
         with atomic(savepoint=True):
             changed = [{"queue": queue, "changed": self._changed(queue, by)} for queue in queues]
         if as_json:
-            self.stdout.write(json.dumps(changed, indent=2))
+            self.write_json(changed)
             return
         for one in changed:
             self.stdout.write(f"{one['queue']}: {self.done if one['changed'] else self.undone}")

@@ -30,8 +30,9 @@ class Command(BaseCommand):
         if once:
             _pass_once()
             return
-        self.stdout.write("Beating. Ctrl-C stops.")
-        self.stdout.flush()
+        if verbosity:
+            self.stdout.write("Beating. Ctrl-C stops.")
+            self.stdout.flush()
         asyncio.run(_run())
 
 

@@ -28,8 +28,9 @@ class Command(BaseCommand):
             Dispatcher(on_pass=presence.dispatched).pass_while_busy()
             presence.end()
         else:
-            self.stdout.write("Dispatching. Ctrl-C stops.")
-            self.stdout.flush()
+            if verbosity:
+                self.stdout.write("Dispatching. Ctrl-C stops.")
+                self.stdout.flush()
             asyncio.run(_run())
 
 

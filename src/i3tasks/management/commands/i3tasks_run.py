@@ -13,7 +13,6 @@ from django.core.management.base import CommandError, CommandParser
 from ...core.clock import current_clock
 from ...engine.inline import run_try
 from ...engine.launch import launch_refs
-from ...engine.report import Report
 from ...exceptions import I3TasksError
 from ...models import TaskExecution, TaskExecutionTry
 from ...store.bulk import Act, slices
@@ -22,7 +21,8 @@ from ...store.database import rows
 from ...store.requests import TryRef
 from ...store.search import Search
 from ...store.states import UNCLAIMED_TRY, State, state_of, telling_of
-from ..command import RowsCommand
+from ...store.status import status
+from ..command import RowsCommand, add_json
 from ..events import show_events
 from ..executions import executions_named, told
 from ..filters import named
@@ -39,9 +39,10 @@ class Command(RowsCommand):
 
     def add_arguments(self, parser: CommandParser) -> None:
         parser.add_argument("execution", metavar="ID", help="Its id or uuid, or `try:` and the id of a try.")
+        add_json(parser, "What became of it, as the status endpoint's JSON.")
         parser.add_argument("--pdb", action="store_true", help="Begin to debug where the body raises an error.")
 
-    def handle(self, *args: Any, execution: str, verbosity: int = 1, **options: Any) -> None:
+    def handle(self, *args: Any, execution: str, verbosity: int = 1, as_json: bool = False, **options: Any) -> None:
         show_events(verbosity)
         ids = executions_named(named([execution], current_clock().now()))
         if len(ids) != 1:
@@ -52,22 +53,22 @@ class Command(RowsCommand):
         except I3TasksError as error:
             raise CommandError(str(error)) from error
         launch_refs(due)
-        self._tell(ids[0])
+        if as_json:
+            self.write_json(async_to_sync(status)(id=ids[0]))
+        else:
+            self._tell(ids[0])
         if report.error is not None:
-            self._show_error(report, with_debugger=options["pdb"])
+            if verbosity:
+                self.stderr.write("".join(traceback.format_exception(report.error)))
+            if options["pdb"]:
+                pdb.post_mortem(report.error.__traceback__)
+            sys.exit(1)
 
     def _tell(self, execution_id: int) -> None:
         tries = rows(TaskExecutionTry).filter(task_execution=execution_id).order_by("try_number")
         light = list(tries.select_related("result").defer("error_traceback"))
         for line in told(rows(TaskExecution).get(pk=execution_id), light, current_clock().now()):
             self.stdout.write(line)
-
-    def _show_error(self, report: Report, *, with_debugger: bool) -> None:
-        assert report.error is not None
-        self.stderr.write("".join(traceback.format_exception(report.error)))
-        if with_debugger:
-            pdb.post_mortem(report.error.__traceback__)
-        sys.exit(1)
 
 
 def _try_to_run(execution_id: int) -> TaskExecutionTry:
