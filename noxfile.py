@@ -99,6 +99,14 @@ def docs(session: nox.Session) -> None:
 
 
 @nox.session
+def helpers(session: nox.Session) -> None:
+    """The tests of `i3tasks.testing` in the order of the files, in random orders, and in several processes."""
+    session.install("-e", ".[test]", "pytest-randomly>=3.16")
+    for options in (["-p", "no:randomly"], [], ["-n", "2"], ["--db", "postgres"]):
+        session.run("pytest", "tests/testing", *options, *session.posargs)
+
+
+@nox.session
 def upgrade(session: nox.Session) -> None:
     """Upgrade a project from versions of django-i3tasks of the package index. `.ci/run` does so from the last one."""
     session.install("-e", ".[test]")

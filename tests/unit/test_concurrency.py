@@ -97,6 +97,25 @@ def test_a_child_process_is_never_claimed_ahead(log: list[str]) -> None:
     assert log == ["thread", "process"]
 
 
+def test_nothing_is_claimed_ahead_while_a_thread_stands_for_a_child_process(log: list[str]) -> None:
+    """Its thread is idle, and would begin what is claimed ahead: one body more than there are threads."""
+    admits = Admission(slots=1000, threads=2)
+    for _ in range(100):
+        admits.ask(Try("short", log, in_thread=True))
+        admits.free_thread(0.0001)
+    log.clear()
+    admits.ask(Try("process", log, is_in_process=True))
+    admits.ask(Try("thread", log, in_thread=True))
+    admits.ask(Try("ahead", log, in_thread=True))
+    assert log == ["process", "thread"]
+    admits.free_thread(0.0001)
+    admits.ask_thread(Try("claimed", log, in_thread=True))
+    assert log == ["process", "thread", "ahead"]
+    admits.free_thread(0.0001, of_process=True)
+    admits.ask(Try("later", log, in_thread=True))
+    assert log == ["process", "thread", "ahead", "claimed", "later"], "and it goes on as before"
+
+
 def test_who_has_gone_takes_nothing(log: list[str]) -> None:
     admits = Admission(slots=1, threads=1)
     admits.ask(Try("first", log))

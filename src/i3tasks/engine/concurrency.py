@@ -50,6 +50,7 @@ class Admission:
         self._free = slots
         self._threads = threads
         self._bound = 0  # sync tries that were admitted and whose bodies have not left their threads
+        self._in_processes = 0  # those of them whose thread stands for a child process
         self._pace = _Pace(threads)
         self._numbers = itertools.count()
         self._waiting: dict[bool, deque[Applicant]] = {False: deque(), True: deque()}
@@ -85,9 +86,10 @@ class Admission:
         self._free += 1
         self._admit()
 
-    def free_thread(self, seconds: float | None = None) -> None:
+    def free_thread(self, seconds: float | None = None, *, of_process: bool = False) -> None:
         """Take back the thread of a sync try. `seconds` is how long the body was in it; None: none was."""
         self._bound -= 1
+        self._in_processes -= of_process
         if seconds is not None:
             self._pace.note(seconds)
         self._admit()
@@ -101,12 +103,19 @@ class Admission:
 
     def _admit(self) -> None:
         while self._claimed and self._has_thread_for(self._claimed[0]):
-            self._bound += self._claimed.popleft().begin()
+            applicant = self._claimed.popleft()
+            if applicant.begin():
+                self._bind(applicant)
         while self._free and (waiting := self._next()):
             applicant = waiting.popleft()
             if applicant.begin():
                 self._free -= 1
-                self._bound += applicant.in_thread
+                if applicant.in_thread:
+                    self._bind(applicant)
+
+    def _bind(self, applicant: Applicant) -> None:
+        self._bound += 1
+        self._in_processes += applicant.is_in_process
 
     def _next(self) -> deque[Applicant] | None:
         """The queue whose first applicant came first, of those that may begin."""
@@ -120,7 +129,10 @@ class Admission:
     def _has_thread_for(self, applicant: Applicant) -> bool:
         if self._bound < self._threads:
             return True
-        return not applicant.is_in_process and self._bound < self._threads + self._pace.ahead()
+        # A thread that stands for a child process is idle: what is claimed ahead would begin in it, as one too many.
+        if applicant.is_in_process or self._in_processes:
+            return False
+        return self._bound < self._threads + self._pace.ahead()
 
 
 class _Pace:

@@ -158,6 +158,7 @@ class _Slot:
         self.in_thread = spec is not None and not spec.is_coroutine
         self.is_in_process = spec is not None and spec.options.isolation == "process"
         self._has_thread = False
+        self._is_for_process = False  # the thread is, for which it stands
         self._is_in_thread = False  # its body is, and may stay there when its run has ended
 
     @property
@@ -195,19 +196,20 @@ class _Slot:
         """
         if run.reason is not None:
             return
-        had_thread, self._has_thread = self._has_thread, False
+        had_thread, was_for_process = self._has_thread, self._is_for_process
+        self._has_thread = False
         ending = BodyEnding(run, halt=lambda: None)
         self._pool.admission.ask_thread(_Claimed(self, ending, is_in_process))
         if had_thread:
-            self._pool.admission.free_thread()
+            self._pool.admission.free_thread(of_process=was_for_process)
         limit = asyncio.get_running_loop().call_later(LONGEST_WAIT_SECONDS, run.stop, HandedBack())
         try:
             await ending.wait()
         finally:
             limit.cancel()
 
-    def take_thread(self) -> None:
-        self._has_thread = True
+    def take_thread(self, *, is_for_process: bool) -> None:
+        self._has_thread, self._is_for_process = True, is_for_process
 
     def _leave_thread(self, seconds: float | None) -> None:
         self._is_in_thread = False
@@ -216,10 +218,10 @@ class _Slot:
     def _free_thread(self, seconds: float | None = None) -> None:
         if self._has_thread:
             self._has_thread = False
-            self._pool.admission.free_thread(seconds)
+            self._pool.admission.free_thread(seconds, of_process=self._is_for_process)
 
     def _enter(self) -> None:
-        self._has_thread = self.in_thread
+        self._has_thread, self._is_for_process = self.in_thread, self.is_in_process
 
 
 class _Claimed:
@@ -236,7 +238,7 @@ class _Claimed:
     def begin(self) -> bool:
         if self._ending.run.reason is not None:  # it was stopped
             return False
-        self._slot.take_thread()
+        self._slot.take_thread(is_for_process=self.is_in_process)
         self._ending.come()
         return True
 
