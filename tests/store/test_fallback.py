@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from contextlib import nullcontext
 from dataclasses import replace
 from datetime import datetime, timedelta
 from typing import Any
 
 import pytest
+from django.db import connection
 from django.utils import timezone
 
 from i3tasks import task
@@ -327,6 +329,47 @@ def test_its_index_knows_waiting_rows_only(wanted: dict[str, Any], waits: bool) 
         assert "Sort" not in plan, plan
 
 
+class Explained:
+    """Notes how PostgreSQL carries out each statement that locks rows, as it is set up at that moment."""
+
+    def __init__(self) -> None:
+        self.plans: list[str] = []
+
+    def __call__(self, execute: Any, sql: str, params: Any, many: bool, context: Any) -> Any:
+        if sql.startswith("SELECT") and "SKIP LOCKED" in sql:
+            with connection.connection.cursor() as cursor:
+                cursor.execute(f"EXPLAIN {sql}", params)
+                self.plans.append("\n".join(line for (line,) in cursor.fetchall()))
+        return execute(sql, params, many, context)
+
+
+@pytest.mark.postgres
+@pytest.mark.parametrize("is_ordered", [True, False])
+@pytest.mark.parametrize("queue", ["default", "push"])
+def test_of_a_long_backlog_only_the_first_are_read(
+    monkeypatch: pytest.MonkeyPatch, queue: str, is_ordered: bool
+) -> None:
+    """However few PostgreSQL takes them for: it sorted 300,000 that waited beside ten million, for a hundred."""
+    if not is_ordered:
+        monkeypatch.setattr(fallback, "in_index_order", nullcontext)
+    published(300, queue_name=queue)
+    TaskExecutionTry.objects.update(asked_at=later(-100), dispatch_at=later(3500))
+    explained = Explained()
+    with connection.cursor() as cursor:
+        cursor.execute("ANALYZE")
+        cursor.execute("SET random_page_cost = 1000")  # so that reading by an index seems dear, as it does there
+        try:
+            with connection.execute_wrapper(explained):
+                found = taken(room=10) if queue == "default" else unheard(0)
+            cursor.execute("SHOW enable_sort")
+            assert cursor.fetchone() == ("on",)
+        finally:
+            cursor.execute("RESET random_page_cost")
+    assert found
+    assert explained.plans
+    assert any("Sort" in plan for plan in explained.plans) != is_ordered, explained.plans
+
+
 # ------------------------------------------------------------------------------------------------ quiet push queues
 
 
@@ -381,6 +424,6 @@ def test_what_is_put_off_or_was_never_published_is_not_unheard() -> None:
 
 @pytest.mark.postgres
 def test_the_quiet_are_found_by_the_index_of_those_that_wait() -> None:
-    [plan] = plans(lambda: unheard(0), deferred=3000)
+    [plan] = [plan for plan in plans(lambda: unheard(0), deferred=3000) if plan.startswith("Limit")]
     assert "i3tasks_try_waiting_idx" in plan, plan
     assert "Seq Scan" not in plan, plan

@@ -15,7 +15,17 @@ from django.db.models import F, Q
 from ..conf import get_config
 from ..models import TaskExecutionResult, TaskExecutionTry
 from ..registry import TaskSpec, all_tasks, find
-from .database import DATABASE_TIME, Instant, Rows, atomic, database_time, rows, unlocked, with_database_time
+from .database import (
+    DATABASE_TIME,
+    Instant,
+    Rows,
+    atomic,
+    database_time,
+    in_index_order,
+    rows,
+    unlocked,
+    with_database_time,
+)
 from .dispatching import LONGEST_LOST_AFTER, wait_for_claim
 from .enqueue import publish_grace
 from .pauses import ASIDE_FROM
@@ -89,16 +99,21 @@ def _first_in_line(request: WaitingRequest, now: Instant) -> list[Any]:
     If there are more, the first of each priority are looked at: each level is a range of an index.
     """
     waiting = _waiting(request, now)
-    found = {task_try.pk: task_try for task_try in unlocked(waiting[: request.room])}
+    found = _first(waiting, request.room)
     if len(found) == request.room:
         priorities = {task_try.priority for task_try in found.values()}
         for level in levels(request.queues):
             if priorities == {level}:
                 continue  # found already
-            of_level = waiting.filter(queue_name__in=request.queues, priority=level)
-            found |= {task_try.pk: task_try for task_try in unlocked(of_level[: request.room])}
+            for name in request.queues:
+                found |= _first(waiting.filter(queue_name=name, priority=level), request.room)
     in_line = sorted(found.values(), key=lambda task_try: place_in_line(task_try.priority, task_try.due_since))
     return in_line[: request.room]
+
+
+def _first(waiting: Rows, count: int) -> dict[int, Any]:
+    with in_index_order():
+        return {task_try.pk: task_try for task_try in unlocked(waiting[:count])}
 
 
 def _waiting(request: WaitingRequest, now: Instant) -> Rows:
@@ -123,9 +138,12 @@ def take_unheard(queue: str, patience: timedelta, *, now: Instant = DATABASE_TIM
     """
     with atomic():
         oldest = _published_of(queue, now)[:MOST_UNHEARD]
-        if not _is_quiet(list(oldest), patience) or _was_claimed(queue, patience, now):
+        with in_index_order():
+            found = list(oldest)
+        if not _is_quiet(found, patience) or _was_claimed(queue, patience, now):
             return []
-        unheard = unlocked(oldest)
+        with in_index_order():
+            unheard = unlocked(oldest)
         dispatch_at = database_time(unheard[0]) + publish_grace() if unheard else None
         rows(TaskExecutionTry).filter(pk__in=[task_try.pk for task_try in unheard]).update(dispatch_at=dispatch_at)
         for task_try in unheard:
