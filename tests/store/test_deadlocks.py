@@ -12,30 +12,35 @@ from functools import partial
 from typing import Any
 
 import pytest
+from django.contrib.admin.sites import site
 from django.db import IntegrityError, OperationalError, connection, transaction
 from django.utils import timezone
 from psycopg import errors
 
-from i3tasks import RESULT, chain, group
+from i3tasks import RESULT, chain, delete_schedule, group, schedule_task
 from i3tasks.core.clock import SYSTEM_CLOCK
 from i3tasks.core.outcome import Released, Success
+from i3tasks.engine.beat import Beat
 from i3tasks.exceptions import ExecutionNotFound, I3TasksError, StoreUnavailable
-from i3tasks.models import TaskExecution, TaskExecutionTry, TaskGroup
+from i3tasks.models import ScheduleState, TaskExecution, TaskExecutionTry, TaskGroup, TaskSchedule
 from i3tasks.store import lock_timeout
 from i3tasks.store.ages import Ages
 from i3tasks.store.audit import audit
 from i3tasks.store.cancel import cancel, cancel_workflow, retry_failed
 from i3tasks.store.chains import append_step
 from i3tasks.store.claims import claim
-from i3tasks.store.database import is_conflict
+from i3tasks.store.database import is_conflict, locked
 from i3tasks.store.dispatching import expire_leases
 from i3tasks.store.groups import cancel_group, close_group, expire_groups
 from i3tasks.store.requests import Claimed
 from i3tasks.store.retention import clean
+from i3tasks.store.schedules import count_from, known_schedules
 from i3tasks.store.settle import settle
+from i3tasks.store.ticks import read_states
 from tests.shop.flows import note
 from tests.shop.tasks import add
 from tests.store.helpers import failure, in_threads, lease, request, says
+from tests.support.rigs import until
 
 pytestmark = [pytest.mark.django_db(transaction=True), pytest.mark.usefixtures("sent")]
 
@@ -254,3 +259,61 @@ def test_callers_and_workers_never_deadlock(monkeypatch: pytest.MonkeyPatch) -> 
     in_threads([partial(work, seed) for seed in range(4)])
     assert deadlocks == []
     assert {finding.rule for finding in audit()} <= OF_ODD_CALLERS
+
+
+# ------------------------------------------------------------------------------------------------------- schedules
+
+
+def _until_one_waits() -> None:
+    waiting = "SELECT count(*) FROM pg_locks WHERE NOT granted AND locktype IN ('transactionid', 'tuple')"
+
+    def waits() -> bool:
+        with connection.cursor() as cursor:
+            cursor.execute(waiting)
+            return bool(cursor.fetchone()[0])
+
+    until(waits)
+
+
+@pytest.mark.postgres
+@pytest.mark.parametrize("by", ["delete_schedule", "the admin"])
+def test_a_schedule_is_changed_and_deleted_at_the_same_time(by: str, rf: Any) -> None:
+    """Whoever changes it has its row and wants its state: a deletion that had the state already would wait for it."""
+    schedule = schedule_task(add, "* * * * *", name="often", args=[1, 2])
+    Beat().pass_once(timezone.now())
+    assert ScheduleState.objects.count() == 1
+
+    def remove() -> None:
+        if by == "the admin":
+            site.get_model_admin(TaskSchedule).delete_queryset(rf.post("/"), TaskSchedule.objects.all())
+        else:
+            assert delete_schedule("often")
+
+    def change() -> None:
+        with transaction.atomic():
+            list(locked(TaskSchedule.objects.filter(pk=schedule.pk), wait=True))
+            has_row.set()
+            _until_one_waits()
+            count_from(["often"])
+
+    def remove_beside() -> None:
+        assert has_row.wait(20)
+        remove()
+
+    has_row = threading.Event()
+    in_threads([change, remove_beside])
+    assert not ScheduleState.objects.exists()
+    assert not TaskSchedule.objects.exists()
+
+
+@pytest.mark.postgres
+def test_a_beat_outlives_schedules_that_are_made_and_deleted(events: list[str]) -> None:
+    """It writes the state of a schedule whose row may be gone at its commit."""
+    schedule_task(add, "* * * * *", name="gone", args=[1, 2])
+    schedule_task(add, "* * * * *", name="stays", args=[1, 2])
+    read = known_schedules()
+    TaskSchedule.objects.filter(name="gone").delete()
+    now = timezone.now()
+    states, _ = read_states(read, now=now)
+    assert set(states) == {"stays"}
+    assert "beat_failed" not in events

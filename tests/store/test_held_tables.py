@@ -20,7 +20,16 @@ from i3tasks.core.clock import SYSTEM_CLOCK
 from i3tasks.core.outcome import Released, Success
 from i3tasks.engine.beat import Beat
 from i3tasks.engine.dispatcher import Dispatcher
-from i3tasks.models import Deploy, GroupSlice, QueuePause, ScheduleTick, TaskExecution, TaskExecutionTry, Worker
+from i3tasks.models import (
+    BoardAct,
+    Deploy,
+    GroupSlice,
+    QueuePause,
+    ScheduleTick,
+    TaskExecution,
+    TaskExecutionTry,
+    Worker,
+)
 from i3tasks.store import workflows
 from i3tasks.store.ages import Ages
 from i3tasks.store.audit import audit
@@ -83,7 +92,9 @@ def rows_in_all_tables(monkeypatch: pytest.MonkeyPatch) -> list[Claimed]:
     ask(1, by="ann", now=NOON)
     note_workers([OfAProcess("held")], now=NOON)
     only_one.delay(0)
-    begin(Search(), Act.RETRY, by="ann", expected=0, until=None, now=NOON)
+    for finished_at in (None, NOON - timedelta(days=365)):  # and one that the next act would delete
+        act = begin(Search(), Act.RETRY, by="ann", expected=0, until=None, now=NOON)
+        BoardAct.objects.filter(pk=act.pk).update(finished_at=finished_at)
     chain(note.s("first"), group(note.s(f"held{n}") for n in range(6))).delay()
     group(note.s("member"), deadline=timedelta(hours=1)).then(note.s(RESULT)).delay()
     waiting = TaskExecutionTry.objects.select_related("task_execution").order_by("-pk")
@@ -176,6 +187,8 @@ def people_go_on() -> None:
     known_pauses.read()
     assert resume("push")
     begin(Search(), Act.RETRY, by="bob", expected=0, until=None, now=timezone.now())
+    [claimed] = lease(*enqueue())
+    ask(claimed.try_id, by="bob", now=timezone.now())
 
 
 def slices_go_on() -> None:

@@ -73,6 +73,14 @@ class TaskScheduleAdmin(ReadableList):
             if before is not None and counts_anew(before, obj):
                 count_from([obj.name], time_of(current_clock()))
 
+    def delete_model(self, request: HttpRequest, obj: TaskSchedule) -> None:
+        self.delete_queryset(request, rows(TaskSchedule).filter(pk=obj.pk))
+
+    def delete_queryset(self, request: HttpRequest, queryset: QuerySet[TaskSchedule]) -> None:
+        from ..store.schedules import delete
+
+        delete(rows(TaskSchedule).filter(pk__in=list(queryset.values_list("pk", flat=True))))
+
     def changeform_view(self, request: HttpRequest, *args: Any, **kwargs: Any) -> HttpResponse:
         return self._bounded(request, super().changeform_view, *args, **kwargs)
 

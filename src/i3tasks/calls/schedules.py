@@ -23,7 +23,7 @@ from ..engine.launch import refuse_in_loop
 from ..exceptions import ScheduleError
 from ..models import TaskSchedule
 from ..store.database import rows, time_of
-from ..store.schedules import save_schedule
+from ..store.schedules import delete, save_schedule
 from .base import Task
 from .options import AS_THE_TASK_SAYS
 
@@ -84,8 +84,7 @@ def schedule_task(
 def delete_schedule(name: str) -> bool:
     """Delete a schedule that `schedule_task` or the admin made; calls it has enqueued stay. False: there was none."""
     refuse_in_loop("delete_schedule", "adelete_schedule")
-    count, _ = rows(TaskSchedule).filter(name=name).delete()
-    return count > 0
+    return delete(rows(TaskSchedule).filter(name=name)) > 0
 
 
 def _twin(function: Callable[P, T]) -> Callable[P, Coroutine[Any, Any, T]]:

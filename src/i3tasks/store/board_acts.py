@@ -24,7 +24,8 @@ KEPT = timedelta(days=90)
 def begin(search: Search, act: Act, *, by: str, expected: int, until: datetime | None, now: datetime) -> BoardAct:
     """Write down what is to be done. Finished acts that are older than KEPT are deleted."""
     with atomic():
-        rows(BoardAct).filter(finished_at__lt=now - KEPT).delete()
+        old = unlocked(rows(BoardAct).filter(finished_at__lt=now - KEPT).order_by("pk").only("pk"), to_delete=True)
+        rows(BoardAct).filter(pk__in=[row.pk for row in old]).delete()
         return rows(BoardAct).create(
             act=act.value, filter=search.as_fields(), by=by[:255], expected=expected, until=until
         )

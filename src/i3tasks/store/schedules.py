@@ -203,6 +203,15 @@ def switch_known(schedule: KnownSchedule, *, enabled: bool, now: Instant = DATAB
         return bool(one.update(**changes))
 
 
+def delete(schedules: QuerySet[TaskSchedule]) -> int:
+    """Delete these schedules of the database with their states; give their number."""
+    with atomic():
+        # Django deletes the states first, and would wait for a row whose change waits for its state.
+        ids = list(locked(schedules, wait=True).values_list("pk", flat=True))
+        rows(TaskSchedule).filter(pk__in=ids).delete()
+        return len(ids)
+
+
 def lock_schedule(row_id: int) -> None:
     """Lock a schedule of the database, then its state: another change of both comes after this one."""
     list(locked(rows(TaskSchedule).filter(pk=row_id), wait=True))

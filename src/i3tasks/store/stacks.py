@@ -35,7 +35,8 @@ def ask(try_id: int, *, by: str, now: datetime) -> None:
     """
     facts = {"asked_at": now, "asked_by": clean_text(by)[:LONGEST_BY], "taken_at": None, "stack": ""}
     with short_locks(LONGEST_LOCK, BUSY):
-        rows(StackRequest).filter(asked_at__lt=now - KEPT).delete()
+        old = unlocked(rows(StackRequest).filter(asked_at__lt=now - KEPT).order_by("pk").only("pk"), to_delete=True)
+        rows(StackRequest).filter(pk__in=[row.pk for row in old]).delete()
         rows(StackRequest).update_or_create(try_id=try_id, defaults=facts)
 
 

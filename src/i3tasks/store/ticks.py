@@ -12,6 +12,7 @@ from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from typing import Any
 
+from django.db import IntegrityError
 from django.db.models import Q
 
 from ..core.crontab import Due, due
@@ -65,7 +66,8 @@ def read_states(
     if missing:
         for schedule in missing:
             state = ScheduleState(schedule_key=schedule.key, schedule_id=schedule.row_id, first_seen=now)
-            with suppress(StoreUnavailable), short_locks(NO_WAIT):
+            # IntegrityError: its row was deleted just now.
+            with suppress(StoreUnavailable, IntegrityError), short_locks(NO_WAIT):
                 rows(ScheduleState).bulk_create([state], ignore_conflicts=True)
         states = _states(schedules, now)
     return states, max(map(database_time, states.values()), default=None)
