@@ -1,6 +1,7 @@
-"""Each store function locks rows in the order of `locks`: slices, tries, executions, groups, keys, acts of the board.
+"""Each store function locks rows in the order of `locks`: schedules, their states, slices, tries, executions, groups,
+keys, acts of the board.
 
-Of each table, by ascending primary key.
+Of each table, by ascending primary key. What waits for no lock may take its rows in any order, as WAITLESS do.
 
 PostgreSQL itself says which rows a transaction holds: those whose `xmax` is the transaction, and those that it wrote.
 """
@@ -16,10 +17,22 @@ import pytest
 from django.db import connection
 from django.utils import timezone
 
-from i3tasks import RESULT, chain, group, task
+from i3tasks import RESULT, chain, delete_schedule, group, schedule_task, task
 from i3tasks.core.clock import SYSTEM_CLOCK
 from i3tasks.core.outcome import Released, Success
-from i3tasks.models import BoardAct, GroupSlice, TaskExecution, TaskExecutionTry, TaskGroup, TaskKey
+from i3tasks.engine.beat import Beat
+from i3tasks.models import (
+    BoardAct,
+    GroupSlice,
+    ScheduleState,
+    TaskExecution,
+    TaskExecutionTry,
+    TaskGroup,
+    TaskKey,
+    TaskSchedule,
+)
+from i3tasks.store import workflows
+from i3tasks.store.ages import Ages
 from i3tasks.store.board_acts import begin, take
 from i3tasks.store.board_acts import note as note_act
 from i3tasks.store.bulk import Act, Slice, slices
@@ -28,22 +41,37 @@ from i3tasks.store.chains import append_step
 from i3tasks.store.claims import claim
 from i3tasks.store.database import atomic, locked, rows
 from i3tasks.store.dispatching import confirm_published, deny_published, expire_leases, put_back, take_due, withhold
-from i3tasks.store.fallback import WaitingRequest, take_waiting
+from i3tasks.store.fallback import WaitingRequest, take_unheard, take_waiting
 from i3tasks.store.groups import cancel_group, close_group, expire_groups
 from i3tasks.store.keys import argument_key
 from i3tasks.store.leases import renew
-from i3tasks.store.pauses import pause
+from i3tasks.store.pauses import pause, release, resume
 from i3tasks.store.requests import Claimed, TryRef
+from i3tasks.store.retention import clean
+from i3tasks.store.schedules import known_schedules, switch
 from i3tasks.store.search import Search
 from i3tasks.store.settle import settle
+from i3tasks.store.slices import open_slice
+from i3tasks.store.ticks import run_now
 from tests.shop.flows import note
+from tests.shop.tasks import add
 from tests.store.helpers import ADD, enqueue, failure, in_threads, lease, request, says
 from tests.store.test_claims import Heartbeat
 
 pytestmark = [pytest.mark.postgres, pytest.mark.django_db(transaction=True), pytest.mark.usefixtures("sent")]
 
-MODELS: tuple[Any, ...] = (GroupSlice, TaskExecutionTry, TaskExecution, TaskGroup, TaskKey, BoardAct)
+MODELS: tuple[Any, ...] = (
+    TaskSchedule,
+    ScheduleState,
+    GroupSlice,
+    TaskExecutionTry,
+    TaskExecution,
+    TaskGroup,
+    TaskKey,
+    BoardAct,
+)
 TABLES = [model._meta.db_table for model in MODELS]
+WITHOUT_WAITING = "SKIP LOCKED"
 Row = tuple[int, int]
 """The table's place in the order, and the key."""
 
@@ -61,6 +89,8 @@ class Recorder:
 
     known: set[Row]
     held: dict[int, set[Row]] = field(default_factory=dict)  # by transaction
+    locked: set[Row] = field(default_factory=set)
+    """All that were held at any time: those that were deleted, too."""
     backwards: list[str] = field(default_factory=list)
     parts: dict[int, set[int]] = field(default_factory=dict)  # by transaction
 
@@ -75,8 +105,10 @@ class Recorder:
         before = self.held.get(transaction, set()) & now
         fresh = (now & self.known) - before
         if before and fresh and min(fresh) < max(before):
-            self.backwards.append(f"{min(fresh)} after {max(before)}: {sql[:300]}")
+            waits = "" if WITHOUT_WAITING in sql else "may wait, "
+            self.backwards.append(f"{waits}{min(fresh)} after {max(before)}: {sql[:300]}")
         self.held[transaction] = before | fresh
+        self.locked |= fresh
 
     def _held_rows(self) -> tuple[int, set[Row]]:
         found: set[Row] = set()
@@ -181,9 +213,77 @@ FUNCTIONS: dict[str, Callable[[World], Any]] = {
     "withhold": lambda world: withhold(world.refs),
     "claim while a queue is paused": lambda world: (pause(None), claim([request(item) for item in world.plain])),
     "take_waiting": lambda world: take_waiting([WAITING], now=world.late),
+    "take_unheard": lambda world: (confirm_published(world.refs), take_unheard("default", FEW, now=in_an_hour())),
+    "release": lambda world: (withhold_all(world), resume(None), release(100, {}, now=world.late)),
     **{f"slices: {act.value}": lambda world, act=act: acted(world, act) for act in Act},
 }
 WAITING = WaitingRequest(("default",), timedelta(0), timedelta(0), room=100, threads=100)
+WAITLESS: dict[str, Callable[[World], Any]] = {
+    "claim by tickets": lambda world: claim_by_tickets(world),
+    "open_slice": lambda world: open_slice(now=world.late),
+    "clean": lambda world: clean(AGES, now=world.late),
+    "clean what a group has left": lambda world: (cancel_group(world.outer.pk), clean(AGES, now=world.late)),
+}
+"""They skip what others hold, and take what is free in the order in which they come to it."""
+AGES = Ages(failed=timedelta(), other=timedelta())
+
+
+def claim_by_tickets(world: World) -> None:
+    """The tickets name the oldest; each of them brings a younger one of a higher priority."""
+    higher = enqueue(3, replace(ADD, queue_name="default", priority=5))
+    tickets = enqueue(3, replace(ADD, queue_name="default"))
+    confirm_published([TryRef.of(task_try) for task_try in (*higher, *tickets)])
+    answers = claim([request(task_try, is_ticket=True) for task_try in (*tickets, *world.plain)])
+    assert {answer.try_id for answer in answers if isinstance(answer, Claimed)} >= {item.pk for item in higher}
+
+
+@pytest.fixture
+def sliced(world: World, monkeypatch: pytest.MonkeyPatch) -> World:
+    """Besides, two groups of which most members are still to be written."""
+    monkeypatch.setattr(workflows, "WRITTEN_AT_ONCE", 2)
+    for name in ("one", "other"):
+        handle = chain(note.s(name), group(note.s(f"{name} {number}") for number in range(9))).delay()
+        settle([says(lease(handle.task_execution_try)[0], Success(1))])
+    return world
+
+
+@pytest.mark.parametrize("name", WAITLESS)
+def test_what_locks_in_any_order_waits_for_none_of_its_locks(sliced: World, name: str) -> None:
+    """So that it can be no part of a circle of transactions that wait for each other."""
+    recorder = recorded(lambda: WAITLESS[name](sliced))
+    assert recorder.locked, "it locks something, or there is nothing to see"
+    assert [found for found in recorder.backwards if found.startswith("may wait")] == []
+
+
+OF_SCHEDULES: dict[str, Callable[[], Any]] = {
+    "schedule_task": lambda: schedule_task(add, "1 * * * *", name="often", args=[1, 2]),
+    "delete_schedule": lambda: delete_schedule("often"),
+    "switch": lambda: (switch(TaskSchedule.objects.all(), enabled=False), switch(TaskSchedule.objects, enabled=True)),
+    "a pass of the beat": lambda: Beat().pass_once(timezone.now() + timedelta(minutes=2)),
+    "run_now": lambda: run_now(known_schedules()[0], timezone.now()),
+}
+
+
+@pytest.mark.parametrize("name", OF_SCHEDULES)
+def test_no_function_of_schedules_locks_backwards(world: World, name: str) -> None:
+    for schedule in ("often", "seldom"):
+        schedule_task(add, "* * * * *", name=schedule, args=[1, 2])
+    Beat().pass_once(timezone.now())
+    recorder = recorded(OF_SCHEDULES[name])
+    assert recorder.locked or name == "run_now"
+    assert recorder.backwards == []
+
+
+FEW = timedelta(seconds=15)
+
+
+def in_an_hour() -> Any:
+    return timezone.now() + timedelta(minutes=50)
+
+
+def withhold_all(world: World) -> None:
+    pause(None)
+    withhold(world.refs)
 
 
 def acted(world: World, act: Act) -> list[Slice]:
@@ -197,7 +297,7 @@ def acted(world: World, act: Act) -> list[Slice]:
 @pytest.mark.parametrize("name", FUNCTIONS)
 def test_no_store_function_locks_backwards(world: World, name: str) -> None:
     recorder = recorded(lambda: FUNCTIONS[name](world))
-    assert any(recorder.held.values()), "it locks something, or there is nothing to see"
+    assert recorder.locked, "it locks something, or there is nothing to see"
     assert recorder.backwards == []
 
 
