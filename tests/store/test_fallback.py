@@ -16,15 +16,16 @@ from i3tasks.core.outcome import Released, Success
 from i3tasks.models import TaskExecutionTry
 from i3tasks.store import fallback
 from i3tasks.store.cancel import cancel
+from i3tasks.store.claims import claim
 from i3tasks.store.dispatching import confirm_published, deny_published, put_back, take_due
 from i3tasks.store.fallback import WaitingRequest, take_unheard, take_waiting
-from i3tasks.store.leases import claim
 from i3tasks.store.requests import LOCKED, Refusal, TryRef
 from i3tasks.store.settle import settle
 from tests.store.helpers import (
     ADD,
     at,
     enqueue,
+    failure,
     in_threads,
     lease,
     open_transaction,
@@ -136,6 +137,28 @@ def test_what_is_put_off_waits() -> None:
     assert taken(70, published=ZERO, overdue=ZERO) == [suspect.pk]
     assert taken(290) == [suspect.pk], "the worker that took it did not claim it"
     assert taken(330) == [suspect.pk, deferred.pk]
+
+
+@pytest.mark.parametrize("ahead", [0.3, 9])
+@pytest.mark.parametrize("by", ["call", "retry"])
+def test_a_clock_that_is_ahead_of_the_databases_keeps_no_try_of_a_database_queue_waiting(
+    monkeypatch: pytest.MonkeyPatch, by: str, ahead: float
+) -> None:
+    real = timezone.now
+    monkeypatch.setattr("django.utils.timezone.now", lambda: real() + timedelta(seconds=ahead))
+    [task_try] = enqueue(1, DEFAULT)
+    if by == "retry":
+        settle([says(lease(task_try)[0], failure(delay=0))])
+        task_try = TaskExecutionTry.objects.select_related("task_execution").latest("pk")
+    confirm_published([TryRef.of(task_try)])
+    monkeypatch.undo()
+    assert row(task_try).asked_at > timezone.now()
+    assert taken(published=ZERO, overdue=ZERO) == [task_try.pk]
+
+
+def test_what_is_put_off_is_not_taken_early_for_that() -> None:
+    published(run_after=later(5))
+    assert taken(1, published=ZERO, overdue=ZERO) == []
 
 
 def test_what_runs_has_ended_or_was_cancelled_is_not_taken() -> None:

@@ -29,7 +29,7 @@ from .database import (
 from .dispatching import LONGEST_LOST_AFTER, wait_for_claim
 from .enqueue import publish_grace
 from .pauses import ASIDE_FROM
-from .priority import DUE_SINCE, levels, place_in_line
+from .priority import DUE_SINCE, due_by_now, levels, place_in_line
 from .requests import TryRef
 
 LONGEST_TAKEN = timedelta(seconds=5)
@@ -185,7 +185,7 @@ def _due(now: Instant) -> Rows:
     """Tries that no worker runs yet and that one could run now. One index holds all that wait, by `due_since`."""
     tries = rows(TaskExecutionTry).filter(is_completed=False, started_at__isnull=True, dispatch_at__isnull=False)
     tries = tries.filter(claim_token__isnull=True).select_related("task_execution").annotate(due_since=DUE_SINCE)
-    return with_database_time(tries, now).filter(due_since__lte=F("database_time"))
+    return due_by_now(with_database_time(tries, now))
 
 
 def _published_at(task_try: Any) -> datetime:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Any, NamedTuple
 from uuid import UUID
 
@@ -34,6 +34,8 @@ class LastLook:
 
 
 last_look = LastLook()
+CLOCKS_DIFFER = timedelta(seconds=10)
+"""How far the clocks of callers and workers, who write since when a try waits, may be ahead of the database's."""
 DUE_SINCE = Coalesce("run_after", "asked_at", output_field=DateTimeField())
 Turn = tuple[int, int]
 """The try whose turn it is, and its execution."""
@@ -138,9 +140,14 @@ def _waiting() -> Rows:
     )
 
 
+def due_by_now(waiting: Rows) -> Rows:
+    """Those of them that are due. `due_since` alone does not tell: without a `run_after` it is by another clock."""
+    is_time = Q(run_after__isnull=True) | Q(run_after__lte=F("database_time"))
+    return waiting.filter(is_time, due_since__lte=F("database_time") + CLOCKS_DIFFER)
+
+
 def _due(now: Instant) -> Rows:
-    due = with_database_time(_waiting().annotate(due_since=DUE_SINCE), now)
-    return due.filter(Q(run_after__isnull=True) | Q(run_after__lte=F("database_time")))
+    return due_by_now(with_database_time(_waiting().annotate(due_since=DUE_SINCE), now))
 
 
 def _held(tickets: Iterable[ClaimRequest], now: Instant) -> list[InLine]:
@@ -175,7 +182,7 @@ def _higher(tickets: Iterable[int], now: Instant) -> list[First]:
     Only tries whose message is out: what was put off, or handed back for a while, has none.
     """
     if are_known(now):
-        last_look.are_any, first = find_higher([*tickets], now)
+        last_look.are_any, first = find_higher([*tickets], CLOCKS_DIFFER, now)
         return [First(InLine(*row[:5]), *row[5:]) for row in first]
     named: defaultdict[str, list[int]] = defaultdict(list)
     asked = _waiting().filter(pk__in=[*tickets], queue_name__isnull=False)

@@ -19,7 +19,8 @@ def _first(of_level: str) -> str:
 SELECT h.*, e.task_path, e.task_name FROM levels v CROSS JOIN LATERAL (
     SELECT w.id, w.task_execution_id, w.queue_name, w.priority, {_SINCE} AS since
     FROM {TRIES} w
-    WHERE {_WAITS} AND w.queue_name = v.queue_name AND {of_level} AND {_SINCE} <= {NOW}
+    WHERE {_WAITS} AND w.queue_name = v.queue_name AND {of_level}
+        AND {_SINCE} <= {NOW} + make_interval(secs => %(differ)s) AND (w.run_after IS NULL OR w.run_after <= {NOW})
         AND w.claim_token IS NULL AND w.dispatch_at IS NOT NULL AND w.publish_count > 0
     ORDER BY {_SINCE} LIMIT v.tickets FOR NO KEY UPDATE OF w SKIP LOCKED
 ) h JOIN {EXECUTIONS} e ON e.id = h.task_execution_id"""
@@ -84,12 +85,12 @@ def are_any_ranked() -> bool:
     return bool(answer)
 
 
-def find_higher(try_ids: Sequence[int], now: Instant) -> tuple[bool, list[tuple[Any, ...]]]:
+def find_higher(try_ids: Sequence[int], clocks_differ: timedelta, now: Instant) -> tuple[bool, list[tuple[Any, ...]]]:
     """Lock the first waiting tries of each priority that is higher than one of these tries has, on the same queue.
 
     Gives besides whether any try waits at all whose priority is not 0.
     """
-    found = fetched(_HIGHER, now=now, tries=integers(try_ids))
+    found = fetched(_HIGHER, now=now, tries=integers(try_ids), differ=clocks_differ.total_seconds())
     higher = [row for row in found if row[0] is not None]
     return len(higher) < len(found), higher
 
