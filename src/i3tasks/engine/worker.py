@@ -31,7 +31,7 @@ from ..models import WorkerRole
 from ..store.operations import PUT_BACK
 from ..store.requests import TryRef
 from ..telemetry import emit
-from ..threads.forking import signals_heard
+from ..threads.forking import SAME_SIGNAL_SECONDS, signals_heard
 from ..types import DatabaseQueue
 from .assembly import Engine, make_engine
 from .beat import Beat
@@ -51,8 +51,6 @@ EXIT_BROKEN = 75
 HAND_BACK_SECONDS = 5.0  # for the rest of a drain: settlements, acks, connections
 LIVENESS_SECONDS = 5.0
 SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
-SAME_SIGNAL_SECONDS = 1.0
-"""How long after the first signal another one is ignored: supervisors send two, and systemd SIGHUP after SIGTERM."""
 LAST_WORDS_SECONDS = 1.0  # for the event of an end at once
 
 Answer = Callable[[Verdict], None]
@@ -242,7 +240,7 @@ class Worker:
             elif time.monotonic() - self._signalled_at >= SAME_SIGNAL_SECONDS:
                 _end_at_once(number)
 
-        return signals_heard(hear, SIGNALS)
+        return signals_heard(hear, SIGNALS, with_echoes=True)
 
     async def _show_life(self) -> None:
         """Touch the liveness file, whose age a probe checks. A loop that hangs or a broken client lets it grow old."""

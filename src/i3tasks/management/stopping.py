@@ -10,6 +10,8 @@ from typing import Any
 
 from ..threads.forking import signals_heard
 
+SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+
 
 async def run_until_stopped(*loops: Coroutine[Any, Any, None]) -> None:
     """Run endless loops side by side until SIGINT, SIGTERM or SIGHUP. An error in one ends all."""
@@ -18,5 +20,5 @@ async def run_until_stopped(*loops: Coroutine[Any, Any, None]) -> None:
     def hear(*_: object) -> None:
         loop.call_soon_threadsafe(together.cancel)
 
-    with signals_heard(hear, (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)), suppress(asyncio.CancelledError):
+    with signals_heard(hear, SIGNALS, with_echoes=True), suppress(asyncio.CancelledError):
         await together

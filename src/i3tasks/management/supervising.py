@@ -99,7 +99,7 @@ class Supervisor:
         self._their_end, self._own_end = os.pipe()
         before = signal.signal(signal.SIGCHLD, lambda *_: self._wake())
         try:
-            with signals_heard(self._hear, SIGNALS):
+            with signals_heard(self._hear, SIGNALS, with_echoes=True):
                 while self._look():
                     self._wait(self._seconds_until_next())
         finally:

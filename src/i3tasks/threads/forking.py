@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import atexit
 import os
 import signal
 import threading
+import time
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from types import FrameType
 from typing import Any
 
+SAME_SIGNAL_SECONDS = 1.0
+"""How long after the first signal another one is ignored: supervisors send two, and systemd SIGHUP after SIGTERM."""
 FORK_WAITS_SECONDS = 5.0  # a holder that hangs must not prevent forks for ever
 
 
@@ -51,8 +55,13 @@ _are_reset = False
 
 
 @contextmanager
-def signals_heard(hear: Callable[[int, FrameType | None], None], numbers: Iterable[int]) -> Iterator[None]:
+def signals_heard(
+    hear: Callable[[int, FrameType | None], None], numbers: Iterable[int], *, with_echoes: bool = False
+) -> Iterator[None]:
     """Let `hear` handle these signals in this process only. A forked child gets the previous handlers back.
+
+    `with_echoes`: what comes within a second of the first one is the same signal also after the end of the block, so
+    that a process that has done what it was told ends well.
 
     A SIGHUP that is ignored stays so: `nohup` asks for that. Outside the main thread, where Python allows no handlers,
     it changes nothing: the process belongs to others there.
@@ -62,12 +71,21 @@ def signals_heard(hear: Callable[[int, FrameType | None], None], numbers: Iterab
         return
     is_without_terminal = signal.getsignal(signal.SIGHUP) is signal.SIG_IGN
     heard = [number for number in numbers if not (is_without_terminal and number == signal.SIGHUP)]
-    before = {number: signal.signal(number, hear) or signal.SIG_DFL for number in heard}
+    first: list[float] = []
+
+    def note(number: int, frame: FrameType | None) -> None:
+        first.append(time.monotonic())
+        del first[1:]
+        hear(number, frame)
+
+    before = {number: signal.signal(number, note) or signal.SIG_DFL for number in heard}
     _handlers_before.update(before)
     try:
         yield
     finally:
         _restore(before)
+        if first and with_echoes:
+            _ignore_echoes(before, first[0] + SAME_SIGNAL_SECONDS)
 
 
 def reset_signals_in_children() -> None:
@@ -87,6 +105,24 @@ def _handlers_of_children() -> dict[int, Any]:
     }
     handled = {number: default for number, default in defaults.items() if callable(signal.getsignal(number))}
     return {**handled, **_handlers_before}
+
+
+def _ignore_echoes(handlers: dict[int, Any], until: float) -> None:
+    """Ignore these signals until then; afterwards they do what `handlers` say."""
+
+    def hear(number: int, _: FrameType | None) -> None:
+        if time.monotonic() >= until:
+            signal.signal(number, handlers[number])
+            signal.raise_signal(number)
+
+    def end() -> None:  # Python takes its handlers back before it ends
+        for number in handlers:
+            if signal.getsignal(number) is hear and time.monotonic() < until:
+                signal.signal(number, signal.SIG_IGN)
+
+    for number in handlers:
+        signal.signal(number, hear)
+    atexit.register(end)
 
 
 def _restore(before: dict[int, Any]) -> None:
