@@ -7,11 +7,13 @@ import pickle
 import sys
 from base64 import b64encode
 from collections.abc import Iterator
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from typing import Any
 from uuid import uuid4
 
 import pytest
+from django.conf import settings
 from django.db import connections, transaction
 from django.test import override_settings
 from django.test.utils import CaptureQueriesContext
@@ -31,11 +33,13 @@ from i3tasks.backend.framework import (
     task_started,
 )
 from i3tasks.core.envelope import Envelope
+from i3tasks.engine.beat import Beat
 from i3tasks.exceptions import ArgumentError, TaskDefinitionError
 from i3tasks.models import TaskExecution, TaskExecutionTry
 from i3tasks.registry import load
 from i3tasks.signals import flush
 from i3tasks.store.database import alias
+from i3tasks.types import Schedule
 from tests.shop import django_tasks as shop
 from tests.shop.tasks import add
 from tests.support.rigs import afinished, working
@@ -276,6 +280,34 @@ def test_one_registry_for_both_kinds_of_tasks() -> None:
     own = add.delay(1, 2)
     read = task_backends["default"].get_result(str(own.task_uuid))
     assert (read.task.module_path, read.args, read.status) == ("tests.shop.tasks.add", [1, 2], READY)
+
+
+def test_a_schedule_runs_a_coroutine_of_django_and_one_in_the_settings_too() -> None:
+    schedule_task(as_task(shop.amultiply), "* * * * *", args=[2, 3])
+    in_settings = Schedule("tests.shop.django_tasks", "amultiply", "* * * * *", [4, 5])
+    with override_settings(I3TASKS=replace(settings.I3TASKS, schedules=(in_settings,))):
+        Beat().pass_once()
+        assert TaskExecution.objects.count() == 2
+        run(2)
+    tries = TaskExecutionTry.objects.filter(is_success=True)  # of two minutes, if one has just begun
+    assert set(tries.values_list("result__result", "task_execution__priority")) == {(6, 5), (20, 5)}
+
+
+@pytest.mark.parametrize("on_commit", [True, False])
+def test_a_call_is_part_of_its_transaction_whatever_enqueue_on_commit_says(on_commit: bool) -> None:
+    backend = {"BACKEND": "i3tasks.backend.PubSubBackend", "OPTIONS": {"enqueue_on_commit": on_commit}}
+    with override_settings(TASKS={"default": {**backend, "ENQUEUE_ON_COMMIT": on_commit}}):
+        with transaction.atomic():
+            lost = shop.multiply.enqueue(1, 1)
+            transaction.set_rollback(True)
+        with transaction.atomic():
+            kept = shop.multiply.enqueue(6, 7)
+        assert task_backends["default"].check() == []
+        run(1)
+        kept.refresh()
+        assert kept.return_value == 42
+        with pytest.raises(TaskResultDoesNotExist):
+            lost.refresh()
 
 
 def test_values_of_our_own_calls_are_shown_as_json() -> None:
