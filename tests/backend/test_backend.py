@@ -129,6 +129,16 @@ def test_a_result_that_json_can_not_hold_fails_the_task_and_is_not_tried_again()
     assert "Order" in result.errors[0].traceback
 
 
+@pytest.mark.parametrize("kind", ["number as a key", "not a number", "NUL", "surrogate"])
+def test_no_result_arrives_as_another_one(kind: str) -> None:
+    """Django's own reading of JSON lets these pass, and no database keeps them as they are."""
+    result = shop.returns_what_json_lacks.enqueue(kind)
+    run(1)
+    result.refresh()
+    assert (result.status, result.attempts) == (FAILED, 1)
+    assert "that JSON can't hold: the result" in result.errors[0].traceback
+
+
 def test_a_context_is_given_to_coroutines_too() -> None:
     result = shop.its_attempt.enqueue()
     run(1)
@@ -236,7 +246,7 @@ def test_a_parameter_may_have_the_name_of_what_workers_give() -> None:
 
 @pytest.mark.parametrize(
     "changes",
-    [{"priority": 101}, {"priority": 1.5}, {"queue_name": "nowhere"}, {"run_after": datetime.now()}],  # noqa: DTZ005
+    [{"priority": 101}, {"priority": 1.5}, {"queue_name": "nowhere"}, {"run_after": datetime.now()}, {"run_after": 60}],  # noqa: DTZ005
     ids=lambda changes: str(next(iter(changes))),
 )
 def test_invalid_tasks_are_refused(changes: dict[str, Any]) -> None:

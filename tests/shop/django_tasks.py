@@ -55,6 +55,11 @@ def returns_an_order() -> Any:
 
 
 @task
+def returns_what_json_lacks(kind: str) -> Any:
+    return {"number as a key": {1: 2}, "not a number": [float("nan")], "NUL": "a\x00b", "surrogate": "\ud800"}[kind]
+
+
+@task
 @task_options(unique=True)
 def only_one(number: int = 1) -> int:
     return number

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
+from datetime import datetime
 from functools import cached_property
 from typing import Any
 
@@ -58,6 +59,8 @@ class PubSubBackend(BaseTaskBackend):
 
     def validate_task(self, task: AnyTask) -> None:
         """Raise InvalidTask if i3tasks can't run the task; else make it known to workers."""
+        if task.run_after is not None and not isinstance(task.run_after, datetime):
+            raise InvalidTask(f"run_after must be an aware datetime, not {task.run_after!r:.80}.")
         super().validate_task(task)
         self._queue(task)
         if task.run_after is not None and task.run_after >= ASIDE_FROM:

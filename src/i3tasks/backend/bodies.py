@@ -9,6 +9,8 @@ from typing import Any
 
 from asgiref.sync import sync_to_async
 
+from ..conf import get_config
+from ..core.values import encode
 from ..exceptions import ResultUnavailable
 from ..metadata import TaskMetadata
 from .framework import AnyContext, AnyTask, TaskContext, normalize_json
@@ -49,8 +51,12 @@ def _context(task: AnyTask, metadata: TaskMetadata) -> AnyContext:
 def _normalized(task: AnyTask, value: Any) -> Any:
     """The result as JSON. Raises ResultUnavailable, after which no try follows: the body has run to its end."""
     try:
-        return normalize_json(value)
+        plain: Any = normalize_json(value)
+        # It leaves alone what no database keeps as JSON: numbers as keys, NaN, text with a NUL.
+        encode(plain, "the result", limit=get_config().settings.maximum_payload_bytes)
     except (TypeError, ValueError) as error:
+        reason = str(error).rstrip(".")
         raise ResultUnavailable(
-            f"{task.module_path} returned a {type(value).__name__} that JSON can't hold: {error}. Return plain data."
+            f"{task.module_path} returned a {type(value).__name__} that JSON can't hold: {reason}. Return plain data."
         ) from error
+    return plain
