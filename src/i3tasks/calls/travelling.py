@@ -4,13 +4,12 @@ from __future__ import annotations
 
 from typing import Any
 
-from ..conf import get_config
+from ..conf import get_config, queue_or_default
 
 
 def travels_with(task: str, queue_name: str | None) -> dict[str, Any] | None:
     """What travels with a call of the task, as its row keeps it. With a tracer, this is its `create` span."""
     from ..telemetry.propagation import outgoing  # by calls: what only defines tasks reports nothing
 
-    settings = get_config().settings
-    facts = {"task": task, "queue": queue_name or settings.default_queue.queue_name}
-    return outgoing(facts, settings.propagate_context)
+    facts = {"task": task, "queue": queue_or_default(queue_name)}
+    return outgoing(facts, get_config().settings.propagate_context)

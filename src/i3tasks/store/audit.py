@@ -15,6 +15,7 @@ from django.db.models import Count, Exists, F, Max, Min, OuterRef, Q
 from ..models import ExecutionOutcome, TaskExecution, TaskExecutionResult, TaskExecutionTry, TaskGroup
 from .database import DATABASE_TIME, Instant, Rows, rows
 from .groups import stalled_groups
+from .states import has_success
 
 EXAMPLES = 5
 SLICE = 50_000
@@ -140,14 +141,13 @@ def _outcomes() -> Iterator[tuple[str, Any]]:
     """Rules of what an execution says of its tries."""
     of_its_own = rows(TaskExecutionTry).filter(task_execution=OuterRef("pk"))
     ours = Exists(of_its_own.filter(claim_token__isnull=False))
-    has_success = Exists(of_its_own.filter(is_success=True))
     success = ExecutionOutcome.SUCCESS
     unfinished = Count("tries", filter=Q(tries__is_completed=False))
     yield (
         "execution unfinished without an unfinished try",
         rows(TaskExecution).annotate(unfinished=unfinished).filter(ours, outcome__isnull=True, unfinished=0),
     )
-    yield "execution called a success without one", rows(TaskExecution).filter(~has_success, outcome=success)
+    yield "execution called a success without one", rows(TaskExecution).filter(~has_success(), outcome=success)
     yield (
         "execution with a success but not called one",
         _with_successes().filter(ours, successes=1).exclude(outcome=success),
@@ -170,9 +170,7 @@ def _chains() -> Iterator[tuple[str, Any]]:
 
 
 def _groups(late: Any) -> Iterator[tuple[str, Any]]:
-    # Of members that a worker of django-i3tasks ran, only the tries tell.
-    succeeded = Exists(rows(TaskExecutionTry).filter(task_execution=OuterRef("pk"), is_success=True))
-    unfinished = rows(TaskExecution).filter(~succeeded, task_group=OuterRef("pk"), outcome__isnull=True)
+    unfinished = rows(TaskExecution).filter(~has_success(), task_group=OuterRef("pk"), outcome__isnull=True)
     groups = rows(TaskGroup)
     pending, success = TaskGroup.STATUS_PENDING, TaskGroup.STATUS_SUCCESS
     yield (

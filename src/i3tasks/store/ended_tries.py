@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any
 
-from ..conf import get_config
+from ..conf import queue_or_default
 from ..models import TaskExecution, TaskExecutionResult, TaskExecutionTry
 from .database import Rows, rows
 from .states import FAILED_TRY
@@ -104,18 +104,17 @@ def _read(tries: Rows, now: datetime, longest: timedelta, *, is_cut: bool) -> La
     executions = rows(TaskExecution).filter(pk__in={row[1] for row in found})
     named = executions.values_list("pk", "task_path", "task_name", "queue_name") if found else ()
     names = {pk: (f"{path}.{name}", queue) for pk, path, name, queue in named}
-    default = get_config().settings.default_queue.queue_name
-    ended = [_ended(row, *names[row[1]], default) for row in found if row[1] in names]
+    ended = [_ended(row, *names[row[1]]) for row in found if row[1] in names]
     return Lately(sorted(ended, key=lambda one: one.finished_at, reverse=True), since, now, is_cut)
 
 
-def _ended(row: Sequence[Any], task: str, queue: str | None, default: str) -> Ended:
+def _ended(row: Sequence[Any], task: str, queue: str | None) -> Ended:
     try_id, execution_id, asked_at, run_after, started_at, finished_at, is_success, error_class, worker_id = row
     return Ended(
         try_id=try_id,
         execution_id=execution_id,
         task=task,
-        queue=queue or default,
+        queue=queue_or_default(queue),
         finished_at=finished_at,
         wait=max((started_at - (run_after or asked_at)).total_seconds(), 0.0),
         duration=max((finished_at - started_at).total_seconds(), 0.0),

@@ -8,7 +8,6 @@ from datetime import datetime, timedelta
 from typing import Any
 
 from django.db import transaction
-from django.utils import timezone
 
 from ..conf import get_config
 from ..core.steps import Step
@@ -131,11 +130,11 @@ def insert(calls: Sequence[NewExecution], *, now: datetime) -> list[TaskExecutio
     `now` is the caller's clock, which costs no query; a `run_after` that has passed by it is none. Until a publish is
     confirmed, the dispatcher takes a try over after the grace period.
     """
-    unconfirmed_until, stamp = now + publish_grace(), timezone.now()
-    executions = [_execution(call, stamp) for call in calls]
-    tries = [_first_try(call, to_come(call.run_after, now), unconfirmed_until, stamp) for call in calls]
+    unconfirmed_until = now + publish_grace()
+    executions = [_execution(call, now) for call in calls]
+    tries = [_first_try(call, to_come(call.run_after, now), unconfirmed_until, now) for call in calls]
     for number, task_try in enumerate(reversed(tries)):  # calls wait in the order in which they were given
-        task_try["asked_at"] = stamp - number * MICROSECOND
+        task_try["asked_at"] = now - number * MICROSECOND
     with atomic():
         written = insert_rows(executions, tries) if calls else []
         if wanted("execution_enqueued"):
@@ -161,13 +160,13 @@ def to_come(run_after: datetime | None, now: datetime) -> datetime | None:
     return None if run_after is None or run_after <= now else run_after
 
 
-def _execution(call: NewExecution, stamp: datetime) -> Columns:
+def _execution(call: NewExecution, now: datetime) -> Columns:
     group_id, origin = call.task_group_id, call.origin
     if not isinstance(call.priority, int):  # a stored step may hold anything, and SQLite would take it
         raise ValueError(f"priority must be a whole number, not {call.priority!r:.80}")
     return {
-        "created_at": stamp,
-        "updated_at": stamp,
+        "created_at": now,
+        "updated_at": now,
         "uuid": new_uuid(),
         "task_path": call.module_name,
         "task_name": call.func_name,
@@ -187,11 +186,11 @@ def _execution(call: NewExecution, stamp: datetime) -> Columns:
     }
 
 
-def _first_try(call: NewExecution, run_after: datetime | None, unconfirmed_until: datetime, stamp: datetime) -> Columns:
+def _first_try(call: NewExecution, run_after: datetime | None, unconfirmed_until: datetime, now: datetime) -> Columns:
     return {
-        "created_at": stamp,
-        "updated_at": stamp,
-        "asked_at": stamp,
+        "created_at": now,
+        "updated_at": now,
+        "asked_at": now,
         "try_number": 1,
         "is_completed": False,
         "is_success": False,

@@ -14,7 +14,7 @@ from datetime import datetime
 from django.db.models import DateTimeField, Max, Q
 from django.db.models.functions import Coalesce
 
-from ..conf import get_config
+from ..conf import get_config, queue_or_default
 from ..models import QueuePause, TaskExecution, TaskExecutionTry, TryState, Worker, WorkerState
 from .database import Rows, rows
 from .workers import living_workers
@@ -111,11 +111,10 @@ def _by_queue(tries: Rows) -> tuple[Counter[str], dict[str, int]]:
     unnamed = [execution_id for _, name, execution_id in found if not name]
     executions = rows(TaskExecution).filter(pk__in=unnamed)
     names = dict(executions.values_list("pk", "queue_name")) if unnamed else {}
-    default = get_config().settings.default_queue.queue_name
     counts: Counter[str] = Counter()
     firsts: dict[str, int] = {}
     for pk, name, execution_id in found:
-        queue = name or names.get(execution_id) or default
+        queue = queue_or_default(name or names.get(execution_id))
         counts[queue] += 1
         firsts.setdefault(queue, pk)
     return counts, firsts

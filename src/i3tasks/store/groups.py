@@ -10,6 +10,7 @@ from .cancel import cancel_workflow
 from .database import DATABASE_TIME, Instant, Rows, atomic, database_time, rows, with_database_time
 from .lock_timeout import attempting
 from .locks import lock_groups
+from .states import has_success
 from .workflows import Plan
 
 
@@ -69,9 +70,7 @@ def stalled_groups(before: Instant) -> Rows:
     Their `total_count` is wrong, or the code that was to enqueue the other members did not.
     """
     here = OuterRef("pk")
-    # Of members that a worker of django-i3tasks ran, only the tries tell.
-    succeeded = Exists(rows(TaskExecutionTry).filter(task_execution=here, is_success=True))
-    under_way = Exists(rows(TaskExecution).filter(~succeeded, task_group=here, outcome__isnull=True))
+    under_way = Exists(rows(TaskExecution).filter(~has_success(), task_group=here, outcome__isnull=True))
     # A group of these was written with all its members, and can't be short of any.
     is_whole = Exists(rows(TaskExecution).filter(part_of=here)) | Exists(rows(TaskGroup).filter(part_of=here))
     being_written = Exists(rows(GroupSlice).filter(task_group=here))

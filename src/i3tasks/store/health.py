@@ -11,7 +11,7 @@ from django.db import OperationalError, ProgrammingError
 from django.db.models import Count, DateTimeField, F, Min, Q
 from django.db.models.functions import Coalesce
 
-from ..conf import get_config
+from ..conf import get_config, queue_or_default
 from ..models import ExecutionOutcome, QueuePause, ScheduleState, TaskExecution, TaskExecutionTry, TryState
 from ..types import I3TasksSettings
 from .database import Rows, is_unmigrated, missing_tables, rows
@@ -203,9 +203,8 @@ async def _pending_since(now: datetime, paused: Collection[str]) -> tuple[dateti
     oldest = waiting.order_by(due_since)
     if not paused:
         return await oldest.values_list(due_since, flat=True).afirst(), False
-    default = get_config().settings.default_queue.queue_name
     seen = oldest.values_list(due_since, "task_execution__queue_name")[:MOST_OF_PAUSED]
-    found = [(instant, queue or default) async for instant, queue in seen]
+    found = [(instant, queue_or_default(queue)) async for instant, queue in seen]
     others = (instant for instant, queue in found if queue not in paused)
     first = next(others, None)
     return first, first is None and len(found) == MOST_OF_PAUSED

@@ -13,7 +13,7 @@ from asgiref.sync import sync_to_async
 from django.db.models import DateTimeField, Max, Q
 from django.db.models.functions import Coalesce
 
-from ..conf import get_config
+from ..conf import get_config, queue_or_default
 from ..models import (
     GroupSlice,
     ScheduleState,
@@ -78,10 +78,9 @@ async def _waiting_without_a_worker(now: datetime, older_lives: bool, paused: Co
     if since is None or now - since <= LATE or older_lives:
         return []
     served = {*paused, *[name async for queues in _queues_of_the_living(now) for name in queues]}
-    default = get_config().queue(None).name
     oldest: dict[str, datetime] = {}
     async for queue, instant in waiting.values_list("task_execution__queue_name", due_since)[:MOST_COUNTED]:
-        oldest.setdefault(queue or default, instant)
+        oldest.setdefault(queue_or_default(queue), instant)
     return [
         f"rows wait and no worker lives: the oldest of queue {queue!r} has waited for {_seconds(now - instant)}s, and "
         "no process that runs it had a heartbeat lately. Is a worker running, or for a push queue the web process "

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from datetime import datetime
 from typing import Any
 
-from django.db.models import BooleanField, Case, OuterRef, Prefetch, Q, Subquery, TextChoices, Value, When
+from django.db.models import BooleanField, Case, Exists, OuterRef, Prefetch, Q, Subquery, TextChoices, Value, When
 from django.db.models.lookups import Exact
 
 from ..core.retry import class_name
@@ -32,6 +32,11 @@ UNCLAIMED_TRY = Q(is_completed=False, claim_token__isnull=True)
 """Tries that may still be claimed, moved or called off: no worker has them, and they have not ended."""
 _TELLING = ("-is_success", "-try_number")
 LOST_CLASS = class_name(WorkerLost)
+
+
+def has_success() -> Exists:
+    """Executions with a try that succeeded. Of those that a worker of django-i3tasks ran, only the tries tell."""
+    return Exists(rows(TaskExecutionTry).filter(task_execution=OuterRef("pk"), is_success=True))
 
 
 class State(TextChoices):

@@ -12,11 +12,11 @@ from datetime import datetime, timedelta
 from itertools import islice
 from typing import Any
 
-from django.db.models import Case, Exists, IntegerField, Model, OuterRef, Q, Value, When
+from django.db.models import Case, IntegerField, Model, Q, Value, When
 
 from ..models import ExecutionOutcome, GroupSlice, TaskExecution, TaskExecutionTry, TaskGroup
 from .database import Rows, rows
-from .states import NOT_MARKED, OPEN_TRY
+from .states import NOT_MARKED, OPEN_TRY, has_success
 
 LONGEST_DELIVERY = timedelta(days=31)
 """Pub/Sub keeps no message longer, so an older unfinished row of django-i3tasks will never be run."""
@@ -131,10 +131,8 @@ def _inside(group_id: int) -> Ids:
 def _lost(column: str, ids: Collection[int]) -> Iterator[tuple[int, str, int]]:
     """For each chunk of `ids`, the execution that failed first, as a tuple that sorts by kind, end and id."""
     well = Q(outcome=ExecutionOutcome.SUCCESS) & (Q(cancel_requested_at__isnull=True) | Q(task_group__isnull=False))
-    # Of a member that a worker of django-i3tasks ran, only the tries tell.
-    ended_well = Exists(rows(TaskExecutionTry).filter(task_execution=OuterRef("pk"), is_success=True))
     for some in _chunks(ids):
-        found = rows(TaskExecution).filter(Q(outcome__isnull=False) | ~ended_well, **{f"{column}__in": some})
+        found = rows(TaskExecution).filter(Q(outcome__isnull=False) | ~has_success(), **{f"{column}__in": some})
         first: Any = found.exclude(well).annotate(kind=_KIND).order_by("kind", "finished_at", "pk").first()
         if first is not None:
             yield first.kind, str(first.finished_at or ""), first.pk

@@ -8,6 +8,7 @@ from typing import Any
 
 from prometheus_client import CollectorRegistry, Counter, Histogram
 
+from ...store.states import LOST_CLASS
 from ...telemetry import Event, subscribe
 
 REGISTRY = CollectorRegistry()
@@ -17,7 +18,6 @@ MOST_VALUES = 1000
 OTHER = "(other)"
 SECONDS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 300, 1800, 7200)
 LATE_SECONDS = (1, 2, 5, 10, 30, 60, 120, 300, 900, 3600, 14_400)
-WORKER_LOST = "i3tasks.exceptions.WorkerLost"
 
 _counter = partial(Counter, registry=REGISTRY)
 _histogram = partial(Histogram, registry=REGISTRY)
@@ -102,7 +102,7 @@ def _ended(outcome: str, facts: Facts) -> None:
 def _ran(facts: Facts) -> None:
     if "duration" in facts:  # one that was cancelled before it ran has none
         _duration.of(facts).observe(facts["duration"])
-    if facts.get("error_class") == WORKER_LOST:
+    if facts.get("error_class") == LOST_CLASS:
         _lost.of(facts).inc()
 
 
