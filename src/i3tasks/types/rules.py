@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import fields
+from datetime import timedelta
 from typing import TYPE_CHECKING
 
 from django.core.exceptions import ImproperlyConfigured
@@ -168,7 +169,12 @@ def _require_consistency(settings: I3TasksSettings) -> None:
         raise ImproperlyConfigured(
             "heartbeat_seconds must be at most half of lease_seconds, so that one late heartbeat loses no lease."
         )
-    for name in ("autoclean_older_than", "autoclean_failed_older_than", "maximum_eta"):
+    furthest = settings.maximum_eta
+    if furthest is not None and (not isinstance(furthest, timedelta) or furthest <= timedelta(0)):
+        raise ImproperlyConfigured(
+            f"maximum_eta must be a timedelta or None, and longer than nothing, not {furthest!r}."
+        )
+    for name in ("autoclean_older_than", "autoclean_failed_older_than"):
         require_age(name, getattr(settings, name))
     require_retention("", settings.retention)
     for name in ("autoclean_older_than", "autoclean_failed_older_than"):
