@@ -10,13 +10,16 @@ from typing import Any
 import pytest
 from django.utils import timezone
 
+from i3tasks import chain
+from i3tasks.core.outcome import Success
 from i3tasks.engine.bulk import Progress, act_on_all
 from i3tasks.models import TaskExecution, TaskExecutionTry, TaskGroup, TaskKey
 from i3tasks.store import bulk
-from i3tasks.store.bulk import Act
+from i3tasks.store.bulk import FOLLOWED, Act, slices
 from i3tasks.store.search import Search
 from i3tasks.store.settle import settle
 from i3tasks.store.states import State, state_of, telling_try
+from tests.shop.flows import note
 from tests.store.helpers import ADD, enqueue, failure, lease, open_transaction, says
 from tests.store.helpers import row as read
 from tests.support.history import a_try, ago, execution, finished
@@ -131,6 +134,19 @@ def test_discard_deletes_with_tries_and_results_and_keeps_what_others_need() -> 
     assert not TaskExecution.objects.filter(pk__in=[row.pk for row in gone]).exists()
     assert not TaskExecutionTry.objects.filter(task_execution__in=[row.pk for row in gone]).exists()
     assert TaskExecution.objects.filter(pk__in=[row.pk for row in kept]).count() == 4
+
+
+@pytest.mark.parametrize("ended", [1, 2, 3])
+def test_discard_keeps_all_that_an_unfinished_step_came_from(ended: int) -> None:
+    """Over any number of links: without the first step, cancelling the chain would end nothing, in silence."""
+    handle = chain(*(note.s(name) for name in "abcd")).delay()
+    for _ in range(ended):
+        [waiting] = TaskExecutionTry.objects.filter(is_completed=False).select_related("task_execution")
+        settle([says(lease(waiting)[0], Success(1))])
+    [made] = slices(Search(states=(State.SUCCEEDED,)), Act.DISCARD, now=timezone.now())
+    assert (made.done, made.skipped) == ([], {FOLLOWED: ended})
+    handle.cancel()
+    assert TaskExecution.objects.latest("pk").outcome == "cancelled"
 
 
 def test_an_interrupted_run_stays_done_and_goes_on_from_its_place() -> None:

@@ -27,6 +27,7 @@ from .enqueue import publish_grace
 from .lock_timeout import LONGEST_LOCK, short_locks
 from .search import Hit, Search, Walk, matching
 from .states import UNFINISHED, State
+from .workflow_links import Ids, above, are_followed, behind_unfinished
 
 SLICE = 200
 HELD = "another transaction holds it"
@@ -274,11 +275,17 @@ def _kept(ids: Collection[int], now: datetime) -> Iterator[tuple[str, set[int]]]
     running = tries.filter(TryState.RUNNING.condition())
     yield RUNNING, set(running.values_list("task_execution_id", flat=True))
     yield AWAITED, _awaited(ids)
-    following = rows(TaskExecution).filter(previous__in=ids, outcome__isnull=True).values_list("previous_id", flat=True)
-    groups = rows(TaskGroup).filter(previous__in=ids, status=TaskGroup.STATUS_PENDING)
-    yield FOLLOWED, {*following, *groups.values_list("previous_id", flat=True)}
+    yield FOLLOWED, _followed(ids, now) if are_followed(ids) else set()
     keys = rows(TaskKey).filter(task_execution__in=ids, expires_at__gt=now, task_execution__outcome__isnull=False)
     yield KEYED, set(keys.values_list("task_execution_id", flat=True))
+
+
+def _followed(ids: Collection[int], now: datetime) -> set[int]:
+    """What unfinished work came from, over any number of links: without it, it could not be cancelled as a chain."""
+    following = rows(TaskExecution).filter(previous__in=ids, outcome__isnull=True).values_list("previous_id", flat=True)
+    groups = rows(TaskGroup).filter(status=TaskGroup.STATUS_PENDING).values_list("pk", flat=True)
+    behind = behind_unfinished(now).merged(above(Ids(groups=set(groups))))
+    return {*following, *behind.executions}
 
 
 def _awaited(ids: Collection[int]) -> set[int]:

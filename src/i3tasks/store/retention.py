@@ -22,7 +22,7 @@ from ..models import ScheduleTick, TaskExecution, TaskExecutionTry, TaskGroup, T
 from .ages import Ages, old_of_all
 from .database import Rows, alias, atomic, rows, unlocked
 from .states import CANCELLED, FAILED, NOT_MARKED, SUCCEEDED
-from .workflow_links import MOST_IDS, Ids, above, behind_unfinished, unfinished
+from .workflow_links import MOST_IDS, Ids, above, are_followed, behind_unfinished, unfinished
 
 BATCH = 1000
 LARGEST_BATCH = MOST_IDS
@@ -145,13 +145,7 @@ def _still_old(ages: Ages, now: datetime, ids: Sequence[int]) -> set[int]:
     waiting = _long_pending(ages, now) - _dead_groups(ages, now)
     found = _candidates(ages, now).filter(pk__in=ids).values_list("pk", "task_group_id")
     old = {pk for pk, group_id in found if group_id not in waiting}
-    return old - _kept(ages, now).executions if _are_followed(old) else old
-
-
-def _are_followed(ids: set[int]) -> bool:
-    """Whether anything came from one of these executions. If nothing did, unfinished work need not be looked at."""
-    after_executions, after_groups = rows(TaskExecution), rows(TaskGroup)
-    return after_executions.filter(previous__in=ids).exists() or after_groups.filter(previous__in=ids).exists()
+    return old - _kept(ages, now).executions if are_followed(old) else old
 
 
 def _still_old_groups(ages: Ages, now: datetime, ids: Sequence[int]) -> set[int]:

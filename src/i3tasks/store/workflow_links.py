@@ -74,6 +74,12 @@ def unfinished(now: datetime) -> Rows:
     return rows(TaskExecutionTry).filter(OPEN_TRY, may_come | is_young)
 
 
+def are_followed(ids: Collection[int]) -> bool:
+    """Whether anything came from one of these executions. If nothing did, unfinished work need not be looked at."""
+    after_executions, after_groups = rows(TaskExecution), rows(TaskGroup)
+    return after_executions.filter(previous__in=ids).exists() or after_groups.filter(previous__in=ids).exists()
+
+
 def behind_unfinished(now: datetime) -> Ids:
     """All executions and groups that an unfinished execution follows, or is part of, over any number of links."""
     live = rows(TaskExecution).filter(NOT_MARKED, pk__in=unfinished(now).values("task_execution"))
