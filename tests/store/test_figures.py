@@ -65,7 +65,7 @@ def test_a_try_that_names_its_queue_needs_no_look_at_its_execution(django_assert
     now = timezone.now()
     before = a_try("pending", now - timedelta(seconds=90), dispatch_at=now)
     TaskExecutionTry.objects.filter(pk=of_queue(before, "mail").pk).update(queue_name="mail")
-    with django_assert_max_num_queries(9) as asked:
+    with django_assert_max_num_queries(11) as asked:
         found = figures(now)
 
     assert (found.tries["mail", "waiting"], found.oldest_waiting["mail"]) == (1, 90)

@@ -120,7 +120,7 @@ class Dispatcher:
         return IDLE_SECONDS if batch == 1 else self._seconds_until_next(now)
 
     def _seconds_until_next(self, now: Instant) -> float:
-        earliest = next_due(now=now)
+        earliest = next_due(timedelta(seconds=IDLE_SECONDS), now=now)
         wait = IDLE_SECONDS if earliest is None else (earliest[1] - earliest[0]).total_seconds()
         # A try that is overdue right after a pass has just fallen due, or is locked by a transaction that may be long.
         was_overdue, self._is_overdue = self._is_overdue, wait <= 0

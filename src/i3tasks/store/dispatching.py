@@ -68,10 +68,14 @@ def _take_due(limit: int, paused: Mapping[str, int], now: Instant) -> tuple[list
         return [TryRef.of(task_try) for task_try in taken], True
 
 
-def next_due(*, now: Instant = DATABASE_TIME) -> tuple[datetime, datetime] | None:
-    """The database's time and when the next try is due that was never published; None when there is none."""
+def next_due(within: timedelta, *, now: Instant = DATABASE_TIME) -> tuple[datetime, datetime] | None:
+    """The database's time and when the next try is due that was never published; None when none is within that time.
+
+    What was published is due much later: so a backlog of it is not looked through.
+    """
     first = (
-        with_database_time(rows(TaskExecutionTry).filter(dispatch_at__isnull=False, publish_count=0), now)
+        with_database_time(rows(TaskExecutionTry).filter(publish_count=0), now)
+        .filter(dispatch_at__lte=F("database_time") + within)
         .order_by("dispatch_at")
         .values_list("database_time", "dispatch_at")
         .first()

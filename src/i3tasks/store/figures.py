@@ -16,7 +16,7 @@ from django.db.models.functions import Coalesce
 
 from ..conf import get_config, queue_or_default
 from ..models import QueuePause, TaskExecution, TaskExecutionTry, TryState, Worker, WorkerState
-from .database import Rows, rows
+from .database import Rows, atomic, in_index_order, rows
 from .workers import living_workers
 from .workflow_links import LONGEST_DELIVERY
 
@@ -55,8 +55,10 @@ class Figures:
 
 def figures(now: datetime) -> Figures:
     """Read them."""
-    waiting, oldest = _waiting(now)
-    states = {WAITING: waiting, RUNNING: _running(), DEFERRED: _deferred(now)}
+    with atomic(), in_index_order():
+        waiting, oldest = _waiting(now)
+        deferred = _deferred(now)
+    states = {WAITING: waiting, RUNNING: _running(), DEFERRED: deferred}
     unpublished, due_since = _outbox(now)
     living = list(living_workers(now))
     at_work = [worker for worker in living if worker.state == WorkerState.RUNNING]

@@ -13,7 +13,7 @@ from datetime import datetime, timedelta
 from typing import Any, NamedTuple
 from uuid import UUID
 
-from django.db.models import DateTimeField, F, Max, Q
+from django.db.models import DateTimeField, F, Q
 from django.db.models.functions import Coalesce
 
 from ..conf import get_config
@@ -85,7 +85,8 @@ def levels(queues: Iterable[str], *, above: int | None = None) -> Iterator[int]:
 
 def _highest(waiting: Rows, queues: Iterable[str]) -> int | None:
     """Asked for each queue alone: of several at once, the database would read all that wait."""
-    highest = [waiting.filter(queue_name=name).aggregate(level=Max("priority"))["level"] for name in queues]
+    ranked = waiting.order_by("-priority").values_list("priority", flat=True)
+    highest = [ranked.filter(queue_name=name).first() for name in queues]
     return max((level for level in highest if level is not None), default=None)
 
 

@@ -29,7 +29,7 @@ def questions() -> dict[str, tuple[float, Callable[[], Any]]]:
     assert all_ages is not None
     return {
         "loop: take_due": (5, lambda: dispatching.take_due(100)),
-        "loop: next_due": (5, dispatching.next_due),
+        "loop: next_due": (5, lambda: dispatching.next_due(timedelta(seconds=0.5))),
         "loop: expire_leases": (5, lambda: dispatching.expire_leases(100, clock=SYSTEM_CLOCK)),
         "loop: take_waiting": (5, lambda: fallback.take_waiting([waiting])),
         "retention: nothing is old": (5, lambda: list(old_executions(ages, timezone.now())[:100])),

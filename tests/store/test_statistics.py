@@ -1,0 +1,80 @@
+"""A backlog that PostgreSQL's statistics do not know of yet: nothing that is asked often reads it as a whole."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from datetime import timedelta
+from typing import Any
+
+import pytest
+from django.db import connection
+from django.utils import timezone
+
+from i3tasks.models import TaskExecutionTry
+from i3tasks.store import figures
+from i3tasks.store.dispatching import confirm_published, next_due
+from i3tasks.store.fallback import WaitingRequest, take_waiting
+from i3tasks.store.requests import TryRef
+from tests.store.helpers import enqueue
+
+pytestmark = [pytest.mark.postgres, pytest.mark.django_db]
+BACKLOG = 3000
+FEW = 10
+ALL = WaitingRequest(("default",), timedelta(0), timedelta(0), FEW, FEW)
+TABLES = ("i3tasks_taskexecution", "i3tasks_taskexecutiontry")
+
+
+@pytest.fixture
+def backlog() -> None:
+    enqueue(5000)
+    ended = timezone.now() - timedelta(days=30)
+    TaskExecutionTry.objects.update(
+        asked_at=ended, started_at=ended, finished_at=ended, dispatch_at=None, is_completed=True, is_success=True
+    )
+    with connection.cursor() as cursor:
+        cursor.execute(f"ANALYZE {', '.join(TABLES)}")
+    confirm_published([TryRef.of(task_try) for task_try in enqueue(BACKLOG)])
+
+
+@pytest.mark.parametrize(
+    "look",
+    [
+        lambda: take_waiting([ALL]),
+        lambda: next_due(timedelta(seconds=1)),
+        lambda: figures.figures(timezone.now()),
+    ],
+    ids=["take_waiting", "next_due", "figures"],
+)
+@pytest.mark.usefixtures("backlog")
+def test_of_a_new_backlog_only_what_comes_first_is_read(look: Callable[[], Any], monkeypatch: Any) -> None:
+    monkeypatch.setattr(figures, "MOST_COUNTED", FEW)
+    before = rows_read()
+    assert look() != [[]]
+    assert rows_read() - before < BACKLOG / 4
+
+
+def test_sorting_is_as_before_once_that_is_read() -> None:
+    enqueue()
+    take_waiting([ALL])
+    with connection.cursor() as cursor:
+        cursor.execute("SHOW enable_sort")
+        assert cursor.fetchone() == ("on",)
+
+
+def test_statistics_are_made_again_after_so_many_changes_whatever_the_size_of_a_table() -> None:
+    with connection.cursor() as cursor:
+        cursor.execute("SELECT relname, reloptions FROM pg_class WHERE relname = ANY (%s)", [[*TABLES]])
+        options = {table: dict(option.split("=") for option in found) for table, found in cursor.fetchall()}
+    assert {table: options[table]["autovacuum_analyze_scale_factor"] for table in TABLES} == dict.fromkeys(TABLES, "0")
+    assert {options[table]["autovacuum_analyze_threshold"] for table in TABLES} == {"20000"}
+
+
+def rows_read() -> int:
+    """Rows of the tables that this transaction has read."""
+    with connection.cursor() as cursor:
+        cursor.execute(
+            "SELECT sum(seq_tup_read + coalesce(idx_tup_fetch, 0)) FROM pg_stat_xact_user_tables"
+            " WHERE relname = ANY (%s)",
+            [[*TABLES]],
+        )
+        return int(cursor.fetchone()[0])
