@@ -102,13 +102,13 @@ class FoundPaginator(BoundedPaginator):
     """Pages of what a search finds, newest first, each by a few short statements."""
 
     def __init__(self, search: Search, queryset: Rows, per_page: int, **options: Any) -> None:
-        found: Any = _Found(search, queryset)
+        self._found = _Found(search, queryset)
+        found: Any = self._found
         super().__init__(found, per_page, **options)
-        self._search = search
 
     @cached_property
     def count(self) -> int:
-        return self._search.count(current_clock().now(), most=base.MOST_ROWS).number
+        return len(self._found.ids)
 
 
 class _Found:
@@ -120,12 +120,17 @@ class _Found:
         self._search = search
         self._queryset = queryset
 
+    @cached_property
+    def ids(self) -> list[int]:
+        """Looked for once, for the count and for the page."""
+        return self._search.ids(current_clock().now(), most=base.MOST_ROWS)
+
     def _clone(self) -> list[Any]:
         """All of them: Django asks for that when they fit on one page."""
         return self[: base.MOST_ROWS]
 
     def __getitem__(self, part: slice) -> list[Any]:
-        ids = self._search.ids(current_clock().now(), most=part.stop or base.MOST_ROWS)[part]
+        ids = self.ids[part]
         by_id = {row.pk: row for row in self._queryset.filter(pk__in=ids)}
         return [by_id[pk] for pk in ids if pk in by_id]
 

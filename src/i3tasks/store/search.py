@@ -117,6 +117,11 @@ class Search:
     def __str__(self) -> str:
         return " ".join(f"{name}={text}" for name, text in self.as_fields().items()) or "all"
 
+    @property
+    def is_by_end(self) -> bool:
+        """Whether nothing is asked for but states, and when it ended."""
+        return replace(self, states=(), finished=ALWAYS) == Search()
+
     def condition(self, now: datetime) -> Q:
         """What matches, as a condition on executions, to be asked of rows that are chosen by an index otherwise."""
         parts = [
@@ -211,6 +216,8 @@ class Walk:
 
     def _own(self, source: IndexScan, after: Place | None, size: int) -> Chunk:
         """Those that match among the next `size` executions, and the last of these; None at the end."""
+        if source.all_match and not self.has_places:
+            return _whole_chunk(source, after, size)
         candidates, last = _chunk(source, after, size)
         found = candidates.filter(self.search.condition(self.now))
         if not self.has_places:
@@ -239,6 +246,13 @@ def _chunk(source: IndexScan, after: Place | None, size: int) -> tuple[Rows, Pla
     if last is not None:
         candidates = candidates.filter(place__gte=last[0]).exclude(place=last[0], pk__lt=last[1])
     return candidates, last
+
+
+def _whole_chunk(source: IndexScan, after: Place | None, size: int) -> Chunk:
+    """The same where all match: one statement reads their ids, and a second one the place of the last."""
+    ids = list(following(source, after).values_list("pk", flat=True)[:size])
+    last = following(source, None).filter(pk=ids[-1]).values_list("place", "pk") if len(ids) == size else None
+    return [((None, pk), pk) for pk in ids], None if last is None else last.first()
 
 
 def matching(search: Search, ids: Iterable[int], now: datetime) -> set[int]:

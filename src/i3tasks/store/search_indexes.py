@@ -40,6 +40,8 @@ class IndexScan:
     counts: Any = _EACH  # whether a candidate stands for its execution
     narrows: Q | None = None
     """What a try has to be besides, if only few are: the others are passed over where they lie, and not read."""
+    all_match: bool = False
+    """Whether the search is for all of these executions."""
 
     @property
     def is_own(self) -> bool:
@@ -68,7 +70,8 @@ def sources(search: Search, now: datetime) -> Iterator[IndexScan]:
         yield IndexScan(tries.filter(lease_until__lt=now), F("lease_until"))
     for state, outcome in ((State.FAILED, ExecutionOutcome.FAILED), (State.CANCELLED, ExecutionOutcome.CANCELLED)):
         if state in states or (state is State.FAILED and State.LOST in states):
-            yield IndexScan(_ended(search, outcome), F("finished_at"))
+            all_match = state in states and search.is_by_end
+            yield IndexScan(_ended(search, outcome), F("finished_at"), all_match=all_match)
     if State.FAILED in states:  # tries of django-i3tasks that failed were never completed
         yield IndexScan(tries.filter(is_completed=False, finished_at__isnull=False), F("asked_at"), _is_last_failure())
     if search.error and not states:
