@@ -7,7 +7,7 @@ from typing import Any
 
 from django.apps import apps
 from django.conf import settings as django_settings
-from django.core.checks import CheckMessage, Warning, register
+from django.core.checks import CheckMessage, Tags, Warning, register
 from django.urls import URLResolver, get_resolver
 from django.utils.module_loading import import_string
 
@@ -21,7 +21,7 @@ BOARD_MIDDLEWARE = (
 )
 
 
-@register("i3tasks")
+@register(Tags.urls)  # which workers leave out: it imports all views of the project
 def check_board(**_: Any) -> list[CheckMessage]:
     """What the pages of the board need is there, where a URL leads to them."""
     if not getattr(django_settings, "ROOT_URLCONF", None) or not _leads_to_board(get_resolver()):

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import anyio
+from django.core.checks import Tags
 from django.core.management.base import BaseCommand, CommandError, CommandParser
 from django.db import connections
 
@@ -35,6 +36,8 @@ ENDING_SECONDS = 1.0  # for what is left once the worker has drained
 class Command(BaseCommand):
     help = "Run the tasks of pull queues until SIGTERM or Ctrl-C, which drain; a second one stops at once."
     requires_migrations_checks = True
+    requires_system_checks = ("i3tasks", Tags.compatibility, Tags.models, Tags.database)
+    """Those of URLs would import all views of the project, which stay in memory, and which a worker never calls."""
 
     def add_arguments(self, parser: CommandParser) -> None:
         add_arguments(parser)
