@@ -8,7 +8,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from django.db import connection
 
+from i3tasks.models import TaskExecution
 from tests.benchmarks import charts, checking
 from tests.benchmarks.__main__ import BOUNDS, OURS, PEERS
 from tests.benchmarks.harness import report
@@ -16,6 +18,7 @@ from tests.benchmarks.harness.agent import contestant_class
 from tests.benchmarks.harness.measure import WORKLOADS
 from tests.benchmarks.harness.rounds import Entry, entries, kinds_of, plan, run
 from tests.benchmarks.harness.workloads import RUN
+from tests.benchmarks.scale import queries, rows
 
 SMALL = 0.001
 
@@ -51,6 +54,28 @@ def test_ours_answers_on_the_embedded_emulator(folder: Path) -> None:
     [latency] = small(folder, "i3tasks:embedded_sqlite", "latency")
     assert latency["bodies_run"] == latency["tasks"] == 1
     assert latency["p50_ms"] is not None
+
+
+@pytest.mark.parametrize("variant", ["embedded_sqlite_threads", "embedded_sqlite_push"])
+def test_ours_drains_in_threads_and_by_push(folder: Path, variant: str) -> None:
+    [drain] = small(folder, f"i3tasks:{variant}", "drain")
+    assert drain["done_in_store"] == drain["bodies_run"] == drain["tasks"] > 0
+
+
+@pytest.mark.postgres
+@pytest.mark.django_db(transaction=True)
+def test_growth_is_measured_beside_rows_that_ended() -> None:
+    """Its rows are made, and each of its questions is answered."""
+
+    def sql(query: str) -> None:
+        with connection.cursor() as cursor:
+            cursor.execute(query)
+
+    rows.fill(sql, 2000)
+    assert TaskExecution.objects.filter(outcome="failed").count() == 2
+    asked = list(queries.measured())
+    assert [question for question in asked if "error" in question] == []
+    assert len(asked) == len(queries.questions())
 
 
 def test_checks_are_measured_with_and_without_i3tasks(capsys: pytest.CaptureFixture[str]) -> None:
