@@ -102,13 +102,18 @@ def _first_in_line(request: WaitingRequest, now: Instant) -> list[Any]:
     found = _first(waiting, request.room)
     if len(found) == request.room:
         priorities = {task_try.priority for task_try in found.values()}
-        for level in levels(request.queues):
+        for level in _levels(request.queues):
             if priorities == {level}:
                 continue  # found already
             for name in request.queues:
                 found |= _first(waiting.filter(queue_name=name, priority=level), request.room)
     in_line = sorted(found.values(), key=lambda task_try: place_in_line(task_try.priority, task_try.due_since))
     return in_line[: request.room]
+
+
+def _levels(queues: Sequence[str]) -> list[int]:
+    with in_index_order():
+        return list(levels(queues))
 
 
 def _first(waiting: Rows, count: int) -> dict[int, Any]:
