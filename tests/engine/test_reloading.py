@@ -90,6 +90,33 @@ def test_a_process_begins_anew_while_the_one_before_drains(tmp_path: Path, proje
     assert [text.partition(" changed")[0] for text in said] == [os.path.relpath(project / "shop" / "tasks.py")]
 
 
+# Drains until its successor drains, too, and a moment longer, in which another signal would come.
+NOTE_SIGNALS = """
+import os, pathlib, signal, sys, time
+folder = pathlib.Path(sys.argv[1])
+def note(*_):
+    with (folder / f"told-{os.getpid()}").open("a") as file:
+        file.write("x")
+signal.signal(signal.SIGTERM, note)
+(folder / f"began-{os.getpid()}").touch()
+while len([*folder.glob("told-*")]) < 2:
+    time.sleep(0.01)
+time.sleep(0.3)
+"""
+
+
+def test_what_drains_after_a_change_is_not_told_twice(tmp_path: Path, project: Path) -> None:
+    supervisor = ReloadingSupervisor([Member(1, python(NOTE_SIGNALS, tmp_path))], print, folders=[project])
+
+    def edit() -> None:
+        until(lambda: len(pids(tmp_path)) == 1)
+        (project / "shop" / "tasks.py").write_text("one = 11\n")
+        until(lambda: len(pids(tmp_path)) == 2)
+
+    assert run_while(supervisor, edit) == 0
+    assert [file.read_text() for file in tmp_path.glob("told-*")] == ["x", "x"]
+
+
 def test_one_that_cannot_start_waits_for_the_next_change(tmp_path: Path, project: Path) -> None:
     said: list[str] = []
     command = python(f"import sys; sys.path.insert(0, {str(project)!r}); import shop.tasks\n" + STAY, tmp_path, 0)

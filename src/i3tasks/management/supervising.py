@@ -29,6 +29,7 @@ LONGEST_PAUSE_SECONDS = 30.0
 MOST_DEATHS = 5
 """The number of deaths in a row, of every process, after which the supervisor gives up."""
 LOOK_SECONDS = 5.0
+WAKE_SECONDS = 0.5
 SHOWN: Any = {
     "stdin": subprocess.DEVNULL,
     "stdout": subprocess.PIPE,
@@ -118,15 +119,19 @@ class Supervisor:
         self._wakes.put(None)
 
     def _wait(self, seconds: float | None) -> None:
+        # Of two signals at the same time, such as SIGTERM and SIGCHLD, the system may give one to another thread: then
+        # this one is not woken, and Python would call the handler at the next wake.
+        longest = WAKE_SECONDS if seconds is None else min(seconds, WAKE_SECONDS)
         with suppress(queue.Empty):
-            self._wakes.get(timeout=seconds)
+            self._wakes.get(timeout=longest)
             while True:  # one look serves for all of them
                 self._wakes.get_nowait()
 
     def _pass_on(self, number: int) -> None:
-        self._is_stopping = True
+        is_first, self._is_stopping = not self._is_stopping, True
         for member in self._members:
-            for process in member.processes:
+            # Predecessors drain already: their second signal would end at once what they run.
+            for process in member.processes[len(member.leaving) if is_first else 0 :]:
                 with suppress(ProcessLookupError):
                     # One in a group of its own hears no terminal: SIGTERM ends it in silence, even while it starts.
                     process.send_signal(number if member.show is None else signal.SIGTERM)
