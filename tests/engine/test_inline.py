@@ -1,5 +1,7 @@
 """`sync_run`, `arun`, direct calls and `force_sync`: the executor in the caller's own thread."""
 
+import asyncio
+
 import pytest
 from django.db import transaction
 from django.test import override_settings
@@ -9,7 +11,7 @@ from i3tasks.exceptions import I3TasksError
 from i3tasks.models import ExecutionOutcome, TaskExecution, TaskExecutionTry
 from i3tasks.types import I3TasksSettings
 from tests.shop.models import Order
-from tests.shop.tasks import aadd, add, afail, aplace_order, describe, fail, place_order
+from tests.shop.tasks import aadd, add, afail, aplace_order, describe, fail, nap, place_order
 
 
 @pytest.mark.django_db
@@ -39,6 +41,16 @@ def test_sync_run_raises_the_bodys_error_and_keeps_it() -> None:
     assert (task_try.is_completed, task_try.is_success, task_try.error_class) == (True, False, "ValueError")
     assert task_try.result.result == "broken"
     assert "raise ValueError(message)" in task_try.error_traceback
+    assert task_try.task_execution.outcome == ExecutionOutcome.FAILED
+
+
+@pytest.mark.django_db(transaction=True)
+async def test_a_caller_that_is_cancelled_leaves_no_try_that_seems_to_run() -> None:
+    with pytest.raises(TimeoutError):
+        await asyncio.wait_for(nap.arun(60), 0.5)
+    task_try = await TaskExecutionTry.objects.select_related("task_execution").aget()
+    assert (task_try.is_completed, task_try.is_success, task_try.lease_until) == (True, False, None)
+    assert task_try.error_class == "asyncio.exceptions.CancelledError"
     assert task_try.task_execution.outcome == ExecutionOutcome.FAILED
 
 

@@ -5,7 +5,9 @@ Workers, the push view and inline calls share this code. They differ in the gate
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable, Iterable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from functools import partial
@@ -78,7 +80,9 @@ class Executor:
         clock: Clock = SYSTEM_CLOCK,
         unregistered_for: timedelta = UNREGISTERED_FOR,
         heeds_pauses: bool = True,
+        is_callers: bool = False,
     ) -> None:
+        """`is_callers`: it runs in its caller's own task, whose cancellation is the end of the try."""
         self._store = store
         self._pool = pool
         self._running = running
@@ -87,6 +91,7 @@ class Executor:
         self._clock = clock
         self._unregistered_for = unregistered_for
         self._heeds_pauses = heeds_pauses
+        self._is_callers = is_callers
 
     def read(self, delivery: Delivery, queues: Queues = None) -> Arrival | Report:
         """Read a message. Returns a report if it is none of i3tasks.
@@ -148,7 +153,12 @@ class Executor:
             emit("try_started", queue_time=claimed.queue_time)
         began = self._clock.monotonic()
         with self._running.hold(claimed) as run:
-            outcome, raised = await self._run(run, slot)
+            try:
+                outcome, raised = await self._run(run, slot)
+            except asyncio.CancelledError as error:
+                if self._is_callers:
+                    await self._give_up(claimed, error, began)
+                raise
             duration = self._clock.monotonic() - began
             try:
                 settled = await self._settle(claimed, outcome)
@@ -163,6 +173,13 @@ class Executor:
         if settled.due:
             self._follow_up(settled.due)
         return Report(Verdict.ACK, envelope=envelope, outcome=outcome, error=raised, claimed=claimed, settled=settled)
+
+    async def _give_up(self, claimed: Claimed, error: asyncio.CancelledError, began: float) -> None:
+        """Record that the caller was cancelled, by Ctrl-C or its own time-out; else the lease would have to end."""
+        outcome = self._failure(claimed, error)
+        with suppress(StoreUnavailable, DatabaseError):
+            settled = await self._settle(claimed, outcome)
+            _report(claimed, outcome, settled, error, self._clock.monotonic() - began)
 
     async def _claim(self, arrival: Arrival, slot: Slot) -> Claimed | Refusal:
         envelope = arrival.envelope

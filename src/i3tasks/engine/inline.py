@@ -98,6 +98,7 @@ async def _execute(task_try: TaskExecutionTry, follow_up: Callable[[Any], None])
         worker_id=WORKER_ID,
         unregistered_for=timedelta(0),
         heeds_pauses=False,
+        is_callers=True,
     )
     with held() as signals:
         report = await executor.execute(_delivery(task_try))
