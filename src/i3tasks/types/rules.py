@@ -169,7 +169,7 @@ def _require_consistency(settings: I3TasksSettings) -> None:
         raise ImproperlyConfigured(
             "heartbeat_seconds must be at most half of lease_seconds, so that one late heartbeat loses no lease."
         )
-    furthest = settings.maximum_eta
+    furthest: object = settings.maximum_eta
     if furthest is not None and (not isinstance(furthest, timedelta) or furthest <= timedelta(0)):
         raise ImproperlyConfigured(
             f"maximum_eta must be a timedelta or None, and longer than nothing, not {furthest!r}."
