@@ -20,7 +20,7 @@ from django.utils import timezone
 
 from i3tasks import cli, task
 from i3tasks.core.envelope import Envelope
-from i3tasks.models import TaskExecution, Worker
+from i3tasks.models import TaskExecution, TaskExecutionTry, Worker
 from i3tasks.store.bulk import HELD
 from i3tasks.telemetry import ConsoleFormatter, emit
 from i3tasks.testing import advance, drain
@@ -29,7 +29,7 @@ from tests.support.doc_blocks import ROOT, Page
 
 ELSEWHERE = {"README.md": "test_census.py", "docs/tutorial.md": "test_tutorial.py"}
 HERE = {
-    "docs/command-line.md": 3,
+    "docs/command-line.md": 4,
     "docs/emulator.md": 1,
     "docs/observability.md": 1,
     "docs/workers.md": 1,
@@ -89,7 +89,10 @@ def test_the_command_line_prints_what_its_page_shows(stands_in_terminal: io.Stri
         advance(timedelta(seconds=30))
     before = timezone.now() - timedelta(minutes=12)
     TaskExecution.objects.update(created_at=before)
+    TaskExecution.objects.filter(pk=handles[0].task_execution_id).update(uuid="0199c1a0-7c9e-7cc4-8a3c-5e0e8d1b2f11")
+    TaskExecutionTry.objects.update(worker_id="mail-7f9")
     assert all(execution.outcome == "failed" for execution in TaskExecution.objects.all())
+    charge.delay(4)  # waits
     known = {"4711": str(handles[0].task_execution_id), "shop.tasks.charge": charge.spec.path}
     for block in page("docs/command-line.md").of("console"):
         for session in re.split(r"^\$ ", block.text, flags=re.MULTILINE)[1:]:

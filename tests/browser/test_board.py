@@ -374,3 +374,23 @@ def test_by_keyboard_alone_a_failure_is_found_and_retried(site: Site, pages: dic
     page.wait_for_selector(".message.success")
     pk = int(newest.rpartition("#")[2])
     until(lambda: site.rows(lambda: TaskExecutionTry.objects.filter(task_execution=pk, is_completed=True).count() > 1))
+
+
+def test_the_admins_pages_show_states_errors_and_tracebacks_in_place(site: Site, pages: dict[str, str]) -> None:
+    page = site.open()
+    page.evaluate("localStorage.setItem('django.admin.navSidebarIsOpen', 'false')")
+    page.set_viewport_size({"width": 1500, "height": 800})
+    page.goto(f"{site.address}/admin/i3tasks/taskexecution/?state=failed")
+    assert "CardDeclined" in page.locator("#result_list").inner_text()
+    site.picture("admin-executions-light")
+    page.goto(f"{site.address}/admin/i3tasks/taskexecution/")
+    page.locator("#result_list tbody tr", has_text="charge_card").locator("a").first.click()
+    page.wait_for_url(re.compile(r"/\d+/change/$"))
+    page.locator("details summary", has_text="CardDeclined").first.click()
+    assert "raise CardDeclined" in page.locator("details[open] pre").first.inner_text()
+    assert page.get_by_role("button", name="Retry").or_(page.get_by_role("link", name="Retry")).count() >= 1
+    site.picture("admin-execution-light")
+    page.goto(f"{site.address}/admin/i3tasks/taskschedule/")
+    assert "stock of the night" in page.locator("#result_list").inner_text()
+    site.picture("admin-schedules-light")
+    page.set_viewport_size({"width": 1280, "height": 800})

@@ -149,22 +149,23 @@ def test_rows_that_are_nested_too_deeply_are_shown(admin: Client) -> None:
 
 
 def test_results_are_seen_only_with_the_permission_to_see_them(django_user_model: Any) -> None:
-    row = a_try("failed", result="the secret").task_execution
+    row = a_try("failed", result="a", error_traceback="Traceback\nValueError: the secret").task_execution
+    a_try("failed", of=row, try_number=2, result="the secret")
     user = django_user_model.objects.create_user("staff", is_staff=True)
     seen = ["view_taskexecution", "view_taskexecutiontry"]
     client = Client()
 
-    def shown() -> bool:
+    def shown() -> list[bool]:
         client.force_login(user)
-        urls = page("taskexecution", row.pk), page("taskexecutiontry", row.tries.get().pk)
+        urls = page("taskexecution", row.pk), *(page("taskexecutiontry", one.pk) for one in row.tries.all())
         answers = [client.get(url) for url in urls]
         assert {answer.status_code for answer in answers} == {200}
-        return any("the secret" in answer.content.decode() for answer in answers)
+        return ["the secret" in answer.content.decode() for answer in answers]
 
     user.user_permissions.set(Permission.objects.filter(codename__in=seen))
-    assert not shown()
+    assert shown() == [False] * 3
     user.user_permissions.add(Permission.objects.get(codename="view_taskexecutionresult"))
-    assert shown()
+    assert shown() == [True] * 3
 
 
 def test_the_form_of_schedules_imports_nothing(admin: Client) -> None:

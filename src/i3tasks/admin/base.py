@@ -188,3 +188,9 @@ def _json(value: Any) -> str:
         return json.dumps(value, cls=DjangoJSONEncoder, ensure_ascii=True)
     except RecursionError:
         return "(nested too deeply to be shown)"
+
+
+def may_see_results(request: HttpRequest) -> bool:
+    """Whether the user may see what tries returned, and the texts of their errors."""
+    user: Any = request.user
+    return bool(user.has_perm("i3tasks.view_taskexecutionresult"))

@@ -16,7 +16,7 @@ from ..exceptions import SearchError
 from ..models import TryState
 from ..store.states import State
 from . import base
-from .base import AnsweredChanges, BoundedPaginator, Rows
+from .base import AnsweredChanges, BoundedPaginator, Rows, may_see_results
 
 if TYPE_CHECKING:
     from ..store.search import Search  # by functions: whatever has an admin imports this module
@@ -146,9 +146,7 @@ class ExecutionChanges(AnsweredChanges):
         if isinstance(paginator, FoundPaginator):
             self.queryset: Any = paginator.object_list  # not the conditions alone, for which tables might be read
         super().get_results(request)
-        user: Any = request.user
-        with_texts = bool(user.has_perm("i3tasks.view_taskexecutionresult"))
-        for line in lines(self.result_list, current_clock().now(), with_texts=with_texts):
+        for line in lines(self.result_list, current_clock().now(), with_texts=may_see_results(request)):
             line.execution.line = line  # type: ignore[attr-defined]
         search = search_of(request)
         if search != Search() and not self.result_list and search.count(current_clock().now()).is_cut:

@@ -11,7 +11,7 @@ from django.utils.html import format_html
 from ..core.clock import current_clock
 from ..dashboard.writing import span
 from ..models import TaskExecution, TaskExecutionResult, TaskExecutionTry, TryState
-from .base import ReadOnly, ReadOnlyInline, Rows, of_execution
+from .base import ReadOnly, ReadOnlyInline, Rows, may_see_results, of_execution
 from .filters import TryStateFilter
 from .showing import link, short_result
 
@@ -38,8 +38,7 @@ class TryInline(ReadOnlyInline):
     verbose_name_plural = "tries"
 
     def get_queryset(self, request: HttpRequest) -> Rows:
-        user: Any = request.user
-        self._shows_results = bool(user.has_perm("i3tasks.view_taskexecutionresult"))
+        self._shows_results = may_see_results(request)
         return super().get_queryset(request).select_related("result")
 
     @admin.display
@@ -60,7 +59,7 @@ class TryInline(ReadOnlyInline):
     def outcome(self, row: TaskExecutionTry) -> str:
         text = short_result(row) if self._shows_results else ""
         said = ": ".join(filter(None, [row.error_class, text]))
-        if not row.error_traceback:
+        if not (row.error_traceback and self._shows_results):  # its last line is the text of the error
             return said
         return format_html("<details><summary>{}</summary><pre>{}</pre></details>", said, row.error_traceback)
 
@@ -97,6 +96,10 @@ class TaskExecutionTryAdmin(ReadOnly):
     def get_queryset(self, request: HttpRequest) -> Rows:
         light = super().get_queryset(request).defer("error_traceback", *of_execution())
         return light.select_related("task_execution")
+
+    def get_readonly_fields(self, request: HttpRequest, obj: Any = None) -> Any:
+        found = super().get_readonly_fields(request, obj)
+        return found if may_see_results(request) else [name for name in found if name != "traceback"]
 
     @admin.display
     def execution(self, row: TaskExecutionTry) -> str:
