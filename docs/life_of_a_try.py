@@ -94,7 +94,7 @@ ARROWS = (
         "running",
         "failed",
         "Its lease has run out: the worker died (`WorkerLost`).",
-        "dispatching.expire_leases",
+        "expiry.expire_leases",
         "M640 222 L736 222",
         (688, 222),
     ),

@@ -19,7 +19,7 @@ from i3tasks.engine.assembly import make_engine
 from i3tasks.engine.report import Report
 from i3tasks.models import TaskExecution, TaskExecutionTry
 from i3tasks.store.cancel import cancel
-from i3tasks.store.dispatching import expire_leases
+from i3tasks.store.expiry import expire_leases
 from i3tasks.store.requests import Settlement
 from i3tasks.telemetry import TRY, TaskFilter, subscribe
 from tests.shop import isolated

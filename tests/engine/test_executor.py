@@ -21,8 +21,8 @@ from i3tasks.core.outcome import Failure, Released, Success
 from i3tasks.engine.assembly import Engine, make_engine
 from i3tasks.engine.executor import PUT_OFF, Executor
 from i3tasks.engine.gateway import writer
+from i3tasks.engine.lease_renewal import HandedBack
 from i3tasks.engine.report import NotRun, Report, Verdict
-from i3tasks.engine.running import HandedBack
 from i3tasks.exceptions import StoreUnavailable
 from i3tasks.models import TaskExecution, TaskExecutionTry
 from i3tasks.store.operations import CLAIM

@@ -30,9 +30,9 @@ from i3tasks.contrib.prometheus.serving import serve
 from i3tasks.core.clock import SYSTEM_CLOCK
 from i3tasks.engine.beat import Beat
 from i3tasks.engine.gateway import writer
-from i3tasks.engine.presence import Presence
+from i3tasks.engine.worker_row import Presence
 from i3tasks.models import ScheduleState, TaskExecution, TaskExecutionTry, Worker, WorkerRole
-from i3tasks.store.dispatching import expire_leases
+from i3tasks.store.expiry import expire_leases
 from i3tasks.store.figures import figures
 from i3tasks.store.pauses import pause
 from i3tasks.telemetry import EVENTS

@@ -18,7 +18,7 @@ from i3tasks.core.outcome import Failure, Success
 from i3tasks.engine.assembly import make_engine
 from i3tasks.engine.report import Report, Verdict
 from i3tasks.models import TaskExecution, TaskExecutionTry, TaskGroup
-from i3tasks.store.dispatching import expire_leases
+from i3tasks.store.expiry import expire_leases
 from tests.shop.tasks import add, fail
 from tests.support.rigs import delivery_of
 

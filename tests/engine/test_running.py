@@ -16,7 +16,7 @@ import pytest
 from i3tasks import task
 from i3tasks.core.clock import SYSTEM_CLOCK
 from i3tasks.engine.gateway import InlineGateway
-from i3tasks.engine.running import HandedBack, Running
+from i3tasks.engine.lease_renewal import HandedBack, Running
 from i3tasks.exceptions import I3TasksError
 from i3tasks.models import TaskExecutionTry
 from i3tasks.store.operations import CLAIM

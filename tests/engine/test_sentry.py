@@ -26,7 +26,7 @@ from i3tasks.core.clock import SYSTEM_CLOCK
 from i3tasks.engine.assembly import make_engine
 from i3tasks.engine.beat import Beat
 from i3tasks.models import TaskExecutionTry, TaskSchedule
-from i3tasks.store.dispatching import expire_leases
+from i3tasks.store.expiry import expire_leases
 from tests.shop.tasks import aadd, add, afail, fail
 from tests.support.rigs import delivery_of
 

@@ -25,12 +25,12 @@ from i3tasks.exceptions import ExecutionNotFound, I3TasksError, StoreUnavailable
 from i3tasks.models import ScheduleState, TaskExecution, TaskExecutionTry, TaskGroup, TaskSchedule
 from i3tasks.store import lock_timeout
 from i3tasks.store.ages import Ages
+from i3tasks.store.appending import append_step
 from i3tasks.store.audit import audit
 from i3tasks.store.cancel import cancel, cancel_workflow, retry_failed
-from i3tasks.store.chains import append_step
 from i3tasks.store.claims import claim
 from i3tasks.store.database import is_conflict, locked
-from i3tasks.store.dispatching import expire_leases
+from i3tasks.store.expiry import expire_leases
 from i3tasks.store.groups import cancel_group, close_group, expire_groups
 from i3tasks.store.requests import Claimed
 from i3tasks.store.retention import clean

@@ -109,7 +109,7 @@ def test_a_worker_of_an_older_release_of_i3tasks_which_knows_no_column_for_it_wr
 def test_a_process_reads_it_from_the_settings(settings: Any) -> None:
     from dataclasses import replace
 
-    from i3tasks.engine.presence import Presence
+    from i3tasks.engine.worker_row import Presence
     from i3tasks.store.workers import note_workers
 
     presence = Presence("worker")  # type: ignore[arg-type]

@@ -14,9 +14,10 @@ from i3tasks.core.clock import SYSTEM_CLOCK
 from i3tasks.core.outcome import Released, Success
 from i3tasks.exceptions import WorkerLost
 from i3tasks.models import TaskExecution, TaskExecutionTry
-from i3tasks.store import dispatching
-from i3tasks.store.dispatching import confirm_published, deny_published, expire_leases, next_due, take_due
+from i3tasks.store import expiry
+from i3tasks.store.dispatching import confirm_published, deny_published, next_due, take_due
 from i3tasks.store.enqueue import NewExecution
+from i3tasks.store.expiry import expire_leases
 from i3tasks.store.requests import STALE, TryRef
 from i3tasks.store.settle import settle
 from i3tasks.types import I3TasksSettings
@@ -305,14 +306,14 @@ def test_a_try_that_cannot_be_ended_holds_up_no_other(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     claimed = lease(*enqueue(3))
-    lost = dispatching._lost
+    lost = expiry._lost
 
     def broken(task_try: Any, *rest: Any) -> Any:
         if task_try.pk == claimed[0].try_id:
             raise ValueError("a poisoned row")
         return lost(task_try, *rest)
 
-    monkeypatch.setattr(dispatching, "_lost", broken)
+    monkeypatch.setattr(expiry, "_lost", broken)
     expire_leases(10, clock=SYSTEM_CLOCK, now=over(claimed[-1]))
     assert [row(item.try_id).is_completed for item in claimed] == [False, True, True]
     [error] = [record.getMessage() for record in caplog.records if "internal_error" in record.getMessage()]
@@ -327,7 +328,7 @@ def test_an_outage_is_an_outage_and_not_a_poisoned_row(monkeypatch: pytest.Monke
     def away(*_: Any) -> Any:
         raise OperationalError("the server closed the connection")
 
-    monkeypatch.setattr(dispatching, "_lost", away)
+    monkeypatch.setattr(expiry, "_lost", away)
     with pytest.raises(OperationalError):
         expire_leases(10, clock=SYSTEM_CLOCK, now=moment)
 

@@ -37,7 +37,8 @@ from i3tasks.store.board_acts import begin
 from i3tasks.store.bulk import Act
 from i3tasks.store.cancel import cancel, retry_failed
 from i3tasks.store.claims import claim
-from i3tasks.store.dispatching import confirm_published, deny_published, expire_leases, put_back, take_due
+from i3tasks.store.dispatching import confirm_published, deny_published, put_back, take_due
+from i3tasks.store.expiry import expire_leases
 from i3tasks.store.fallback import WaitingRequest, take_waiting
 from i3tasks.store.groups import expire_groups
 from i3tasks.store.leases import renew

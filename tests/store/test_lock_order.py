@@ -33,14 +33,15 @@ from i3tasks.models import (
 )
 from i3tasks.store import workflows
 from i3tasks.store.ages import Ages
+from i3tasks.store.appending import append_step
 from i3tasks.store.board_acts import begin, take
 from i3tasks.store.board_acts import note as note_act
 from i3tasks.store.bulk import Act, Slice, slices
 from i3tasks.store.cancel import cancel, cancel_workflow, reschedule, retry_failed
-from i3tasks.store.chains import append_step
 from i3tasks.store.claims import claim
 from i3tasks.store.database import atomic, locked, rows
-from i3tasks.store.dispatching import confirm_published, deny_published, expire_leases, put_back, take_due, withhold
+from i3tasks.store.dispatching import confirm_published, deny_published, put_back, take_due, withhold
+from i3tasks.store.expiry import expire_leases
 from i3tasks.store.fallback import WaitingRequest, take_unheard, take_waiting
 from i3tasks.store.groups import cancel_group, close_group, expire_groups
 from i3tasks.store.keys import argument_key

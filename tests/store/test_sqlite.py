@@ -18,7 +18,8 @@ from i3tasks.models import TaskExecutionTry
 from i3tasks.store.cancel import cancel
 from i3tasks.store.claims import claim
 from i3tasks.store.database import atomic
-from i3tasks.store.dispatching import expire_leases, take_due
+from i3tasks.store.dispatching import take_due
+from i3tasks.store.expiry import expire_leases
 from i3tasks.store.groups import expire_groups
 from i3tasks.store.leases import renew
 from i3tasks.store.requests import Claimed

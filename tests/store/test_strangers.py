@@ -22,7 +22,8 @@ from i3tasks.models import TaskExecution, TaskExecutionTry, TaskGroup
 from i3tasks.store.audit import audit
 from i3tasks.store.cancel import cancel
 from i3tasks.store.claims import claim
-from i3tasks.store.dispatching import confirm_published, deny_published, expire_leases, take_due
+from i3tasks.store.dispatching import confirm_published, deny_published, take_due
+from i3tasks.store.expiry import expire_leases
 from i3tasks.store.groups import expire_groups
 from i3tasks.store.leases import renew
 from i3tasks.store.requests import LOCKED, Claimed, Refusal, Settled, TryRef

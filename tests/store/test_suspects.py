@@ -17,8 +17,8 @@ from i3tasks.core.retry import RetryPolicy
 from i3tasks.exceptions import WorkerLost
 from i3tasks.models import TaskExecutionTry
 from i3tasks.store.claims import claim
-from i3tasks.store.dispatching import expire_leases
 from i3tasks.store.enqueue import NewExecution
+from i3tasks.store.expiry import expire_leases
 from i3tasks.store.requests import Claimed, Refusal, Settlement
 from i3tasks.store.settle import settle
 from i3tasks.store.suspects import LONGEST_PUT_OFF, MOST_TOGETHER, PUT_OFF, SLOTS

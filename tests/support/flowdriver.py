@@ -20,7 +20,7 @@ from i3tasks.models import TaskExecution, TaskExecutionTry, TaskGroup
 from i3tasks.store.ages import Ages
 from i3tasks.store.cancel import cancel, retry_failed
 from i3tasks.store.claims import claim
-from i3tasks.store.dispatching import expire_leases
+from i3tasks.store.expiry import expire_leases
 from i3tasks.store.requests import STALE, Claimed, Refusal, Settled
 from i3tasks.store.retention import clean
 from i3tasks.store.settle import settle

@@ -82,7 +82,7 @@ class ChainHandle(Generic[T]):
 
         The task is enqueued at once if the chain has succeeded already.
         """
-        from ..store.chains import append_step
+        from ..store.appending import append_step
 
         refuse_in_loop("then", "athen")
         step = step_of("then()", task, *args, **kwargs)

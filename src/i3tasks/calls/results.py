@@ -18,7 +18,7 @@ from ..core.values import decode
 from ..engine.waiting_bodies import CurrentBody, current_body
 from ..exceptions import ExecutionNotFound, TaskFailed, WouldWaitForever
 from ..registry import find
-from ..store.chains import End
+from ..store.appending import End
 from ..store.database import alias, in_transaction
 from ..store.workflow_results import WorkflowEnding, ending_of, is_part_of, newest_try_of, waiting_for_a_worker
 from ..telemetry import run_facts

@@ -8,9 +8,9 @@ from ..conf import get_config
 from . import outbox
 from .executor import Executor
 from .gateway import writer
+from .lease_renewal import Running
 from .pool import WorkerPool
-from .presence import new_worker_id
-from .running import Running
+from .worker_row import new_worker_id
 
 
 @dataclass(frozen=True, slots=True)

@@ -18,7 +18,7 @@ from .forked import end_child
 from .stacks import stack_of_task
 
 if TYPE_CHECKING:
-    from .running import Run
+    from .lease_renewal import Run
 
 STOPPING_SECONDS = 3.0  # for a cancelled coroutine to clean up; less than a worker's HAND_BACK_SECONDS
 

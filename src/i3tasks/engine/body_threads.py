@@ -16,7 +16,7 @@ from django.db import connections
 
 from .bodies import BodyEnding, Raised, Returned, answer_of
 from .connections import call_apart, tidy
-from .running import HandedBack, Run
+from .lease_renewal import HandedBack, Run
 from .session_state import watch_this_thread
 from .stacks import stack_of_thread
 

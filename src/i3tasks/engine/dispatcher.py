@@ -14,7 +14,8 @@ from ..broker.publisher import get_publisher
 from ..conf import get_config
 from ..core.clock import SYSTEM_CLOCK, Clock
 from ..store.database import Instant, is_contention, time_of
-from ..store.dispatching import expire_leases, next_due, take_due
+from ..store.dispatching import next_due, take_due
+from ..store.expiry import expire_leases
 from ..store.fallback import take_unheard
 from ..store.groups import expire_groups
 from ..store.pauses import known_pauses, release

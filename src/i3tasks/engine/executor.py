@@ -33,9 +33,9 @@ from ..telemetry import emit, run_bound, wanted
 from ..telemetry.propagation import processing, travels_now
 from .bodies import Returned, is_cancelling
 from .gateway import Gateway
+from .lease_renewal import HandedBack, Run, Running, metadata_of
 from .pool import Pool, PoolClosing, Slot
 from .report import NotRun, Report, Verdict
-from .running import HandedBack, Run, Running, metadata_of
 
 UNKNOWN_FOR = timedelta(minutes=10)
 """How long a try without a row is waited for: django-i3tasks publishes before it commits the row."""

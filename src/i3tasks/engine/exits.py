@@ -21,7 +21,7 @@ from ..telemetry import emit
 from .forked import end_child, own_loop
 
 if TYPE_CHECKING:
-    from .running import Run
+    from .lease_renewal import Run
 
 EXITS = (SystemExit, KeyboardInterrupt)
 

@@ -32,8 +32,8 @@ from .connections import is_in_transaction
 from .executor import Executor
 from .exits import responsible
 from .gateway import InlineGateway, writer
+from .lease_renewal import HandedBack, Run, Running
 from .report import Report, Verdict
-from .running import HandedBack, Run, Running
 
 WORKER_ID = "inline"
 MOST_SNOOZES = 100

@@ -18,8 +18,8 @@ from ..registry import TaskSpec
 from ..telemetry.propagation import travels_now
 from .bodies import STOPPING_SECONDS, Raised, Returned
 from .child import ChildBody, Failed, run_body, stand_in
+from .lease_renewal import HandedBack, Run, metadata_of
 from .processes import ChildProcesses, ProcessDied
-from .running import HandedBack, Run, metadata_of
 from .stacks import stack_of_dump
 from .waiting_bodies import ChildsPlace
 

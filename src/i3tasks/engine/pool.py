@@ -17,14 +17,14 @@ from ..registry import TaskSpec
 from ..telemetry import bind_run, run_facts
 from .bodies import STOPPING_SECONDS, BodyEnding, Raised, Returned, acall, bounded
 from .body_threads import LONGEST_WAIT_SECONDS, BodyThreads
-from .carriers import Carriers
 from .child_output import CAN_HAND_OVER, OutputDoor
 from .concurrency import Admission, Room
 from .connections import left_open
 from .isolation import body_of, run_in_child
+from .lease_renewal import HandedBack, Run
 from .processes import ChildProcesses
-from .running import HandedBack, Run
 from .shared_lanes import SharedLane, SharedLanes
+from .try_loops import TryLoops
 from .waiting_bodies import CurrentBody, Waits, current_body
 
 __all__ = ["Carry", "Pool", "PoolClosing", "Room", "Slot", "WorkerPool"]
@@ -70,19 +70,19 @@ class WorkerPool:
         self._processes = ChildProcesses(threads)  # a body that has its slot never waits for one
         self._threads = BodyThreads("i3tasks-sync", threads)
         self._coroutine_lanes = SharedLanes("i3tasks-lane", database_lanes)
-        self._carriers: Carriers | None = None
+        self._loops: TryLoops | None = None
         self._context: contextvars.Context | None = None
         self._door: OutputDoor | None = None
 
     def open(self, tasks: TaskGroup) -> None:
         """Let `submit` use tasks of this group. Bodies get copies of the current context from now on."""
-        self._carriers = Carriers(tasks, self._concurrency)
+        self._loops = TryLoops(tasks, self._concurrency)
         self._context = contextvars.copy_context()
 
     def submit(self, spec: TaskSpec | None, carry: Carry, refuse: Callable[[], None]) -> None:
         """Call `carry` in one of the pool's tasks when there is a slot, or `refuse` if no new body is started."""
-        assert self._carriers is not None, "the pool is open"
-        self.admission.ask(_Carried(self, spec, self._carriers, carry, refuse))
+        assert self._loops is not None, "the pool is open"
+        self.admission.ask(_Carried(self, spec, self._loops, carry, refuse))
 
     def slot(self, spec: TaskSpec | None) -> AbstractAsyncContextManager[Slot]:
         return _Awaited(self, spec)
@@ -250,16 +250,16 @@ class _Carried(_Slot):
     """A slot whose try is carried out by one of the pool's tasks."""
 
     def __init__(
-        self, pool: WorkerPool, spec: TaskSpec | None, carriers: Carriers, carry: Carry, refuse: Callable[[], None]
+        self, pool: WorkerPool, spec: TaskSpec | None, loops: TryLoops, carry: Carry, refuse: Callable[[], None]
     ) -> None:
         super().__init__(pool, spec)
-        self._carriers = carriers
+        self._loops = loops
         self._carry = carry
         self.refuse = refuse
 
     def begin(self) -> bool:
         self._enter()
-        self._carriers.give(self._carry_out)
+        self._loops.give(self._carry_out)
         return True
 
     async def _carry_out(self) -> None:

@@ -22,8 +22,8 @@ from ..threads.batching import BatchThread
 from ..threads.forking import reset_signals_in_children
 from .assembly import Engine, make_engine
 from .dispatcher import Dispatcher
-from .presence import Presence
 from .report import Report
+from .worker_row import Presence
 
 PASS_EVERY_SECONDS = 5.0
 MOST_REQUESTS = 10_000

@@ -39,12 +39,12 @@ from .dispatcher import Dispatcher
 from .executor import Arrival, Executor
 from .fallback import Fallback, QueueSource
 from .gateway import writer
+from .lease_renewal import HandedBack
 from .pool import Slot
-from .presence import Presence, new_worker_id
 from .receiving import QueueReceiver
 from .report import Report, Verdict
-from .running import HandedBack
 from .until_empty import until_empty
+from .worker_row import Presence, new_worker_id
 
 EXIT_BROKEN = 75
 """The exit code of a worker whose Pub/Sub client keeps breaking: EX_TEMPFAIL, which asks for a restart."""

@@ -30,7 +30,7 @@ def claim(
     """Lease each try that is claimable to its requester; a try asked for twice goes to the first.
 
     Claimable: not completed, no token, no cancel request, `run_after` past, its queue not paused. An expired lease is
-    not claimable: `dispatching.expire_leases` ends such a try and writes the next one.
+    not claimable: `expiry.expire_leases` ends such a try and writes the next one.
     """
     tokens = _tokens(requests)
     with atomic():

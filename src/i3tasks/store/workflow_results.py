@@ -9,7 +9,7 @@ from django.db.models import Max, Q
 
 from ..core.values import JSON
 from ..models import ExecutionOutcome, TaskExecution, TaskExecutionTry, TaskGroup
-from .chains import End, _follower, _goes_on, _kept, _number_of_hooks, _read
+from .appending import End, _follower, _goes_on, _kept, _number_of_hooks, _read
 from .database import rows
 from .results import of_execution, of_group
 

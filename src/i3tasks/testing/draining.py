@@ -16,7 +16,7 @@ from ..engine.launch import refuse_in_loop
 from ..exceptions import I3TasksError
 from ..models import TaskExecutionTry, TryState
 from ..store.database import rows
-from ..store.dispatching import expire_leases
+from ..store.expiry import expire_leases
 from ..store.groups import expire_groups
 from ..store.pauses import pause_of, paused_queues
 from .clock import moved_clock

@@ -19,7 +19,7 @@ REPEATS = 5
 def questions() -> dict[str, tuple[float, Callable[[], Any]]]:
     """By name: the milliseconds that each may take, and what asks it."""
     from i3tasks.core.clock import SYSTEM_CLOCK
-    from i3tasks.store import audit, dispatching, fallback, figures, health
+    from i3tasks.store import audit, dispatching, expiry, fallback, figures, health
     from i3tasks.store.ages import Ages
     from i3tasks.store.retention import clean, old_executions
 
@@ -30,7 +30,7 @@ def questions() -> dict[str, tuple[float, Callable[[], Any]]]:
     return {
         "loop: take_due": (5, lambda: dispatching.take_due(100)),
         "loop: next_due": (5, lambda: dispatching.next_due(timedelta(seconds=0.5))),
-        "loop: expire_leases": (5, lambda: dispatching.expire_leases(100, clock=SYSTEM_CLOCK)),
+        "loop: expire_leases": (5, lambda: expiry.expire_leases(100, clock=SYSTEM_CLOCK)),
         "loop: take_waiting": (5, lambda: fallback.take_waiting([waiting])),
         "retention: nothing is old": (5, lambda: list(old_executions(ages, timezone.now())[:100])),
         "retention: all are old, until the first batch is deleted": (1000, lambda: _first_batch(clean, all_ages)),

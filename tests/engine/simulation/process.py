@@ -20,9 +20,9 @@ from i3tasks.engine.connections import call_apart
 from i3tasks.engine.dispatcher import Dispatcher
 from i3tasks.engine.executor import Executor
 from i3tasks.engine.fallback import Fallback, QueueSource
+from i3tasks.engine.lease_renewal import HandedBack, Run, Running
 from i3tasks.engine.pool import PoolClosing, Room
 from i3tasks.engine.report import Verdict
-from i3tasks.engine.running import HandedBack, Run, Running
 from i3tasks.registry import TaskSpec
 from i3tasks.store.operations import CLAIM, PUT_BACK, SETTLE
 from i3tasks.store.requests import LOCKED, TryRef

@@ -9,7 +9,7 @@ from django.core.management.base import BaseCommand, CommandError, CommandParser
 
 from ...engine.beat import Beat
 from ...engine.dispatcher import Dispatcher
-from ...engine.presence import Presence, passing_by
+from ...engine.worker_row import Presence, passing_by
 from ...models import WorkerRole
 from ..events import show_events
 from ..stopping import run_until_stopped

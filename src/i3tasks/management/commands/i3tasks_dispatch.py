@@ -8,7 +8,7 @@ from typing import Any
 from django.core.management.base import BaseCommand, CommandParser
 
 from ...engine.dispatcher import Dispatcher
-from ...engine.presence import Presence, passing_by
+from ...engine.worker_row import Presence, passing_by
 from ...models import WorkerRole
 from ..events import show_events
 from ..stopping import run_until_stopped

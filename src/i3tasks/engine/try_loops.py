@@ -12,7 +12,7 @@ from anyio.abc import TaskGroup
 Job = Callable[[], Coroutine[Any, Any, None]]
 
 
-class Carriers:
+class TryLoops:
     """Up to `most` tasks, created when needed. A job should raise nothing but a cancellation."""
 
     def __init__(self, tasks: TaskGroup, most: int) -> None:
@@ -22,7 +22,7 @@ class Carriers:
         self._idle: list[asyncio.Future[None]] = []
 
     def give(self, job: Job) -> None:
-        """Let a carrier take the job: an idle one, a new one, or the first that is done with another."""
+        """Let a loop take the job: an idle one, a new one, or the first that is done with another."""
         self._ready.append(job)
         while self._idle:
             woken = self._idle.pop()
@@ -31,9 +31,9 @@ class Carriers:
                 return
         if self._left:
             self._left -= 1
-            self._tasks.start_soon(self._carry)
+            self._tasks.start_soon(self._loop)
 
-    async def _carry(self) -> None:
+    async def _loop(self) -> None:
         while True:
             while self._ready:
                 await self._ready.popleft()()

@@ -16,8 +16,8 @@ from django.urls import reverse
 from i3tasks.conf import get_config
 from i3tasks.engine import push
 from i3tasks.engine.gateway import writer
-from i3tasks.engine.presence import Presence
 from i3tasks.engine.worker import Worker as Process
+from i3tasks.engine.worker_row import Presence
 from i3tasks.models import TaskExecutionTry, Worker, WorkerRole
 from i3tasks.store import writer as writer_module
 from i3tasks.store.operations import NOTE_WORKER, Operation
@@ -128,7 +128,7 @@ async def test_heartbeats_go_on_after_the_database_was_away(settings: Any, monke
         return run(*args, **options)
 
     failing: Operation[Any, Any] = Operation(note, survives_outage=False)
-    monkeypatch.setattr("i3tasks.engine.presence.NOTE_WORKER", failing)
+    monkeypatch.setattr("i3tasks.engine.worker_row.NOTE_WORKER", failing)
     monkeypatch.setattr(writer_module, "IN_ORDER", (*writer_module.IN_ORDER, failing))
     presence = Presence(WorkerRole.BEAT)
     presence.dispatched()

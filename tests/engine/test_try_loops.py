@@ -15,9 +15,9 @@ from i3tasks import task
 from i3tasks.engine import body_threads
 from i3tasks.engine.bodies import Raised, Returned
 from i3tasks.engine.body_threads import BodyThreads
-from i3tasks.engine.carriers import Carriers
+from i3tasks.engine.lease_renewal import HandedBack, Run
 from i3tasks.engine.pool import Slot, WorkerPool
-from i3tasks.engine.running import HandedBack, Run
+from i3tasks.engine.try_loops import TryLoops
 from i3tasks.exceptions import TaskTimeout
 from tests.support.rigs import auntil
 
@@ -41,10 +41,10 @@ def a_run() -> Run:
     return Run(cast(Any, Claim()))
 
 
-async def test_a_carrier_carries_out_one_job_after_the_other() -> None:
+async def test_a_loop_carries_out_one_job_after_the_other() -> None:
     carried: list[asyncio.Task[Any] | None] = []
     async with anyio.create_task_group() as tasks:
-        carriers = Carriers(tasks, 2)
+        loops = TryLoops(tasks, 2)
 
         async def job() -> None:
             carried.append(asyncio.current_task())
@@ -53,7 +53,7 @@ async def test_a_carrier_carries_out_one_job_after_the_other() -> None:
         for _ in range(3):
             before = len(carried)
             for _ in range(4):
-                carriers.give(job)
+                loops.give(job)
             await auntil(lambda: len(carried) == before + 4)  # noqa: B023
         tasks.cancel_scope.cancel()
     assert len(carried) == 12
