@@ -35,7 +35,7 @@ from tests.support.exploring import examples
 pytestmark = [pytest.mark.postgres, pytest.mark.django_db(transaction=True)]
 
 NOW = timezone.now()
-CHOOSERS = ("leases", "settle", "dispatching", "turns")
+CHOOSERS = ("claims", "leases", "settle", "dispatching", "priority")
 STEP = {"module_name": "m", "func_name": "next", "args": [], "kwargs": {}}
 VALUES: list[Any] = [None, 0, "", "text \u2028 \\u0041 {,} \"'", [], {"a": [1.5, None, {"b": "é"}]}, 10**40, True]
 choices = st.integers(0, 2**32).map(random.Random)  # drawn bit by bit, most tries would be alike
