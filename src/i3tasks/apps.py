@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from .conf import Config
 
 _CHECKING = ("check", "migrate", "runserver", "test")
-"""Commands that Django is told to run no checks before, because they do so themselves."""
+"""Commands that run the system checks themselves, although they tell Django to run none before them."""
 
 
 class I3TasksConfig(AppConfig):
@@ -25,7 +25,7 @@ class I3TasksConfig(AppConfig):
     verbose_name = "i3tasks"
     default_auto_field = "django.db.models.BigAutoField"
     wrong: ImproperlyConfigured | None = None
-    """What is wrong with the settings, as it was found after they were read. The system checks say it."""
+    """The problem that was found after the settings were read. The system checks report it."""
 
     def ready(self) -> None:
         for module in ("checks", "calls.task_group"):  # which register their checks, and TaskGroup's methods
@@ -49,7 +49,7 @@ class I3TasksConfig(AppConfig):
 
 
 def _leave_to_checks(error: ImproperlyConfigured) -> None:
-    """Say what is wrong before a command that runs no checks. Raise it where there is no command: no check says it."""
+    """Write the error before a command that runs no checks; raise it in a process that runs no command."""
     if not _is_command():
         raise error
     if not _runs_checks():

@@ -85,7 +85,7 @@ def _run_emulator(arguments: list[str]) -> int:
 
 
 def _run_beside_project(name: str, arguments: list[str]) -> int:
-    """Run what changes a project, or looks at it. No management command: i3tasks may not be one of its apps yet."""
+    """Run `init` or `doctor`. They are no management commands: i3tasks may not be one of the project's apps yet."""
     is_question = bool({"-h", "--help"} & set(arguments))
     if not is_question and not _finds_project(arguments):
         return 2
@@ -99,7 +99,7 @@ def _run_beside_project(name: str, arguments: list[str]) -> int:
 
 
 def _run_management_command(name: str, arguments: list[str]) -> int:
-    """Run it under its short name, which is then what its `usage:` says. `--help` needs no project."""
+    """Run the management command under its short name, which its `usage:` then shows. `--help` needs no project."""
     sys.path.insert(0, os.getcwd())
     asks_for_help = bool({"-h", "--help"} & set(arguments))
     if not _has_settings(arguments) and not (asks_for_help and _without_project()):

@@ -31,7 +31,7 @@ _PUBSUB_KEYS = ("EMULATOR", "HOST", "PROJECT_ID", "CREDENTIALS")
 
 
 class WrongSettings(ImproperlyConfigured):
-    """Settings that can be read, and that name what is not there. With manage.py, the system checks say so."""
+    """Settings that can be read, but name a thing that does not exist. With manage.py, the system checks report it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,7 +108,7 @@ class Config:
 
     @property
     def pubsub_queues(self) -> list[QueueNames]:
-        """All but the DatabaseQueues. None of them: Pub/Sub is not used."""
+        """All queues but the DatabaseQueues. If there are none, Pub/Sub is not used."""
         return [queue for queue in self.queues.values() if not isinstance(queue.queue, DatabaseQueue)]
 
     @property

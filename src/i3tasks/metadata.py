@@ -29,7 +29,7 @@ class TaskMetadata:
     headers: Mapping[str, str] = field(default_factory=dict, compare=False)
     """The request headers that travelled with the call: those of `propagate_headers`, in lower case."""
     context: Mapping[str, Any] = field(default_factory=dict, compare=False)
-    """The log context that did: that of `propagate_context`."""
+    """The log context that travelled with the call: that of `propagate_context`."""
     traceparent: str | None = None
     """The trace and span of this try, as W3C Trace Context writes them; None without a trace."""
     run_after: datetime | None = None
@@ -37,7 +37,7 @@ class TaskMetadata:
     schedule: str | None = None
     """The name of the schedule that made the call; None: no schedule did."""
     slot: datetime | None = None
-    """The time for which it did, which may be earlier than the call; for a schedule run by hand, when that was."""
+    """The slot for which it made the call, which may be earlier than the call; for a run by hand, the time of it."""
     _cancelled: threading.Event = field(default_factory=threading.Event, repr=False, compare=False)
 
     @property

@@ -25,5 +25,5 @@ def test_task() -> str:
 
 @task
 async def collect(results: Any) -> Any:
-    """Gives on what it was given: stands behind a group that has no callback of its own."""
+    """Returns its argument: the callback of a group that steps follow but that has no callback of its own."""
     return results

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 @admin.action(description="Cancel: what waits never runs, what runs is told", permissions=["act"])
 def cancel_selected(modeladmin: Any, request: HttpRequest, queryset: QuerySet[TaskExecution]) -> None:
     """Ask for the selected executions to end."""
-    from ..store.bulk import Act  # with the action: whatever has an admin imports this module
+    from ..store.bulk import Act  # late: every process with an admin imports this module
 
     _act(modeladmin, request, queryset, Act.CANCEL, "Cancelled {}.")
 

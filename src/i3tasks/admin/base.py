@@ -34,7 +34,7 @@ MOST_ROWS = 10_000
 LONGEST_QUERY = 2_000
 """Characters of the query of a list's address. Each link of the page repeats them."""
 MOST_WORDS = 50
-"""Of a search. Each one adds a condition for each field that is searched."""
+"""Words of a search. Each word adds a condition for each field that is searched."""
 
 
 class BoundedPaginator(AnyPaginator):
@@ -47,9 +47,9 @@ class BoundedPaginator(AnyPaginator):
 
 
 class AnsweredChanges(ChangeList):
-    """A list that is read at once, so that a filter which the database refuses is answered like a mistyped one.
+    """A list that treats filters which the database refuses, and queries that are too long, like mistyped filters.
 
-    So is a query that is too long.
+    Its rows are read at once, so that the database's error is raised here.
     """
 
     def __init__(self, request: HttpRequest, *args: Any, **kwargs: Any) -> None:
@@ -108,7 +108,7 @@ class ReadOnly(ReadableList):
         return self._readable(self.sortable)
 
     def get_fieldsets(self, request: HttpRequest, obj: Any = None) -> Any:
-        """What the row holds, and folded below it the names of what is empty."""
+        """The fields that hold something, and folded below them the names of the empty fields."""
         names = list(self.get_fields(request, obj))
         empty = [] if obj is None else [name for name in names if self._is_empty(obj, name)]
         filled = [name for name in names if name not in empty]
@@ -157,7 +157,7 @@ class ReadOnlyInline(Readable, AnyInline):
 
 
 def of_execution() -> list[str]:
-    """The heavy columns of executions, for queries of what belongs to them."""
+    """The heavy columns of executions, named from rows that refer to an execution."""
     return [f"task_execution__{column}" for column in HEAVY]
 
 

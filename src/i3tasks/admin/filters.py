@@ -19,7 +19,7 @@ from . import base
 from .base import AnsweredChanges, BoundedPaginator, Rows, may_see_results
 
 if TYPE_CHECKING:
-    from ..store.search import Search  # by functions: whatever has an admin imports this module
+    from ..store.search import Search  # late at run time: every process with an admin imports this module
 
 SEARCHED = ("state", "queue", "asked")
 PERIODS = {"1h": "Past hour", "1d": "Past 24 hours", "7d": "Past 7 days", "30d": "Past 30 days"}
@@ -59,7 +59,7 @@ class QueueFilter(SearchedFilter):
 
 
 class AskedFilter(SearchedFilter):
-    """When they were asked for."""
+    """The time at which executions were asked for."""
 
     title = "asked for"
     parameter_name = "asked"
@@ -144,7 +144,7 @@ class ExecutionChanges(AnsweredChanges):
 
         paginator = self.model_admin.get_paginator(request, self.queryset, self.list_per_page)
         if isinstance(paginator, FoundPaginator):
-            self.queryset: Any = paginator.object_list  # not the conditions alone, for which tables might be read
+            self.queryset: Any = paginator.object_list  # the bare conditions might read whole tables
         super().get_results(request)
         for line in lines(self.result_list, current_clock().now(), with_texts=may_see_results(request)):
             line.execution.line = line  # type: ignore[attr-defined]

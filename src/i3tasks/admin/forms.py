@@ -80,7 +80,7 @@ class ScheduleForm(ScheduleFormBase):
             return
         own = _path(self.instance.task_path, self.instance.task_name)
         self.fields["task"].initial = own
-        # A row keeps a task that is registered no more.
+        # A row may name a task that is no longer registered.
         known = sorted({spec.path for spec in all_tasks()} | {own} - {""})
         self.fields["task"].widget = forms.Select(choices=[("", "---------"), *((item, item) for item in known)])
 
@@ -91,7 +91,7 @@ class ScheduleForm(ScheduleFormBase):
         return {} if self.cleaned_data["kwargs"] is None else self.cleaned_data["kwargs"]
 
     def clean(self) -> dict[str, Any]:
-        from ..core.schedule_fields import problems  # with the page: whatever has an admin imports this module
+        from ..core.schedule_fields import problems  # late: every process with an admin imports this module
         from ..store.schedules import of_row, require_free_name
 
         cleaned: dict[str, Any] = super().clean() or self.cleaned_data
@@ -114,7 +114,7 @@ class ScheduleForm(ScheduleFormBase):
         return cleaned
 
     def _lock(self) -> None:
-        """Lock what is about to be changed. What was typed stays in the form if another transaction holds it."""
+        """Lock the schedule before the change. If another transaction holds it, the form keeps what the user typed."""
         from ..store.schedules import lock_schedule
 
         if self.instance.pk is not None:

@@ -22,7 +22,7 @@ CALLS = (
     "callback_options",
     "on_failure",
 )
-"""The columns of what a group leads to: shown as calls."""
+"""The columns with the steps that follow a group: shown as calls."""
 
 
 @admin.register(TaskGroup)

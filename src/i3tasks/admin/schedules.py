@@ -25,7 +25,7 @@ from .forms import ScheduleForm
 from .showing import link
 
 if TYPE_CHECKING:
-    from ..store.schedules import KnownSchedule  # by functions: whatever has an admin imports this module
+    from ..store.schedules import KnownSchedule  # late at run time: every process with an admin imports this module
 
 SHOWN = 5
 MOST_DECLARED = 200
@@ -64,7 +64,7 @@ class TaskScheduleAdmin(ReadableList):
         return super().changelist_view(request, {**(extra_context or {}), "declared": _declared()})
 
     def save_model(self, request: HttpRequest, obj: TaskSchedule, form: Any, change: bool) -> None:
-        """Save the schedule. With other slots than before it counts from now on."""
+        """Save the schedule. If its slots have changed, no slot from before this moment is enqueued."""
         from ..store.schedules import count_from, counts_anew
 
         with atomic():
@@ -175,7 +175,7 @@ class ScheduleStateAdmin(ReadOnly):
 
 @admin.register(ScheduleTick)
 class ScheduleTickAdmin(ReadOnly):
-    """Which slot led to which execution: the record of what has run, which retention deletes."""
+    """The execution that each slot led to. Retention deletes these records."""
 
     list_display = ("of_schedule", "slot", "enqueued")
     list_select_related = ("execution",)

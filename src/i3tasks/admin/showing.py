@@ -28,7 +28,7 @@ def short_result(task_try: TaskExecutionTry) -> str:
     result = getattr(task_try, "result", None)
     if result is None:
         return ""
-    from ..store.status import shown_result  # with the page: whatever has an admin imports this module
+    from ..store.status import shown_result  # late: every process with an admin imports this module
 
     text = Truncator(json.dumps(shown_result(task_try), cls=DjangoJSONEncoder)).chars(200)
     return f"{text} (the text of a {result.text_of})" if result.text_of else text

@@ -47,7 +47,7 @@ class TryInline(ReadOnlyInline):
 
     @admin.display
     def wait(self, row: TaskExecutionTry) -> str:
-        from ..dashboard.lines import wait_of  # with the page: whatever has an admin imports this module
+        from ..dashboard.lines import wait_of  # late: every process with an admin imports this module
 
         return span(wait_of(row, current_clock().now()))
 

@@ -39,6 +39,6 @@ class WorkerAdmin(ReadOnly):
 
     @admin.display(boolean=True, description="alive")
     def is_alive(self, row: Any) -> bool:
-        from ..store.workers import is_alive  # with the page: whatever has an admin imports this module
+        from ..store.workers import is_alive  # late: every process with an admin imports this module
 
         return is_alive(row, current_clock().now())

@@ -52,7 +52,7 @@ def _normalized(task: AnyTask, value: Any) -> Any:
     """The result as JSON. Raises ResultUnavailable, after which no try follows: the body has run to its end."""
     try:
         plain: Any = normalize_json(value)
-        # It leaves alone what no database keeps as JSON: numbers as keys, NaN, text with a NUL.
+        # normalize_json lets values pass that no database keeps as JSON: numbers as keys, NaN, text with a NUL.
         encode(plain, "the result", limit=get_config().settings.maximum_payload_bytes)
     except (TypeError, ValueError) as error:
         reason = str(error).rstrip(".")

@@ -1,4 +1,4 @@
-"""Tasks of Django's framework in the registry, so that whatever runs, schedules or chains tasks finds them there."""
+"""Tasks of Django's framework in the registry, where workers, schedules and workflows find them."""
 
 from __future__ import annotations
 
@@ -33,12 +33,12 @@ class DeclaredSpec(TaskSpec):
 
     @property
     def metadata_name(self) -> str:
-        """No name that a task's own parameter can have."""
+        """The keyword of the metadata: a text that is no identifier, so that no parameter of the task can have it."""
         return OF_THE_WORKER
 
     @property
     def given(self) -> tuple[str, ...]:
-        """None that its signature shows: it has no context, either."""
+        """No parameter: the signature of `function` shows neither the metadata nor the context."""
         return ()
 
 
@@ -86,7 +86,7 @@ def spec_of(task: AnyTask, defaults: BackendOptions = NO_OPTIONS) -> TaskSpec:
         return known
     declared = getattr(sys.modules.get(task.func.__module__), task.func.__name__, None)
     if isinstance(declared, Task) and declared.func is task.func:
-        task, defaults = declared, NO_OPTIONS  # it was declared for another backend: every process is to know it alike
+        task, defaults = declared, NO_OPTIONS  # declared for another backend: all processes register it alike
     try:
         plain = checked(task.func, options_of(_options(task, defaults)))
         options = replace(plain.options, bind=task.takes_context)
@@ -96,7 +96,7 @@ def spec_of(task: AnyTask, defaults: BackendOptions = NO_OPTIONS) -> TaskSpec:
 
 
 def row_options(spec: TaskSpec, backend: str, defaults: BackendOptions) -> dict[str, Any]:
-    """What the row of a call says of retries and time, as it was made through another backend than its task names."""
+    """The options `retry` and `timeout` for a call's row, if another backend than the task's own enqueues the call."""
     declared: AnyTask | None = getattr(spec, "declared", None)
     if declared is None or declared.backend == backend:
         return {}
@@ -124,7 +124,7 @@ def _options(task: AnyTask, defaults: BackendOptions) -> dict[str, Any]:
 
 
 def _register(found: Any) -> None:
-    """Register a Django task that a row names, and that is of another backend: `using(backend=...)` has moved it."""
+    """Register a Django task of another backend that a row names: `using(backend=...)` has sent the call here."""
     if isinstance(found, Task):
         spec_of(found)
 

@@ -11,7 +11,7 @@ from .errors import BrokerUnavailable
 
 PROBE_SECONDS = 1.0
 FRESH_SECONDS = 60.0
-"""How long after the last failure others are told of it: an idle process does not notice the end of an outage."""
+"""How long after the last failure it is still reported: an idle process does not notice the end of an outage."""
 
 
 REFUSED_SECONDS = 180.0
@@ -19,7 +19,7 @@ REFUSED_SECONDS = 180.0
 
 
 class Refusals:
-    """The topics that refuse all messages (deleted, no permission), until one is taken or none was tried for long."""
+    """The topics that refuse all messages (deleted, no permission), each until it takes one or the refusal is old."""
 
     def __init__(self, clock: Clock = SYSTEM_CLOCK) -> None:
         self._clock = clock
@@ -38,7 +38,7 @@ class Refusals:
 
     @property
     def trouble(self) -> str | None:
-        """What one of them said. May be asked in any thread."""
+        """The refusal of one of these topics; None if there is none. May be read in any thread."""
         return next((said for at, said in self._refused.copy().values() if self._is_fresh(at)), None)
 
     def _is_fresh(self, at: Any = None, *_: object) -> bool:
@@ -67,7 +67,7 @@ class Circuit:
 
     @property
     def fresh_trouble(self) -> str | None:
-        """The same, unless it was long ago."""
+        """The same, if the last failure is at most FRESH_SECONDS old; else None."""
         return self.trouble if self._clock.monotonic() - self._failed_at < FRESH_SECONDS else None
 
     def check(self) -> None:

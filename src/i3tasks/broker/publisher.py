@@ -71,7 +71,7 @@ class Publisher:
 
     @property
     def fresh_trouble(self) -> str | None:
-        """The same while it is not long since a publish failed: a minute, and for a refusal three."""
+        """The same, if the last failed publish is at most a minute old (a refusal: three minutes); else None."""
         return self._circuit.fresh_trouble or self._refusals.trouble
 
     def is_refused_by(self, topic: str) -> bool:
@@ -193,7 +193,7 @@ _choosing = threading.Lock()
 
 @contextmanager
 def withholding(is_on: bool = True) -> Iterator[None]:
-    """Take every message and send none while the block runs, for tests: its row stays due. Off: send them after all."""
+    """Accept messages without sending them while the block runs, for tests: the rows stay due. Off: send them."""
     global _is_withholding
     before, _is_withholding = _is_withholding, is_on
     try:

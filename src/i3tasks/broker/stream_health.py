@@ -106,9 +106,9 @@ class StreamHealth:
 class Quiet:
     """The time since the last sign that more messages wait in Pub/Sub than the worker takes.
 
-    A sign are messages that are old when they come, MANY of them within the patience, or a receiver that has no room
-    for more. While there are signs, the waiting rows are on their way; after a while without any, Pub/Sub has lost the
-    messages of rows that still wait, or gives most of them to others, who are dead.
+    A sign is a receiver that has no room for more, or MANY messages within the patience that are old when they come.
+    While there are signs, the messages of waiting rows are on their way. After a while without any, Pub/Sub has lost
+    these messages, or delivers most of them to workers that have died.
     """
 
     def __init__(self, clock: Clock, patience_seconds: float, most_messages: int) -> None:

@@ -31,7 +31,7 @@ class Streams:
 
     @property
     def trouble(self) -> str | None:
-        """The reason why a stream brings nothing, or None. May be read from any thread."""
+        """The reason why a stream brings nothing, or None. May be read in any thread."""
         return next(filter(None, (receiver.trouble for receiver in self._receivers)), None)
 
     @property

@@ -115,7 +115,7 @@ class Task(Generic[P, T]):
     def delay(self, /, *args: Any, __i3group__: TaskGroup, **kwargs: Any) -> ChainHandle[T]: ...
     def delay(self, /, *args: Any, **kwargs: Any) -> ChainHandle[T]:
         """Enqueue a call, as part of the caller's transaction. Raises ArgumentError for values that JSON can't hold."""
-        from .writing import write  # at the first call: what only defines tasks does not need all that calls take
+        from .writing import write  # late, at the first call: a process that only defines tasks does not need it
 
         refuse_in_loop("delay", "adelay")
         return write([self._call(args, kwargs)])[0]
@@ -156,10 +156,10 @@ class Task(Generic[P, T]):
         return await sync_to_async(self.delay_many)(calls)
 
     def discard(self, *, min_tries: int = 0) -> int:
-        """Delete all calls of the task that wait, are put off, or wait for their next try; gives their number.
+        """Delete all calls of the task that wait, are put off, or wait for their next try. Returns their number.
 
-        With `min_tries`, only those of which at least so many tries have begun; of `using(queue_name=)`, only those on
-        that queue. What a group or a next step still needs stays: cancel it.
+        With `min_tries`, only calls of which at least so many tries have begun; with `using(queue_name=)`, only calls
+        on that queue. Calls that a group or a next step still needs stay: cancel those.
         """
         from .discarding import discard_waiting
 

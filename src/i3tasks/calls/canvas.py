@@ -227,7 +227,7 @@ def _start(steps: Sequence[Step]) -> ChainHandle[Any]:
 
 
 def _with_travels(call: NewExecution) -> NewExecution:
-    """The call with what travels from here: `plan.write` adds that of the step before, and there is none."""
+    """The call with the context that travels from here: `plan.write` adds that of a step before, and there is none."""
     queue, task = call.queue_name, f"{call.module_name}.{call.func_name}"
     return replace(call, trace_context=travels_with(task, queue))
 

@@ -71,7 +71,7 @@ class TaskMaker(Protocol):
 
 
 class BoundTaskMaker(Protocol):
-    """`@task(bind=True)`, waiting for its function. A parameter `task_metadata` that stands first is no caller's."""
+    """`@task(bind=True)`, waiting for its function. Callers do not pass `task_metadata`, also if it stands first."""
 
     @overload
     def __call__(  # type: ignore[overload-overlap]

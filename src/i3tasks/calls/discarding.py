@@ -1,4 +1,4 @@
-"""`Task.discard`: deletes what waits of a task."""
+"""`Task.discard`: deletes the waiting calls of a task."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ WAITING = (State.WAITING, State.RETRYING, State.DEFERRED)
 
 
 def discard_waiting(spec: TaskSpec, options: CallOptions, min_tries: Any) -> int:
-    """Delete what waits of the task, on the queue of `options` if they name one. Gives the number deleted."""
+    """Delete the waiting calls of the task, on the queue of `options` if they name one. Returns the number deleted."""
     from ..engine.bulk import act_on_all
 
     if isinstance(min_tries, bool) or not isinstance(min_tries, int) or min_tries < 0:

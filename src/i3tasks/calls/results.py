@@ -24,15 +24,15 @@ from ..store.workflow_results import WorkflowEnding, ending_of, is_part_of, newe
 from ..telemetry import run_facts
 
 PATIENCE_SECONDS = 1.0
-"""For so long another process may take the call, where all bodies of this one wait."""
+"""Time for which another process may still take the call when all bodies of this process wait."""
 
 
 class Written:
     """The transaction that wrote a call, while it is open: before its commit no worker can see the call.
 
-    It is open for as long as Django is to call the last function that was registered for its commit when the call was
-    written; the launch of the call, unless that is deferred. A rollback, also to a savepoint before the call, takes it
-    away; the rollback of another savepoint does not.
+    It counts as open while Django still holds the last `on_commit` function that was registered when the call was
+    written: the call's launch, unless the call is deferred. A rollback, also to a savepoint before the call, removes
+    that function; the rollback of another savepoint does not.
     """
 
     def __init__(self) -> None:
@@ -50,7 +50,7 @@ class Written:
 
     @property
     def is_open_here(self) -> bool:
-        """Whether the caller itself is in it, and keeps it open by waiting."""
+        """Whether the caller itself is in this transaction, and keeps it open by waiting."""
         return self.is_open and self._connection is connections[alias()]
 
 

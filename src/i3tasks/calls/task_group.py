@@ -1,4 +1,4 @@
-"""The methods of TaskGroup, the row. They need what stands above the models, so they are given to it here."""
+"""The methods of the model TaskGroup. They use layers above the models, so they are added to it here."""
 
 from __future__ import annotations
 
@@ -106,7 +106,7 @@ async def _aresult(self: TaskGroup, timeout: float | None = None) -> Any:
 
 
 def _handle_of(started: TaskGroup) -> ChainHandle[Any]:
-    from .handles import ChainHandle  # with the wait: every process that loads the app imports this module
+    from .handles import ChainHandle  # late: every process that loads the app imports this module
 
     return ChainHandle(None, [], started, vars(started).get("_written"))
 

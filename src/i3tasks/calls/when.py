@@ -16,7 +16,7 @@ When = datetime | timedelta | float
 
 def instant(name: str, when: When) -> datetime:
     """`when` as an aware datetime in UTC, no later than I3TASKS allows."""
-    from ..store.pauses import ASIDE_FROM  # by calls alone
+    from ..store.pauses import ASIDE_FROM  # only calls need it
 
     if isinstance(when, datetime) and timezone.is_naive(when):
         raise ArgumentError(f"{name} is a datetime without a time zone. Pass an aware one (timezone.now() + ...).")

@@ -28,7 +28,7 @@ from .results import Written
 Handle = ChainHandle[Any]
 
 MAXIMUM_BATCH = 500
-"""Calls of one transaction. Whatever else its thread has to do for coroutines waits until they are written."""
+"""Calls of one transaction. Other work of its thread for coroutines waits until they are written."""
 
 
 def write(calls: Sequence[NewExecution]) -> list[Handle]:
@@ -123,7 +123,7 @@ _batches: WeakKeyDictionary[asyncio.AbstractEventLoop, dict[Hashable, _Batches]]
 
 
 def _write_all(items: Sequence[_Waiting]) -> _Answers:
-    """Write the calls that are still wanted so that each fails for itself; inside a transaction in it, one by one."""
+    """Write the calls that are still wanted, so that each fails alone; inside an open transaction, one by one."""
     items = [item for item in items if not item.future.cancelled()]
     if in_transaction():
         return [(item, _alone(item.call)) for item in items]

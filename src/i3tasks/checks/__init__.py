@@ -1,4 +1,4 @@
-"""System checks: mistakes that would otherwise show only while tasks run. To import this registers them."""
+"""System checks: mistakes that would otherwise show only while tasks run. Importing this module registers them."""
 
 from .board import check_board
 from .database import check_engine, check_pool, check_time_zones, check_upgrade

@@ -1,4 +1,4 @@
-"""What the board's pages need."""
+"""The check of what the board's pages need."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ BOARD_MIDDLEWARE = (
 
 @register(Tags.urls)  # which workers leave out: it imports all views of the project
 def check_board(**_: Any) -> list[CheckMessage]:
-    """What the pages of the board need is there, where a URL leads to them."""
+    """The pages of the board have what they need, if a URL leads to them."""
     if not getattr(django_settings, "ROOT_URLCONF", None) or not _leads_to_board(get_resolver()):
         return []
     missing = [f"{name!r} in INSTALLED_APPS" for name in BOARD_APPS if not apps.is_installed(name)]
@@ -43,7 +43,7 @@ def _leads_to_board(resolver: URLResolver) -> bool:
 
 
 def _has_middleware(name: str) -> bool:
-    """Whether it is there, or a class that extends it."""
+    """Whether MIDDLEWARE has this class, or one that extends it."""
     if name in django_settings.MIDDLEWARE:
         return True
     wanted = import_string(name)

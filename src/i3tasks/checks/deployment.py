@@ -1,4 +1,4 @@
-"""What is exposed to the network, and what Pub/Sub pushes. Run by `check --deploy`."""
+"""The endpoints that are exposed to the network, and the push queues. Run by `check --deploy`."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ PUSH_SECONDS = 600
 
 @register("i3tasks", deploy=True)
 def check_doors(**_: Any) -> list[CheckMessage]:
-    """The endpoints are closed to strangers, as far as the project's URLs include them. Run by `check --deploy`."""
+    """The endpoints that the project's URLs include are closed to unknown senders. Run by `check --deploy`."""
     try:
         config = get_config()
     except ImproperlyConfigured:

@@ -1,1 +1,1 @@
-"""What ties i3tasks to other packages. Nothing of them is imported unless it is used."""
+"""Integrations with other packages. Each package is imported only if its integration is used."""

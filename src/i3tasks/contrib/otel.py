@@ -117,9 +117,9 @@ class _Spans:
 
 
 def _note_end(event: Event, facts: Facts) -> None:
-    """Say of the try's span how it ended, if that was no success."""
+    """Note in the try's span how the try ended, unless it succeeded."""
     span, try_id = _current.get()
-    if facts.get("try_id") != try_id:  # told by a body, of another try
+    if facts.get("try_id") != try_id:  # an event about another try, which this body has caused
         return
     if "error_class" in facts:
         span.set_attribute("error.type", facts["error_class"])

@@ -13,7 +13,7 @@ from .values import JSON, decode
 
 HIDDEN = "[hidden]"
 MOST_TEXTS = 1000
-"""Texts that are looked for. Of arguments with more of them, a text that may quote them is hidden as a whole."""
+"""Most texts that are looked for. With more of them, a text that may quote the arguments is hidden as a whole."""
 SHORT = 4
 """Characters. A shorter text is hidden only where it stands alone: a 1 must not hide each 1 of a traceback."""
 
@@ -23,7 +23,7 @@ Conceal = Callable[[str], str]
 def concealed(function: Callable[..., Any], sensitive: Collection[str], args: Any, kwargs: Any) -> tuple[Any, Any]:
     """The stored arguments of a call, with HIDDEN in the place of the sensitive ones.
 
-    Of a row that holds something else than arguments, all is hidden.
+    If the row holds something else than arguments, everything is hidden.
     """
     if not sensitive:
         return args, kwargs
@@ -70,7 +70,7 @@ def _hidden_keyword(function: Callable[..., Any], sensitive: Collection[str]) ->
 
 
 def _leaves(value: JSON) -> Iterator[Any]:
-    """What the value is made of, as it is stored and as the body gets it."""
+    """The parts of the value, as they are stored and as the body gets them."""
     yield from _within(value)
     try:
         yield from _within(decode(value))

@@ -55,7 +55,7 @@ def _is_final(policy: RetryPolicy, error: BaseException) -> bool:
 
 
 def _are_retryable(policy: RetryPolicy, errors: Sequence[BaseException]) -> bool:
-    """Whether all of them are; or the first, a group that has the others in it, is one whose class `retry_on` names."""
+    """Whether all errors are retryable, or the first one, a group that holds the others, has a class in `retry_on`."""
     groups = tuple(kind for kind in type(errors[0]).__mro__ if issubclass(kind, BaseExceptionGroup))
     named = {kind if isinstance(kind, str) else class_name(kind) for kind in policy.retry_on}
     return any(class_name(kind) in named for kind in groups) or all(_is_retryable(policy, item) for item in errors)

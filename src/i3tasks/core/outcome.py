@@ -1,4 +1,4 @@
-"""What running a try came to."""
+"""The outcome of running a try."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ class ErrorRecord:
 
 @dataclass(frozen=True, slots=True)
 class Success:
-    """The body returned `value`, already encoded as JSON data; with `text_of`, a type's name, it is that one's text."""
+    """The body returned `value`, encoded as JSON data; with `text_of`, a type's name, only a text of that value."""
 
     value: Any
     text_of: str | None = None
@@ -93,7 +93,8 @@ class Failure:
 class Released:
     """The body did not run to its end: the try goes back as if it had never been claimed, and is due after `delay`.
 
-    That is for reasons of ours; or the body has asked for it, and then the try is not to run before.
+    Either i3tasks has a reason for it, such as the end of the worker; or the body has raised Snooze (`is_snoozed`), and
+    the try must not run before the delay has passed.
     """
 
     delay: timedelta = timedelta(0)

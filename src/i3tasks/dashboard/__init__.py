@@ -1,1 +1,1 @@
-"""The board: pages for staff that show what runs, waits and fails, and let them act. See docs/board.md."""
+"""The board: pages for staff that show running, waiting and failed executions and act on them. See docs/board.md."""

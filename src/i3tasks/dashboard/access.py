@@ -41,7 +41,7 @@ def board_act(view: View[P]) -> View[P]:
 
 
 def board_question(view: View[P]) -> View[P]:
-    """Let staff who may see arguments POST what asks for more to be shown, and changes no execution."""
+    """Let staff who may see arguments POST a request that shows more and changes no execution."""
     return require_POST(csrf_protect(_guarded(view, VIEW, ARGUMENTS)))
 
 

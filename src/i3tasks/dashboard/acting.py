@@ -1,4 +1,4 @@
-"""Acts on executions, one or all that match a filter: asked for with their number, carried out, and looked back at."""
+"""Acts on one execution or all that match a filter: the pages that confirm an act, carry it out and report on it."""
 
 from __future__ import annotations
 
@@ -56,14 +56,14 @@ DELAYS = (
     ("7d", "7 days"),
 )
 AT_ONCE_SECONDS = 1.0
-"""How long a request works on an act. What is left goes on in the background."""
+"""How long a request works on an act. The rest is done in the background."""
 SHOWN = 10
 MOST_ACTS = 100
 
 
 @board_page
 def act(request: HttpRequest) -> HttpResponse:
-    """Ask whether it is meant: how many match, and the first of them."""
+    """Ask for confirmation: show how many executions match, and the first of them."""
     if not may(request, ACT):
         raise PermissionDenied("Acting on the board asks for i3tasks.act_on_board.")
     now = current_clock().now()
@@ -90,7 +90,7 @@ def act(request: HttpRequest) -> HttpResponse:
 
 @board_act
 def act_now(request: HttpRequest) -> HttpResponse:
-    """Do it: what takes no longer than a request may, at once; the rest in the background."""
+    """Carry out the act: at once for as long as a request may take, the rest in the background."""
     now = current_clock().now()
     wanted, asked = _asked(request, request.POST, now)
     assert asked.search is not None

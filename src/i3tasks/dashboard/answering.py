@@ -25,7 +25,7 @@ def not_done(request: HttpRequest, said: str, back: str) -> HttpResponse:
 
 
 def name_of(request: HttpRequest) -> str:
-    """Who asks, for the log."""
+    """The user's name, for the log."""
     user: Any = request.user
     return str(user.get_username())
 

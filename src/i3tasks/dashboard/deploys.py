@@ -11,7 +11,7 @@ from .writing import relative
 
 
 def marks(deploys: Sequence[Deployed], since: datetime, now: datetime) -> list[Mark]:
-    """Of a chart that goes from `since` until now: those in it."""
+    """The marks of a chart that goes from `since` until now."""
     seconds = max((now - since).total_seconds(), 1.0)
     return [
         Mark((one.at - since).total_seconds() / seconds, f"Deployed {relative(one.at, now)}: {one.release}")

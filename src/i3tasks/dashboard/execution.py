@@ -1,4 +1,4 @@
-"""One execution: its tries in time, what it was called with and gave, its chain and groups, and what can be done."""
+"""The page of one execution: its tries over time, its arguments and result, its chain and groups, and its buttons."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ LONGEST_TEXT = 20_000
 
 @board_page
 def execution(request: HttpRequest, pk: int) -> HttpResponse:
-    """Show it."""
+    """Show the page of one execution."""
     row = rows(TaskExecution).filter(pk=pk).first()
     if row is None:
         raise Http404("There is no such execution. Retention may have deleted it.")
@@ -81,7 +81,7 @@ def _result(one: TaskExecutionTry, *, shows_values: bool) -> dict[str, str]:
 
 
 def _values(row: TaskExecution) -> list[tuple[str, str]]:
-    """What it was called with, for those who may see that; sensitive arguments are hidden from them, too."""
+    """The call's arguments, for users who may see them. Sensitive arguments are hidden from these users, too."""
     named = [
         ("Arguments", column_of(row, "task_args")),
         ("Keyword arguments", column_of(row, "task_kwargs")),
@@ -91,7 +91,7 @@ def _values(row: TaskExecution) -> list[tuple[str, str]]:
 
 
 def _trace(row: TaskExecution, *, shows_values: bool) -> list[tuple[str, str]]:
-    """The id of its trace; also, for those who may see arguments, the log context, which can hold as much."""
+    """The id of its trace; and for users who may see arguments the log context, which can hold as much."""
     travels = row.trace_context if isinstance(row.trace_context, dict) else {}
     parts = str(travels.get("traceparent", "")).split("-")
     found = [("Trace", parts[1])] if len(parts) == 4 else []

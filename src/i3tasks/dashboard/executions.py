@@ -19,7 +19,7 @@ ON_A_PAGE = 50
 
 @board_page
 def executions(request: HttpRequest) -> HttpResponse:
-    """Show those that match, newest first."""
+    """Show the executions that match the filter, newest first."""
     now = current_clock().now()
     shows_values = may(request, ARGUMENTS)
     asked = searching.read(request, request.GET, now)

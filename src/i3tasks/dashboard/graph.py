@@ -33,7 +33,7 @@ class Box:
 
 
 def picture(execution: TaskExecution, state: str, lineage: Lineage, now: datetime) -> SafeString:
-    """Draw what is before and after the execution, from left to right."""
+    """Draw the steps and groups before and after the execution, from left to right."""
     this = [Box(execution.task_name, f"#{execution.pk} · {state}", f"this is-{state}")]
     columns = [
         *([[Box("…", "earlier steps", "planned")]] if lineage.more_before else []),

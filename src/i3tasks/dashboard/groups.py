@@ -31,7 +31,7 @@ STATUSES = (TaskGroup.STATUS_PENDING, TaskGroup.STATUS_SUCCESS, TaskGroup.STATUS
 
 @dataclass(frozen=True, slots=True)
 class GroupProgress:
-    """A group, as far as its bar tells of it."""
+    """A group, with the numbers of its progress bar."""
 
     group: TaskGroup
 
@@ -41,7 +41,7 @@ class GroupProgress:
 
     @property
     def most(self) -> int:
-        """The end of the bar; 1 of an empty group."""
+        """The number at the end of the bar; 1 for an empty group."""
         return max(self.group.total_count, self.ended, 1)
 
     @property
@@ -109,7 +109,7 @@ def group(request: HttpRequest, pk: int) -> HttpResponse:
 
 
 def _errors(executions: Sequence[TaskExecution]) -> list[str]:
-    """The class of each one's last error."""
+    """The class of each execution's last error."""
     tries = rows(TaskExecutionTry).filter(task_execution__in=executions).order_by("try_number")
     last = dict(tries.values_list("task_execution_id", "error_class")) if executions else {}
     return [last.get(execution.pk) or "" for execution in executions]
@@ -124,7 +124,7 @@ def close(request: HttpRequest, pk: int) -> HttpResponse:
 
 @board_act
 def cancel(request: HttpRequest, pk: int) -> HttpResponse:
-    """Call off what is unfinished of the group."""
+    """Cancel the unfinished parts of the group."""
     return _act(request, pk, "cancel group", cancel_group, f"Group {pk} is cancelled: what waits of it never runs.")
 
 

@@ -1,4 +1,4 @@
-"""The first page: what waits, runs and fails, how fast work is done, what is wrong, who works, what comes next."""
+"""The first page: waiting, running and failed tries, throughput, problems, workers, and the next slots of schedules."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ from .writing import rate, span
 
 MOST_WORKERS = 8
 MOST_SCHEDULES = 200
-"""Whose next times are worked out: each costs some 100 microseconds."""
+"""Most schedules whose next slots are computed: each costs some 100 microseconds."""
 MOST_COMING = 6
 WINDOWS = {"1 h": timedelta(hours=1), "24 h": timedelta(hours=24), "7 d": timedelta(days=7)}
 
@@ -59,7 +59,7 @@ class Coming:
 
 @board_page
 def overview(request: HttpRequest) -> HttpResponse:
-    """Show how everything is doing."""
+    """Show the state of the task system."""
     now = current_clock().now()
     found = figures(now)
     lately = recent(now)
@@ -96,7 +96,7 @@ def coming(now: datetime) -> list[Coming]:
         try:
             at = schedule.crontab().next(now)
         except ScheduleError:
-            continue  # health says so
+            continue  # health reports it
         if at is not None:
             slots.append(Coming(at, schedule))
     return sorted(slots, key=lambda slot: slot.at)[:MOST_COMING]

@@ -1,4 +1,4 @@
-"""The page of the queues: how much waits in each and for how long, how fast it is worked off; pause and resume."""
+"""The page of the queues: how many tries wait in each and for how long, its throughput; pause and resume."""
 
 from __future__ import annotations
 

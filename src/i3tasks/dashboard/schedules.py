@@ -1,4 +1,4 @@
-"""The page of the schedules, those of I3TASKS and those of the database: when, what came of it, on and off, run now."""
+"""The page of the schedules of I3TASKS and of the database: their slots and executions, a switch, and run now."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ BUSY = "Nothing was changed: another transaction is changing this schedule. Try 
 
 @dataclass(frozen=True, slots=True)
 class Tick:
-    """A slot that was due, and what came of it."""
+    """A slot that was due, and the execution that it led to."""
 
     row: ScheduleTick
 

@@ -46,7 +46,7 @@ def ask_stack(request: HttpRequest, pk: int) -> HttpResponse:
 
 
 def stack_of(tries: Sequence[TaskExecutionTry], now: datetime) -> Stack | None:
-    """What to show of the latest of these tries, the newest of which is the first; None: nothing."""
+    """The stack to show of the newest of these tries, which is the first; None: there is nothing to show."""
     if not tries:
         return None
     asked = request_of(tries[0])

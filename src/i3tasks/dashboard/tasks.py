@@ -110,7 +110,7 @@ def facts_of_tasks(lately: Lately, deploys: Sequence[charts.Mark] = ()) -> list[
 
 
 def errors_of(failed: Sequence[Ended]) -> list[ErrorFacts]:
-    """These failures, the newest first, by task, class and place: the most frequent first."""
+    """Group these failures (given newest first) by task, class and place; the most frequent group is the first."""
     places = _places(failed)
     by_kind: defaultdict[tuple[str, str, str], list[Ended]] = defaultdict(list)
     for one in failed:

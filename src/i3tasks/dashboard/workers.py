@@ -1,4 +1,4 @@
-"""The page of the workers: who lives, what each runs right now and since when, and who has gone lately."""
+"""The page of the workers: the living ones with the tries that they run, and those that ended lately."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from .rendering import page
 MOST_WORKERS = 100
 MOST_RUNNING = 1_000
 MOST_SHOWN = 20
-"""Of the tries of one worker."""
+"""Most tries of one worker that are shown."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,7 +64,7 @@ def workers(request: HttpRequest) -> HttpResponse:
 
 
 def running_tries() -> dict[str, list[Any]]:
-    """What runs now, by the ids of the workers: at most MOST_RUNNING tries, those that run longest."""
+    """The running tries by the ids of their workers: at most MOST_RUNNING, those that run longest."""
     found = rows(TaskExecutionTry).filter(TryState.RUNNING.condition()).order_by("started_at")
     found = found.select_related("task_execution").only(
         "worker_id",

@@ -1,8 +1,8 @@
 """The storage of the emulator's topics, subscriptions, messages and unsettled deliveries, in SQLite or not at all.
 
 Writes are gathered: requests that come while a transaction is being committed share the next one, so a thousand
-concurrent publishes cost a few commits. A `Batch` is never split over two transactions. Each commit hands the WAL to
-the operating system, so confirmed changes survive the death of the process; a power cut may lose the last moments.
+concurrent publishes cost a few commits. A `WriteBatch` is never split over two transactions. Each commit hands the WAL
+to the operating system, so confirmed changes survive the death of the process; a power cut may lose the last moments.
 """
 
 from __future__ import annotations

@@ -18,7 +18,7 @@ from .launch import launch
 
 
 def advance(act_id: int | None = None, *, seconds: float, clock: Clock = SYSTEM_CLOCK) -> BoardAct | None:
-    """Go on with this act, or the oldest unfinished one, for so long. None: there is none to be had."""
+    """Go on with this act, or the oldest unfinished one, for `seconds`. None: it is finished, or held elsewhere."""
     row = take(act_id, clock.now())
     if row is None:
         return None
@@ -59,7 +59,7 @@ def _report(row: BoardAct, search: Search) -> None:
 
 
 def _search(row: BoardAct, now: datetime) -> Search:
-    """What the row's filter means. One that can't be read any more finds nothing."""
+    """The search that the row's filter describes. A filter that can no longer be read finds nothing."""
     try:
         return Search.parse(row.filter, now)
     except SearchError as error:

@@ -118,7 +118,7 @@ class BodyThreads:
         connections.close_all()
 
     def _tell(self, news: Callable[[], None]) -> None:
-        """Call `news` on the loop, which is woken once for all that is told before it listens."""
+        """Call `news` on the loop, which is woken once for all calls that come before its turn."""
         with self._lock:
             self._news.append(news)
             is_first = len(self._news) == 1
@@ -185,6 +185,6 @@ class _Call:
         self.thread = threading.get_ident()
         try:
             self.answer = self._context.run(self._function)
-        except BaseException as error:  # of what is around the body: the try fails at once, and the thread goes on
+        except BaseException as error:  # from around the body: the try fails at once, the thread goes on
             self.answer = Raised(error)
         self.seconds = time.monotonic() - began

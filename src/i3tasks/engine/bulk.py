@@ -1,4 +1,4 @@
-"""Acts on all executions that a search finds, and launches what follows; reports who did what, once it is over."""
+"""Acts on all executions that a search finds, and launches the tries that follow; one event at the end reports it."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from .launch import launch
 
 @dataclass(frozen=True, slots=True)
 class Progress:
-    """How far it has come: how many it was done to, how many were skipped and why, and where to go on."""
+    """The progress of an act: how many executions it was done to, how many were skipped and why, and where to go on."""
 
     done: int = 0
     skipped: Counter[str] = field(default_factory=Counter)
@@ -33,7 +33,7 @@ def act_on_all(
     after: str = "",
     size: int = SLICE,
 ) -> Iterator[Progress]:
-    """Do it to all that match, a transaction for each slice; yields how far it has come after each.
+    """Act on all executions that match, one transaction for each slice. Yields the progress after each slice.
 
     `by` says who does it, for the event. PUT_OFF needs `until`. Raises StoreUnavailable or DatabaseError when the
     database is gone: the slices before that are done, and `after` with the last `place` goes on from there.
@@ -48,7 +48,7 @@ def act_on_all(
 
 
 def act_on_named(ids: Sequence[int], act: Act, *, by: str = "") -> Progress:
-    """Do it to these executions, however many, a transaction for each slice; one event tells of all."""
+    """Act on these executions, however many, one transaction for each slice. One event reports them all."""
     progress, now = Progress(), current_clock().now()
     try:
         for first in range(0, len(ids), SLICE):

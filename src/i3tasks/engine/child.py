@@ -216,7 +216,7 @@ def _own_streams(output: str | None) -> Iterator[None]:
 
 @cache
 def _text_stream(number: int) -> TextIO:
-    """What `print` writes to. It stays open, as what a body leaves behind may go on to print."""
+    """The stream that `print` writes to. It stays open: threads that a body leaves behind may go on to print."""
     return open(number, "w", buffering=1, closefd=False)
 
 

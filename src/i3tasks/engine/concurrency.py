@@ -27,7 +27,7 @@ class Applicant(Protocol):
     number: int
 
     def begin(self) -> bool:
-        """Start. False: nothing wants to start any more."""
+        """Start the try. False: it no longer wants to start."""
         ...
 
     def refuse(self) -> None:
@@ -87,7 +87,7 @@ class Admission:
         self._admit()
 
     def free_thread(self, seconds: float | None = None, *, of_process: bool = False) -> None:
-        """Take back the thread of a sync try. `seconds` is how long the body was in it; None: none was."""
+        """Take back the thread of a sync try. `seconds` is how long the body was in it; None: no body was in it."""
         self._bound -= 1
         self._in_processes -= of_process
         if seconds is not None:
@@ -95,7 +95,7 @@ class Admission:
         self._admit()
 
     def close(self) -> None:
-        """Refuse those who wait, and those who come."""
+        """Refuse all applicants, those that wait and those that come later."""
         self.is_closed = True
         for waiting in (self._claimed, *self._waiting.values()):
             while waiting:

@@ -142,7 +142,7 @@ class Dispatcher:
         return min(max(self._clock.monotonic() - began, SOON_SECONDS), IDLE_SECONDS)
 
     def _act(self) -> None:
-        """Go on with an act of the board. An error of one is no outage, and keeps no other and no try from its turn."""
+        """Go on with an act of the board. An error of an act is no outage, and holds up no other act and no try."""
         if self._clock.monotonic() >= self._act_from:
             act = None
             try:

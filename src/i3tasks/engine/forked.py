@@ -23,7 +23,7 @@ _inherited: list[Any] = []  # referred to, so that the child does not close its 
 
 
 def end_child(parent: int, error: BaseException | None) -> None:
-    """End this process if it is another one than `parent`: as the interpreter would that ran the body's code alone."""
+    """End this process if it is not `parent`, in the way of an interpreter that has run only the body's code."""
     if os.getpid() == parent:
         return
     code: Any = 0

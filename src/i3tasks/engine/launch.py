@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 def launch(tries: Sequence[TaskExecutionTry]) -> None:
     """Publish the tries that are due once the caller's transaction has committed; with `force_sync`, run them here."""
     if get_config().settings.force_sync:
-        from .inline import run_to_the_end  # with the engine, which most processes that enqueue never need
+        from .inline import run_to_the_end  # late: most processes that enqueue never need the engine
 
         refuse_in_loop("force_sync", "adelay")
         for task_try in tries:

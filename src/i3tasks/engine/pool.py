@@ -39,7 +39,7 @@ class Slot(Protocol):
 
     @property
     def spare_threads(self) -> int | None:
-        """Free threads that it could have, as others could. None: a sync function finds one here in any case."""
+        """The free threads, which other tries may take, too. None: a sync function finds a thread in any case."""
         ...
 
     async def run(
@@ -158,8 +158,8 @@ class _Slot:
         self.in_thread = spec is not None and not spec.is_coroutine
         self.is_in_process = spec is not None and spec.options.isolation == "process"
         self._has_thread = False
-        self._is_for_process = False  # the thread is, for which it stands
-        self._is_in_thread = False  # its body is, and may stay there when its run has ended
+        self._is_for_process = False  # whether the thread that it has the right to stands for a child process
+        self._is_in_thread = False  # whether its body is in a thread; it may stay there after the end of its run
 
     @property
     def spare_threads(self) -> int | None:

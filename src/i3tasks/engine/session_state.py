@@ -32,7 +32,7 @@ _SETS_STATE = re.compile(
 _RUNS_CODE = re.compile(rf"(?:^|;){_COMMENTS}(DO|CALL|EXECUTE)\b", re.IGNORECASE | re.DOTALL)
 _SETS_ANY = re.compile(r"\bset_config\b|\bSET\s+(SESSION\s+)?\w+\.\w+|\bEXECUTE\b", re.IGNORECASE)
 _ATTRIBUTES = ("autocommit", "isolation_level", "read_only", "deferrable", "row_factory", "text_factory")
-"""Those of the driver's connection that a body can set, of psycopg or sqlite3."""
+"""The attributes of the driver's connection (psycopg or sqlite3) that a body can set."""
 _START = re.compile(rf"{_COMMENTS}SET\b", re.IGNORECASE | re.DOTALL)  # SET TRANSACTION: no query may come before it
 
 _FUNCTIONS = r"""

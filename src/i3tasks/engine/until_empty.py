@@ -1,4 +1,4 @@
-"""Tells a worker that works off what is there when that is done: `run-worker --until-empty`."""
+"""Tells a worker when its queues are empty, for `run-worker --until-empty`."""
 
 from __future__ import annotations
 
@@ -20,8 +20,8 @@ LOOK_SECONDS = 0.5
 async def until_empty(queues: Sequence[str], begun: Callable[[], int | None]) -> None:
     """Return when no try that is due waits in these queues, but for paused ones, and none runs here.
 
-    `begun` gives how many tries the worker has begun so far, or None while one is under way: what ends between the
-    look at the rows and the look at the worker may have left a next step behind. Without the database it goes on.
+    `begun` gives how many tries the worker has begun so far, or None while one is under way: a try that ends between
+    the look at the rows and the look at the worker may have written a next step. Without the database it goes on.
     """
     while True:
         before, began = begun(), time.monotonic()

@@ -127,7 +127,7 @@ class _Board:
         return ChildsPlace(self.path, self._free.pop(), slots, threads) if self._free else None
 
     def give_back(self, place: ChildsPlace) -> None:
-        """Also of a child that was killed while it waited."""
+        """Free a place, also that of a child that was killed while it waited."""
         self.mark(place.index, waits=False)
         self._free.append(place.index)
 

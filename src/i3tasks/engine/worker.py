@@ -261,7 +261,7 @@ class Worker:
 
 
 def _end_at_once(number: int) -> None:
-    """End the process by this signal. Another thread tells: what the signal interrupted may hold the lock of a log."""
+    """End the process by this signal. Another thread logs it: the interrupted code may hold a log's lock."""
     told: queue.SimpleQueue[None] = queue.SimpleQueue()
 
     def tell() -> None:

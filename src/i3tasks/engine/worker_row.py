@@ -108,7 +108,7 @@ class Presence:
             self._passed.add("beat_at")
 
     def show(self) -> None:
-        """Write the row, unless it was written lately and says all: for a process whose heartbeat rests."""
+        """Write the row, unless it was written lately and is complete: for a process whose heartbeat pauses."""
         with self._lock:
             if self._cancel is None and (self._passed or not self._due_in()):
                 self._beat_after(0)

@@ -28,9 +28,9 @@ class ActCommand(RowsCommand):
 
     act: Act
     done: str
-    """What is said of those it was done to, after their number."""
+    """The words after the number of executions that it was done to."""
     asks_always = False
-    """Whether it asks before it touches executions that are named, too."""
+    """Whether it asks for confirmation even if the executions are named by ids."""
 
     def add_arguments(self, parser: CommandParser) -> None:
         add_filters(parser)
@@ -112,7 +112,7 @@ def _told(act: Act, search: Search, progress: Progress) -> dict[str, Any]:
 
 
 def who() -> str:
-    """Who types the command, and where."""
+    """The user and the host that run the command."""
     try:
         user = getpass.getuser()
     except (OSError, KeyError):  # a container whose user has no name

@@ -22,14 +22,14 @@ REFUSED = frozenset({"25006", "42501"})
 
 
 class _Nowhere(io.TextIOBase):
-    """Takes all that is written."""
+    """A stream that discards its output."""
 
     def write(self, text: str) -> int:
         return len(text)
 
 
 class RowsCommand(BaseCommand):
-    """A command that reads or writes rows of i3tasks and ends. `--verbosity 0` leaves its exit code alone."""
+    """A command that reads or writes rows of i3tasks and ends. With `--verbosity 0` it prints no result."""
 
     def execute(self, *args: Any, **options: Any) -> str | None:
         if options.get("verbosity") == 0:
@@ -57,7 +57,7 @@ def add_json(parser: CommandParser, help_text: str) -> None:
 
 
 def _in_words(error: Exception) -> str | None:
-    """The sentence for an error of the database; None for one that is a fault of ours."""
+    """The sentence for an error of the database; None for an error that is a bug of i3tasks."""
     with suppress(Exception):  # it may be away altogether
         if is_unmigrated():
             return UNMIGRATED

@@ -81,7 +81,7 @@ def shown_path(path: Path) -> str:
 
 
 def is_wanted() -> bool:
-    """Ask at the terminal. Without one, nothing is wanted."""
+    """Ask at the terminal whether to write. Without a terminal, the answer is no."""
     if not sys.stdin.isatty():
         return False
     try:

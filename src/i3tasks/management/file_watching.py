@@ -36,8 +36,8 @@ def project_folders() -> list[Path]:
 def watching(folders: Iterable[Path], changed: Callable[[list[str]], object]) -> Iterator[None]:
     """Call `changed` with the files that were changed, made or deleted, from a thread, while the block lasts.
 
-    Files that change together are told together. Tests, hidden folders, virtual environments and
-    caches are passed by.
+    Files that change together are reported in one call. Tests, hidden folders, virtual environments and caches are
+    ignored.
     """
     ending = threading.Event()
     watch = _Watch(list(folders), changed, ending)  # looks at once: what changes from now on is told

@@ -27,7 +27,7 @@ class _Interval:
 
 
 class Tally:
-    """Hears of tries that succeed. Gives lines to `handler`, and an event for the others."""
+    """Counts successful tries. Gives lines of the first ones to `handler`, and emits one event for the others."""
 
     def __init__(self, handler: logging.Handler, *, seconds: float = SECONDS, lines: int = LINES) -> None:
         self._handler = handler

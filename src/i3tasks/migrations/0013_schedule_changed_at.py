@@ -1,4 +1,4 @@
-"""When a schedule was given other times: beats run no slot from before."""
+"""The time at which the slots of a schedule were changed: beats run no earlier slot."""
 
 from django.db import migrations, models
 

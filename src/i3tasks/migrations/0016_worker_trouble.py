@@ -1,4 +1,4 @@
-"""What a worker's process says of Pub/Sub when it is not available to it."""
+"""The reason why Pub/Sub is not available to a worker's process."""
 
 from django.db import migrations, models
 

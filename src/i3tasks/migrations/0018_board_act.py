@@ -1,4 +1,4 @@
-"""What people do on the board."""
+"""The table of acts that people carry out on the board."""
 
 from django.db import migrations, models
 from django.db.models import Q

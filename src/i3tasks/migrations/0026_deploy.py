@@ -1,4 +1,4 @@
-"""What is deployed: the release that a process runs, and when each was first seen."""
+"""The release that a process runs, and the table of releases with the time at which each was first seen."""
 
 from django.db import migrations, models
 

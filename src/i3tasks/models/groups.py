@@ -17,7 +17,7 @@ from .base import Row, Stamped, StoredJSON
 class TaskGroup(Stamped):
     """Executions whose success, all together, starts a callback.
 
-    Its methods need what stands above the models, and are defined in `calls.task_group`.
+    Its methods use layers above the models, and are defined in `calls.task_group`.
     """
 
     create: ClassVar[Callable[..., TaskGroup]]

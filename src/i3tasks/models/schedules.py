@@ -12,7 +12,7 @@ from .executions import TaskExecution
 
 
 class CatchUp(models.TextChoices):
-    """What is made up for after a time in which no beat ran."""
+    """The missed slots that run after a time without a beat."""
 
     LATEST = "latest"  # the newest slot
     ALL = "all"
@@ -63,7 +63,7 @@ class ScheduleState(Stamped):
 
 
 class ScheduleTick(Row):
-    """One due slot of a schedule and the execution it led to. Its uniqueness is what makes beats agree."""
+    """One due slot of a schedule and the execution it led to. Its unique key makes beats agree."""
 
     schedule_key = models.CharField(max_length=255)
     slot = models.DateTimeField()

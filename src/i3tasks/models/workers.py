@@ -20,7 +20,7 @@ class WorkerRole(models.TextChoices):
 
 
 class WorkerState(models.TextChoices):
-    """What a worker's process last said of itself. One that was killed says nothing: see `heartbeat_at`."""
+    """The last state that a worker's process wrote. A process that is killed writes none: see `heartbeat_at`."""
 
     RUNNING = "running"
     DRAINING = "draining"

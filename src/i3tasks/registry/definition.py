@@ -1,4 +1,4 @@
-"""What may become a task: a function that a worker finds again by its name, with options that hold."""
+"""The rules for tasks: a function that a worker finds again by its name, with valid options."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Which tasks there are, and where a worker finds those that rows name."""
+"""The registered tasks, and the lookup of the tasks that rows name."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ def add(spec: TaskSpec) -> TaskSpec:
 
 
 def add_finder(finder: Callable[[Any], None]) -> None:
-    """Have `load` call `finder` with what a module has under a task's name, before it is said to be no task."""
+    """Have `load` call `finder` with the object that a module has under a task's name, before it refuses it."""
     _finders.append(finder)
 
 

@@ -1,7 +1,7 @@
-"""How long finished work is kept: as I3TASKS says, or a caller; and the condition on rows that have come to that age.
+"""How long finished work is kept, by I3TASKS or by a caller's choice; and the condition for rows that are older.
 
-An age counts from the creation of an execution (`autoclean_older_than`) or from its end (`retention`). What ended long
-ago was created before that, so both are found by the index on `created_at`.
+An age counts from the creation of an execution (`autoclean_older_than`) or from its end (`retention`). Rows that ended
+long ago were created before that, so both are found by the index on `created_at`.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ Ends = Sequence[tuple[Q, str]]
 
 @dataclass(frozen=True, slots=True)
 class Ages:
-    """The ages at which finished work is deleted. None: it is kept, unless another one is said to stand for it."""
+    """The ages at which finished work is deleted. None: it is kept, unless a comment names an age that counts."""
 
     failed: timedelta | None  # None: `other`
     other: timedelta | None  # None: what has not failed is kept
@@ -34,7 +34,7 @@ class Ages:
     queues: Mapping[str, Ages] = field(default_factory=dict)
     """Queues that have ages of their own."""
     only_queue: str = ""
-    """Nothing but executions of this queue is old."""
+    """Only executions of this queue are old."""
 
     @classmethod
     def of(
@@ -73,7 +73,7 @@ class Ages:
 
     @property
     def unfailed(self) -> timedelta:
-        """The age of what has not failed; without one, that of failures."""
+        """The age of work that has not failed; without one, that of failures."""
         age = self.of_failed if self.other is None else self.other
         assert age is not None
         return age
@@ -97,11 +97,11 @@ class Ages:
         return self if self._has_any else max(self.queues.values(), key=lambda ages: ages.unfailed)
 
     def dead_before(self, now: datetime) -> datetime:
-        """The instant before which an unfinished row was created that is deleted, if nothing will ever finish it."""
+        """Unfinished rows that were created before this instant are deleted, if nothing will ever finish them."""
         return now - max(self.unfailed, LONGEST_DELIVERY)
 
     def old(self, now: datetime, failed: Ends, succeeded: Ends, cancelled: Ends, dead: Callable[[Ages], Q]) -> Q:
-        """Rows that ended in one of these ways, and have come to the age of it; and the dead."""
+        """Rows that ended in one of these ways and have reached its age; and the rows that `dead` finds."""
         kinds = ((failed, self.of_failed), (succeeded, self.other), (cancelled, self.of_cancelled))
         aged = (self._since(how, column, now - age) for ends, age in kinds if age is not None for how, column in ends)
         return reduce(or_, aged, dead(self))
@@ -111,7 +111,7 @@ class Ages:
         return how & Q(**{f"{column}__lt": before})
 
     def latest(self, now: datetime) -> datetime:
-        """What is created from this instant on is not old, in whatever way it ended."""
+        """Rows that are created from this instant on are not old, in whatever way they ended."""
         ages = [age for age in (self.of_failed, self.other, self.of_cancelled) if age is not None]
         return max(self.dead_before(now), *(now - age for age in ages))
 

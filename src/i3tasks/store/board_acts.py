@@ -32,7 +32,7 @@ def begin(search: Search, act: Act, *, by: str, expected: int, until: datetime |
 
 
 def take(act_id: int | None, now: datetime) -> BoardAct | None:
-    """Have this act for a while, or the oldest that is unfinished. None: it is finished, or another process has it."""
+    """Take this act for a while, or the oldest unfinished one. None: it is finished, or another process has it."""
     free = rows(BoardAct).filter(Q(lease_until__isnull=True) | Q(lease_until__lt=now), finished_at__isnull=True)
     free = free.order_by("pk") if act_id is None else free.filter(pk=act_id)
     if not free.exists():
@@ -43,7 +43,7 @@ def take(act_id: int | None, now: datetime) -> BoardAct | None:
             row.lease_until = now + LEASE
             rows(BoardAct).filter(pk=row.pk).update(lease_until=row.lease_until, updated_at=now)
             return row
-    return None  # a stranger's transaction has locked it
+    return None  # another transaction has locked it
 
 
 def note(row: BoardAct, made: Slice, now: datetime) -> None:
@@ -88,5 +88,5 @@ def stop(act_id: int, *, by: str, now: datetime) -> BoardAct | None:
 
 
 def _held(row: BoardAct) -> Rows:
-    """The row, if it is ours yet."""
+    """The row, if it is still ours."""
     return rows(BoardAct).filter(pk=row.pk, lease_until=row.lease_until, finished_at__isnull=True)

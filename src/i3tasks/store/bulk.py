@@ -69,14 +69,14 @@ _WAITS = TryState.PENDING.condition() & Q(claim_token__isnull=True)
 
 @dataclass(slots=True)
 class Slice:
-    """What has come of some of the executions."""
+    """The result of an act on some of the executions."""
 
     done: list[int] = field(default_factory=list)
     skipped: Counter[str] = field(default_factory=Counter)
     tries: list[TaskExecutionTry] = field(default_factory=list)
     """Tries to launch."""
     place: str = ""
-    """Of the last one of these executions: see `search.Walk`."""
+    """The place of the last one of these executions: see `search.Walk`."""
 
     def skip(self, ids: Collection[int], reason: str) -> None:
         if ids:
@@ -104,7 +104,7 @@ def slices(
     size: int = SLICE,
     record: Callable[[Slice], None] = lambda made: None,
 ) -> Iterator[Slice]:
-    """Do it to all that match, slice by slice. The caller launches the tries of each. PUT_OFF needs `until`.
+    """Act on all executions that match, slice by slice. The caller launches the tries of each. PUT_OFF needs `until`.
 
     `record` is called in the transaction of each slice, and may raise ActTaken to undo it and end.
     """
@@ -116,7 +116,7 @@ def slices(
 
 @dataclass(slots=True)
 class _Work:
-    """What is to be done to each slice."""
+    """The act, for one slice after the other."""
 
     search: Search
     act: Act
@@ -124,7 +124,7 @@ class _Work:
     until: datetime | None
     record: Callable[[Slice], None]
     told: set[str] = field(default_factory=set)
-    """The reasons of errors that there was an event for: one has all of them told apart by class."""
+    """The reasons that an event has reported: one event for each class of errors."""
 
     def attempt(self, hits: Sequence[Hit]) -> Iterator[Slice]:
         """Act on these in one transaction; if that waits too long for a lock, or is refused, on each half alone."""
@@ -198,7 +198,7 @@ def _lock_tries(act: Act, ids: Sequence[int]) -> list[TaskExecutionTry]:
 
 
 def _held_elsewhere(act: Act, ids: Sequence[int], tries: Iterable[TaskExecutionTry]) -> set[int]:
-    """The executions of tries that are to be locked, and are not to be had."""
+    """The executions whose tries the act needs, and of which another transaction holds a try."""
     if act is Act.RETRY:
         return set()
     wanted = rows(TaskExecutionTry).filter(task_execution__in=ids)
@@ -239,7 +239,7 @@ def _cancel(made: Slice, ids: set[int], now: datetime) -> None:
 
 
 def _move(made: Slice, ids: set[int], tries: Iterable[TaskExecutionTry], now: datetime, until: datetime | None) -> None:
-    """Give waiting tries another time. A message that is under way comes at the wrong time, and is gone then."""
+    """Give waiting tries another time. A message that is under way comes at the wrong time, and is lost."""
     waiting = {task_try.task_execution_id: task_try for task_try in tries if task_try.task_execution_id in ids}
     made.skip(ids - waiting.keys(), CHANGED)
     if until is None:
@@ -270,7 +270,7 @@ def _discard(made: Slice, ids: set[int], now: datetime) -> None:
 
 
 def _kept(ids: Collection[int], now: datetime) -> Iterator[tuple[str, set[int]]]:
-    """Those that are not deleted, by the reason."""
+    """The executions that are not deleted, by the reason."""
     tries = rows(TaskExecutionTry).filter(task_execution__in=ids)
     running = tries.filter(TryState.RUNNING.condition())
     yield RUNNING, set(running.values_list("task_execution_id", flat=True))

@@ -30,7 +30,7 @@ from .workflows import discount
 
 @attempting
 def cancel(execution_ids: Collection[int], *, now: Instant = DATABASE_TIME) -> list[TaskExecutionTry]:
-    """Ask for these executions to end: what waits never runs; what runs is told with its next heartbeat.
+    """Ask for these executions to end: waiting ones never run; running ones are told with their next heartbeat.
 
     Finished ones are left as they are. Gives the tries of what follows a cancellation (a group's failure callback).
     """
@@ -91,7 +91,7 @@ def _unrequested(execution_ids: Collection[int]) -> Rows:
 def _waiting(executions: Any) -> Rows:
     """Their tries that no worker runs.
 
-    What runs is not locked, or its heartbeat would not get through: its worker is told by the request.
+    Running tries are not locked, because that would hold up their heartbeats: the request tells their workers.
     """
     tries = rows(TaskExecutionTry).filter(task_execution__in=executions)
     return tries.filter(UNCLAIMED_TRY)

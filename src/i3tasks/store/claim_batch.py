@@ -1,4 +1,4 @@
-"""What a claim weighs: the tries that are asked for, by whom, and the answers so far."""
+"""The data of a claim: the tries that are asked for, the workers that ask, and the answers so far."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ class Call(NamedTuple):
 
 
 class Holder(NamedTuple):
-    """Who asks, and for how long."""
+    """The worker that asks, and the length of its leases."""
 
     worker_id: str
     lease_seconds: float
@@ -53,7 +53,7 @@ class Holder(NamedTuple):
 
 @dataclass(slots=True)
 class Bid:
-    """A request with what it may win, and its answer once there is one."""
+    """A request with the try that it may win, and its answer once there is one."""
 
     request: ClaimRequest
     candidate: Candidate | None
@@ -63,7 +63,7 @@ class Bid:
 
 @dataclass(slots=True)
 class ClaimBatch:
-    """The bids of one holder, with the token of what they win."""
+    """The bids of one holder, with the token of the leases that they win."""
 
     holder: Holder
     token: UUID

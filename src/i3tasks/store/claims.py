@@ -39,7 +39,7 @@ def claim(
 
 
 def _tokens(requests: Iterable[ClaimRequest]) -> dict[Holder, UUID]:
-    """What each holder's leases of a batch have for a token: the first one's, so that one statement can write it."""
+    """The token of each holder's leases in a batch: that of its first request, so that one statement can write it."""
     tokens: dict[Holder, UUID] = {}
     for request in requests:
         tokens.setdefault(Holder.of(request), request.token)
@@ -100,7 +100,7 @@ def _after_turns(
     tokens: Mapping[Holder, UUID],
     now: Instant,
 ) -> list[Claimed | Refusal | Locked]:
-    """Displace what was asked for where another try was had instead; where that one was refused, claim it after all."""
+    """Displace the requested try if another one was leased instead; claim it after all if the other one was refused."""
     asked = [(request, answer) for request, answer in zip(requests, answers, strict=True) if request.try_id in turns]
     displaced = displace([request.try_id for request, answer in asked if isinstance(answer, Claimed)], now)
     refused = [request for request, answer in asked if not isinstance(answer, Claimed)]
@@ -131,7 +131,7 @@ def _claim(
 
 
 def _select(requests: Sequence[ClaimRequest], now: Instant, wait: bool) -> list[Bid]:
-    """Lock the tries, and read the calls. A try that another transaction has locked is answered so."""
+    """Lock the tries, and read the calls. A try that another transaction has locked is answered with Locked."""
     candidates = _candidates({request.try_id for request in requests}, now, wait)
     calls = _calls({candidate.task_execution_id for candidate in candidates.values()})
     bids = []
@@ -178,7 +178,7 @@ def _refusal(bid: Bid, token: UUID) -> Refusal | None:
 
 
 def _award(bids: Iterable[Bid]) -> None:
-    """Of the bids for one try, the first one gets it."""
+    """Award each try to the first bid for it."""
     taken: set[int] = set()
     for bid in bids:
         if bid.answer is None and bid.request.try_id in taken:
@@ -188,7 +188,7 @@ def _award(bids: Iterable[Bid]) -> None:
 
 
 def _put_off_early(bids: Iterable[Bid]) -> None:
-    """Publish again at its time what came too early: its message is gone.
+    """Publish tries that came too early again at their time: their messages are gone.
 
     A moment later than its time, in fact: the confirmation of the early publish, which may still be under way, must
     find another `dispatch_at` than it expects.
@@ -203,7 +203,7 @@ def _put_off_early(bids: Iterable[Bid]) -> None:
 
 
 def _set_aside_paused(bids: Iterable[Bid]) -> None:
-    """Wait for the end of a pause with what came during it: its message is gone."""
+    """Set tries that came during a pause aside until it ends: their messages are gone."""
     paused: defaultdict[int, list[int]] = defaultdict(list)
     for bid in bids:
         if bid.answer is Refusal.PAUSED and bid.call is not None and bid.call.pause_id is not None:

@@ -159,8 +159,8 @@ def unlocked(queryset: Rows, *, to_delete: bool = False) -> list[Any]:
 def in_index_order() -> Iterator[None]:
     """A part of a transaction in which PostgreSQL reads the first rows of an order by an index that has it.
 
-    Where millions of rows have ended, it takes the few that wait for far fewer still (it multiplies what their columns
-    have in common), and would read and sort hundreds of thousands for the first hundred.
+    Where millions of rows have ended, PostgreSQL expects far fewer waiting rows than there are (it multiplies the
+    selectivities of correlated columns), and would read and sort hundreds of thousands to find the first hundred.
     """
     with _local("enable_sort", "off"):
         yield

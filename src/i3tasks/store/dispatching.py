@@ -24,7 +24,7 @@ RETRY_PUBLISH_AFTER = timedelta(seconds=5)
 LONGEST_RETRY_PUBLISH_AFTER = timedelta(seconds=80)
 NO_PAUSES: Mapping[str, int] = MappingProxyType({})
 MOST_ASIDE = 20
-"""How often a pass that finds tries of paused queues only looks for others behind them."""
+"""How often a pass looks further while it finds only tries of paused queues."""
 
 
 def take_due(limit: int, *, paused: Mapping[str, int] = NO_PAUSES, now: Instant = DATABASE_TIME) -> list[TryRef]:
@@ -145,7 +145,7 @@ def _hidden(refs: Iterable[TryRef], locked_here: Collection[int]) -> set[int]:
 def withhold(refs: Sequence[TryRef], *, now: Instant = DATABASE_TIME, wait: bool = False) -> list[None]:
     """Note that these tries were not published, because their queue is paused: they are set aside.
 
-    What is paused is read anew: those whose queue is not paused any more are due at once.
+    The pauses are read anew: tries whose queue is no longer paused are due at once.
     """
     with atomic():
         paused = known_pauses.read()

@@ -127,8 +127,8 @@ def _queue_of(spec: TaskSpec | None) -> str | None:
 def insert(calls: Sequence[NewExecution], *, now: datetime) -> list[TaskExecutionTry]:
     """Write an execution and its first try for each call, in few statements: see `inserting`.
 
-    `now` is the caller's clock, which costs no query; a `run_after` that has passed by it is none. Until a publish is
-    confirmed, the dispatcher takes a try over after the grace period.
+    `now` is the caller's clock, which costs no query; a `run_after` that has passed by this clock does not count. Until
+    a publish is confirmed, the dispatcher takes a try over after the grace period.
     """
     unconfirmed_until = now + publish_grace()
     executions = [_execution(call, now) for call in calls]

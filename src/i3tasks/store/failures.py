@@ -1,4 +1,4 @@
-"""What events say of a try's row, and the events of a failed try, whether its body failed or its worker was lost."""
+"""The fields of events about a try's row, and the events of a failed try, by its body or by the loss of its worker."""
 
 from __future__ import annotations
 

@@ -33,7 +33,7 @@ from .priority import DUE_SINCE, due_by_now, levels, place_in_line
 from .requests import TryRef
 
 LONGEST_TAKEN = timedelta(seconds=5)
-"""How long what a worker has taken is left to it at most. Its claim comes within milliseconds; if it comes later than
+"""Longest time for which a taken try is left to its worker. Its claim comes within milliseconds; if it comes later than
 this, the claims decide whose the try is. If it never comes, because the worker died, others have the try after this."""
 MOST_UNHEARD = 200
 """Tries of a quiet queue that are published again at a time."""
@@ -66,10 +66,10 @@ class WaitingRequest:
 def take_waiting(
     requests: Sequence[WaitingRequest], *, now: Instant = DATABASE_TIME, wait: bool = False
 ) -> list[list[TryRef]]:
-    """Take waiting tries for a worker, in the order of `turns.place_in_line`; no other process takes them meanwhile.
+    """Take waiting tries for a worker, in the order of `priority.place_in_line`; no other process takes them meanwhile.
 
-    They are not leased yet: that is for the claim, which knows all the rules. What a process does not claim because it
-    dies before that is due again after LONGEST_TAKEN.
+    They are not leased yet: the claim does that, because it knows all rules. A try that its process does not claim,
+    because it dies first, is due again after LONGEST_TAKEN.
     """
     if not _due(now).exists():  # a tenth of what the whole question costs; mostly nothing waits
         return [[] for _ in requests]
@@ -85,7 +85,7 @@ def _take(request: WaitingRequest, now: Instant) -> list[TryRef]:
     dispatch_at = at + min(publish_grace(), LONGEST_TAKEN)
     rows(TaskExecutionTry).filter(pk__in=[task_try.pk for task_try in taken]).update(
         dispatch_at=dispatch_at,
-        publish_count=0,  # what it still has of a message counts no more
+        publish_count=0,  # the messages that it may still have no longer count
         updated_at=at,  # so that it does not count as unsent to others
     )
     for task_try in taken:
@@ -166,7 +166,7 @@ def _published_of(queue: str, now: Instant) -> Rows:
 
 
 def _is_quiet(oldest: Sequence[Any], patience: timedelta) -> bool:
-    """The last publish of any of them was long ago; what is being published counts as published now."""
+    """Whether all of them were last published long ago. A try that is being published counts as published now."""
     if not oldest:
         return False
     now = database_time(oldest[0])
@@ -194,13 +194,13 @@ def _due(now: Instant) -> Rows:
 
 
 def _published_at(task_try: Any) -> datetime:
-    """When it was published last: that moved its `dispatch_at` ahead by a wait that grows with their number."""
+    """The time of its last publish, which moved `dispatch_at` ahead by a wait that grows with `publish_count`."""
     published_at: datetime = task_try.dispatch_at - wait_for_claim(task_try.publish_count - 1)
     return published_at
 
 
 def _published_before(ago: timedelta) -> Q:
-    """Those that were published last so long ago: for each number of publishes, until the wait has its maximum."""
+    """Tries whose last publish was so long ago: for each number of publishes, until the wait has its maximum."""
     found, count = Q(pk__in=[]), 1
     while (ahead := wait_for_claim(count - 1)) < LONGEST_LOST_AFTER:
         found |= Q(publish_count=count, dispatch_at__lte=F("database_time") + (ahead - ago))

@@ -1,4 +1,4 @@
-"""The figures that are read from the rows: what waits, runs and is put off in each queue, the outbox, the workers.
+"""The figures that are read from the rows: waiting, running and deferred tries of each queue, the outbox, the workers.
 
 Each is read by an index that holds unfinished tries only, and counts at most MOST_COUNTED rows: so it costs
 milliseconds, however many rows have finished and however long a backlog is.
@@ -21,7 +21,7 @@ from .workers import living_workers
 from .workflow_links import LONGEST_DELIVERY
 
 MOST_COUNTED = 3_000
-"""Of a state. Beyond it, the counts are those of the rows that have waited longest."""
+"""Most rows of a state that are counted. Beyond it, the counts are those of the rows that have waited longest."""
 WAITING, RUNNING, DEFERRED = "waiting", "running", "deferred"
 DUE_SINCE = Coalesce("run_after", "asked_at", output_field=DateTimeField())
 
@@ -54,7 +54,7 @@ class Figures:
 
 
 def figures(now: datetime) -> Figures:
-    """Read them."""
+    """Read the figures."""
     with atomic(), in_index_order():
         waiting, oldest = _waiting(now)
         deferred = _deferred(now)
@@ -83,7 +83,7 @@ def figures(now: datetime) -> Figures:
 def _waiting(now: datetime) -> tuple[Counter[str], dict[str, datetime]]:
     """Tries that could run now, by queue, and since when the first of each waits.
 
-    One of django-i3tasks that is so old that its message is gone is none.
+    A try of django-i3tasks that is so old that its message is gone does not count.
     """
     is_looked_after = Q(dispatch_at__isnull=False) | Q(asked_at__gte=now - LONGEST_DELIVERY)
     pending = rows(TaskExecutionTry).filter(TryState.PENDING.condition(), is_looked_after)

@@ -27,7 +27,7 @@ DISPATCHER_SECONDS = 75
 whose publish is not confirmed, that makes about two minutes from the call on."""
 BROKEN_FOR = timedelta(hours=3)
 MOST_COUNTED = 5_000
-"""Tries of the window, the newest, and as many failures before them. A window with more is counted from later on."""
+"""Most tries of the window that are counted, the newest, and most failures before them; of more, only the later."""
 MOST_TASKS = 50
 MOST_SCHEDULES = 10
 MOST_OF_PAUSED = 5_000
@@ -192,7 +192,7 @@ def _stuck(before: datetime, now: datetime) -> Rows:
 
 
 async def _pending_since(now: datetime, paused: Collection[str]) -> tuple[datetime | None, bool]:
-    """From when on the longest waiting try could have been run. What is put off to later is no backlog.
+    """The instant from which the longest waiting try could have run. Deferred tries are no backlog.
 
     Tries of paused queues wait on purpose. With MOST_OF_PAUSED of them before any other, no try behind them is
     looked at, and the second answer is True.
@@ -253,7 +253,7 @@ def _dispatcher_problem(undispatched: int) -> Iterator[str]:
 
 
 def _broker_problems(own: str | None, of_workers: Sequence[str]) -> Iterator[str]:
-    """A warning: workers find in the database what no message brings. If none does, that is a problem of its own."""
+    """A warning only: workers find tries in the database that no message brings. A missing worker is reported apart."""
     for trouble in dict.fromkeys([*([own] if own else []), *of_workers]):
         yield f"broker unavailable: {trouble}"
 

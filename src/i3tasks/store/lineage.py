@@ -12,9 +12,9 @@ from .database import rows
 from .search import loaded
 
 MOST_STEPS = 6
-"""That are followed in each direction."""
+"""Most steps that are followed in each direction."""
 MOST_MEMBERS = 5
-"""Of a group."""
+"""Most members of a group that are read."""
 MOST_SORTED = 10_000
 """Members of a group of which the first are looked for."""
 _GROUP = ("id", "status", "total_count", "completed_count", "failed_count", "previous_id", "part_of_id")
@@ -32,7 +32,7 @@ class Node:
 
 @dataclass(slots=True)
 class Lineage:
-    """In the order of time. With a `more`, there are further ones at that end."""
+    """The nodes before and after an execution, in the order of time. `more_...`: there are further ones at that end."""
 
     before: list[Node] = field(default_factory=list)
     after: list[Node] = field(default_factory=list)
@@ -44,7 +44,7 @@ class Lineage:
 
 
 def lineage(execution: TaskExecution) -> Lineage:
-    """Read it: a few queries by primary keys and indexes, however long the chain is."""
+    """Read the lineage: a few queries by primary keys and indexes, however long the chain is."""
     found = Lineage()
     _read_before(found, execution)
     _read_after(found, execution)

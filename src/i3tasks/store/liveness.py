@@ -63,7 +63,7 @@ async def _expired_leases(now: datetime) -> str:
 
 
 async def _overdue_publishes(now: datetime) -> str:
-    """Of tries that were published once, and that no worker has taken."""
+    """The sentence about overdue publishes of tries that were published once, and that no worker has taken."""
     overdue = rows(TaskExecutionTry).filter(dispatch_at__lt=now - REPUBLISH_LATE, publish_count__gt=0)
     since = await overdue.order_by("dispatch_at").values_list("dispatch_at", flat=True).afirst()
     return f"a try has been due to be published again for {_seconds(now - since)}s: {AT_WORK}" if since else ""

@@ -6,8 +6,8 @@ may fail the group that it is a part of: both are locked together, so that this 
 Slices of a large group come before these, and an act of the board after them. A schedule comes before its state.
 
 Requests that many others wait for (claims, settlements, heartbeats, the dispatcher) leave out what another transaction
-has locked, and come back to it later; what waits for no lock may take its rows in any order. Only what a caller asks
-for in its own thread waits: cancel, retry, close, then.
+has locked, and come back to it later; a request that waits for no lock may take its rows in any order. Only calls in a
+caller's own thread wait: cancel, retry, close, then.
 """
 
 from __future__ import annotations
@@ -27,14 +27,14 @@ T = TypeVar("T")
 
 
 class GoneOn(Exception):
-    """What was to be locked together has grown before it was locked: a worker has written a next step, for example."""
+    """The rows to lock together became more before all were locked: a worker has written a next step, for example."""
 
 
 def locked_together(attempt: Callable[[], T]) -> T:
-    """What `attempt` gives, in a transaction.
+    """Call `attempt` in a transaction, and return its result.
 
-    When it raises GoneOn, the locks that it took are given back with its savepoint, and it is made again: to lock what
-    is new besides would be against the order.
+    When it raises GoneOn, its savepoint is rolled back, which gives its locks back, and it is called again: locking the
+    new rows after the others would break the order.
     """
     with atomic():
         while True:
@@ -51,9 +51,9 @@ def lock_executions(ids: Collection[int], *, wait: bool) -> dict[int, TaskExecut
 
 
 def lock_groups(ids: Collection[int], *, wait: bool) -> set[int]:
-    """Lock these groups with all that may fail with them. Gives those of `ids` that are not to be had now.
+    """Lock these groups with all that may fail with them. Returns those of `ids` that are locked elsewhere.
 
-    Groups that are over or deleted need no lock, and are none of them.
+    Groups that are over or deleted need no lock, and are not returned.
     """
     if not ids:
         return set()
@@ -71,7 +71,7 @@ def lock_groups(ids: Collection[int], *, wait: bool) -> set[int]:
 
 
 def lock_references(ids: Collection[int]) -> set[int]:
-    """Keep these groups from being deleted, as a foreign key to them will. Gives those that are not to be had now.
+    """Keep these groups from being deleted, as a foreign key to them will. Returns those that are locked elsewhere.
 
     The foreign key of a new row would wait at COMMIT for a transaction that has its group locked FOR UPDATE.
     """

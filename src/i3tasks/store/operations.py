@@ -1,4 +1,4 @@
-"""The store functions that the writer runs, each with what becomes of it when a row is locked or the database away."""
+"""The store functions that the writer runs, and the rules for a locked row and for a database without an answer."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ class Operation(Generic[Request, Answer]):
     when_locked: Any = None
     """The answer when a row stays locked. None: the request waits for as long as it takes."""
     is_gathered: bool = False
-    """Whether what is posted waits, to be carried out together with what is posted soon after it."""
+    """Whether posted requests wait a little, to be carried out together with later ones."""
 
 
 CLAIM: Operation[ClaimRequest, Claimed | Refusal] = Operation(claim, survives_outage=False, when_locked=Refusal.LOCKED)
@@ -60,4 +60,4 @@ IN_ORDER: tuple[Operation[Any, Any], ...] = (
     NOTE_STACK,
     READ_PAUSES,
 )
-"""In which a transaction carries them out."""
+"""The order in which a transaction carries them out."""

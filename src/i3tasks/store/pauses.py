@@ -1,9 +1,9 @@
-"""Paused queues: nothing of them begins, and what waits is set aside until they are resumed.
+"""Paused queues: none of their tries begins, and waiting tries are set aside until the queues are resumed.
 
 A queue is paused while it has a row. The claim looks for that row in its own statement, so that nothing begins once
-`pause` is committed. What would have been run or published is set aside: its `dispatch_at` becomes an instant far in
-the future that belongs to this pause alone. When the row is gone, each pass of a dispatcher makes some of what was set
-aside under it due; so a try that is set aside at the very moment of resuming comes back, too.
+`pause` is committed. A try that would have been run or published is set aside: its `dispatch_at` becomes an instant far
+in the future that belongs to this pause alone. When the row is gone, each pass of a dispatcher makes some of the tries
+that were set aside under it due; so a try that is set aside at the very moment of resuming comes back, too.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ ASIDE_FROM = datetime(9000, 1, 1, tzinfo=UTC)
 _IS_NO_TIME = Q(run_after__isnull=True) | Q(run_after__lt=ASIDE_FROM)
 """Rows of earlier releases may be put off beyond ASIDE_FROM: then that is when they are due."""
 STALE_SECONDS = 2.0
-"""How old what a process knows of pauses may become before it asks again."""
+"""The greatest age of a process's knowledge of pauses, after which it reads them again."""
 LONGEST_BY = 255
 BUSY = "Nothing was changed: another transaction holds the pause of this queue. Try again."
 
@@ -52,7 +52,7 @@ def pause(queue_name: str | None, *, by: str = "", now: Instant = DATABASE_TIME)
 
 
 def resume(queue_name: str | None, *, by: str = "") -> bool:
-    """Resume a queue: dispatchers make what waits in it due at once. False: it was not paused.
+    """Resume a queue: dispatchers make its waiting tries due at once. False: it was not paused.
 
     Raises UnknownQueueError for a queue that is neither paused nor in I3TASKS, and StoreUnavailable if another
     transaction holds its pause.
@@ -74,7 +74,7 @@ def paused_queues() -> dict[str, int]:
 
 
 def aside_until(pause_id: int) -> datetime:
-    """The `dispatch_at` of what is set aside under this pause."""
+    """The `dispatch_at` of tries that are set aside under this pause."""
     return ASIDE_FROM + timedelta(microseconds=pause_id)
 
 
@@ -133,7 +133,7 @@ def release(limit: int, paused: Mapping[str, int], *, now: Instant = DATABASE_TI
 
 
 def _aside_under_others(pause_ids: Iterable[int]) -> Iterator[Rows]:
-    """What is set aside under none of these: the gaps between them, each a range of one index."""
+    """Tries that are set aside under other pauses: the gaps between these, each a range of one index."""
     for after, before in pairwise([0, *sorted(pause_ids), None]):
         gap = rows(TaskExecutionTry).filter(dispatch_at__gt=aside_until(after or 0))
         yield gap if before is None else gap.filter(dispatch_at__lt=aside_until(before))
@@ -144,7 +144,7 @@ def _after_commit(report: Callable[[], None]) -> None:
 
 
 class KnownPauses:
-    """What this process knows of the paused queues without asking. A dispatcher reads it anew at each pass."""
+    """The paused queues as this process last read them. A dispatcher reads them anew at each pass."""
 
     def __init__(self) -> None:
         self._paused: Mapping[str, int] = {}

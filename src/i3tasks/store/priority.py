@@ -91,9 +91,9 @@ def _highest(waiting: Rows, queues: Iterable[str]) -> int | None:
 
 
 def take_turns(requests: Sequence[ClaimRequest], tokens: Sequence[UUID], now: Instant) -> dict[int, Turn] | None:
-    """What these requests, which write these tokens, take instead, by the try that they ask for.
+    """The tries that these requests, which write these tokens, take instead, by the try that they ask for.
 
-    What a request takes is locked, and so is what it asks for. None: all that wait have the same priority, 0.
+    The tries that a request takes and asks for are locked. None: all waiting tries have the same priority, 0.
     """
     asked = Counter([request.try_id for request in requests])
     tickets = {request.try_id: request for request in requests if request.is_ticket and asked[request.try_id] == 1}
@@ -126,7 +126,7 @@ def displace(try_ids: Iterable[int], now: Instant) -> dict[int, TryRef]:
 
 
 def _taken_before(repeated: Sequence[tuple[ClaimRequest, UUID]]) -> dict[int, Turn]:
-    """What requests took that come again: the database's answer was lost, but the commit was not."""
+    """The tries that repeated requests took before: the database's answer was lost, but the commit was not."""
     if not repeated:
         return {}
     tries = rows(TaskExecutionTry).filter(pk__in=[request.taken[0][0] for request, _ in repeated])
@@ -240,7 +240,7 @@ def _before(line: Iterable[_Placed], item: InLine, at: tuple[float, float]) -> _
 
 
 def _spare_threads(tickets: Iterable[ClaimRequest]) -> Counter[str]:
-    """The threads that each worker's tickets share: what the one that was asked with the fewest knew of."""
+    """The threads that each worker's tickets share: the smallest number that one of its tickets has."""
     spare: Counter[str] = Counter()
     for ticket in tickets:
         if ticket.spare_threads is not None:

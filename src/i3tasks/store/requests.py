@@ -76,11 +76,11 @@ class ClaimRequest:
     worker_id: str
     lease_seconds: float
     queues: frozenset[str | None] | None = None
-    """The queues whose tries may be had; tries of others do not exist for this request. None: all queues."""
+    """The queues whose tries may be leased; tries of others do not exist for this request. None: all queues."""
     is_ticket: bool = False
-    """Whether a try of the same queue that has a higher priority may be had instead, as its turn is first."""
+    """Whether a try of the same queue that has a higher priority may be leased instead, as its turn is first."""
     taken: list[tuple[int, int]] = field(default_factory=list, compare=False, repr=False)
-    """The try and the execution that were had instead. A repeat, after the commit's answer was lost, has the same."""
+    """The try and the execution that were leased instead. A repeat, after a lost answer to the commit, has the same."""
     spare_threads: int | None = None
     """Threads that were free when it was asked, and that all tickets of the worker share. A ticket brings no sync
     function when none is left. None: this one has a thread of its own, or needs none for whatever it brings."""

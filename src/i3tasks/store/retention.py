@@ -1,8 +1,9 @@
 """Retention: deletes old finished rows in batches, by the index on `created_at`, one short transaction each.
 
-Kept: what is pending, running or deferred; what such an execution follows or is part of; members of a group that is
-still open; executions that an unexpired idempotency key refers to. An unfinished row is deleted only if nothing will
-ever finish it: no try is due, leased or deferred, and none is so young that Pub/Sub may have a message of it.
+Kept: pending, running and deferred executions; the executions and groups that these follow or are part of; members of a
+group that is still open; executions that an unexpired idempotency key refers to. An unfinished row is deleted only if
+nothing will ever finish it: no try is due, leased or deferred, and none is so young that Pub/Sub may have a message of
+it.
 """
 
 from __future__ import annotations
@@ -27,7 +28,7 @@ from .workflow_links import MOST_IDS, Ids, above, are_followed, behind_unfinishe
 BATCH = 1000
 LARGEST_BATCH = MOST_IDS
 StillOld = Callable[[Sequence[int]], set[int]]
-"""Those of the given ids, whose rows are locked, that are to be deleted."""
+"""Picks, from ids whose rows are locked, those that are to be deleted."""
 PAGE = 50_000
 """Ids that are read together."""
 _UNTOUCHED = (DO_NOTHING, PROTECT, RESTRICT)
@@ -67,7 +68,7 @@ def clean(
 
 
 def old_executions(ages: Ages, now: datetime) -> QuerySet[TaskExecution]:
-    """Executions that have ended, or will never, have come to their age, and that nothing waits for."""
+    """Executions that have ended or never will, that have reached their age, and that nothing waits for."""
     kept, waiting = _kept(ages, now), _long_pending(ages, now) - _dead_groups(ages, now)
     return _candidates(ages, now).exclude(pk__in=_some(kept.executions)).exclude(task_group__in=_some(waiting))
 
@@ -133,7 +134,7 @@ def _dead_groups(ages: Ages, now: datetime) -> set[int]:
 
 
 def _kept(ages: Ages, now: datetime) -> Ids:
-    """What unfinished executions and open groups follow, or are part of: without it they could not be cancelled."""
+    """The rows that unfinished executions and open groups follow or are part of: a cancellation needs them."""
     kept = behind_unfinished(now)
     pending = rows(TaskGroup).filter(status=TaskGroup.STATUS_PENDING)
     kept.add(above(Ids(groups=set(pending.values_list("pk", flat=True)) - _dead_groups(ages, now))))

@@ -28,7 +28,7 @@ from .states import State, telling_try
 
 MOST_COUNTED = 10_000
 MOST_LOOKED_AT = 20_000
-"""Candidates, by a page or a count."""
+"""Most candidates that a page or a count looks at."""
 FIELDS = ("state", "task", "queue", "asked", "finished", "id", "argument", "error", "min_tries")
 
 
@@ -123,7 +123,7 @@ class Search:
         return replace(self, states=(), finished=ALWAYS) == Search()
 
     def condition(self, now: datetime) -> Q:
-        """What matches, as a condition on executions, to be asked of rows that are chosen by an index otherwise."""
+        """The condition for executions that match, to be asked of rows that an index has chosen."""
         parts = [
             any_of(state.condition(now) for state in self.states),
             named(self.task),

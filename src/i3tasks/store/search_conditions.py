@@ -66,7 +66,7 @@ def of_class_named(error: str) -> Q:
 
 
 def tried(times: int) -> Q:
-    """Executions of which at least so many tries have begun. One that a Snooze ended waits, and has not."""
+    """Executions of which at least so many tries have begun. A try that raised Snooze waits, and does not count."""
     if times < 1:
         return Q()
     begun = rows(TaskExecutionTry).filter(task_execution=OuterRef("pk"), started_at__isnull=False)

@@ -39,7 +39,7 @@ class IndexScan:
     key: Any  # the column or expression of the index
     counts: Any = _EACH  # whether a candidate stands for its execution
     narrows: Q | None = None
-    """What a try has to be besides, if only few are: the others are passed over where they lie, and not read."""
+    """A further condition, if only few tries meet it: the database passes over the others without returning them."""
     all_match: bool = False
     """Whether the search is for all of these executions."""
 
@@ -105,7 +105,7 @@ def _any_state(search: Search) -> IndexScan:
 
 
 def _is_last_failure(kind: Q = _ANY) -> Any:
-    """Whether no later try of the same execution has failed, with this kind, by which that is found already."""
+    """Whether no later try of the same execution has failed, in this kind: an execution counts by its last failure."""
     same = rows(TaskExecutionTry).filter(kind, task_execution=OuterRef("task_execution"))
     return ~Exists(same.filter(TryState.FAILED.condition(), try_number__gt=OuterRef("try_number")))
 

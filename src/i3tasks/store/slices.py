@@ -1,8 +1,8 @@
 """Large groups, written slice by slice: claims, settlements and heartbeats are served between two slices.
 
 The settlement that opens such a group writes its first members, and slices with the others. A dispatcher writes one
-slice after the other, each in a transaction that deletes the slice: whatever dies on the way, each member is written
-once. The group has the number of all its members from the beginning, so it can't be complete before that.
+slice after the other, each in a transaction that deletes the slice: if a process dies on the way, each member is still
+written once. The group has the number of all its members from the beginning, so it can't be complete before that.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
 """Suspects: tries whose last tries died with their workers. Each worker runs few at a time, or one.
 
-If one of them is what kills, it takes along those that run beside it. So a try that has no retry left is leased only
-while the worker runs no other suspect, and of the others fewer run together the more often they were lost: that finds
-the one that kills, and does not hold up hundreds that were lost with a machine.
+If one of them kills its worker, the tries beside it are lost, too. So a try that has no retry left is leased only while
+the worker runs no other suspect; and the more often other suspects were lost, the fewer of them run together. That
+finds the try that kills workers, and does not hold up hundreds that were lost with a machine.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ MOST_TOGETHER = 20
 PUT_OFF = timedelta(seconds=0.2)
 """How long a suspect waits while others run, and the time between two slots of MOST_TOGETHER that wait."""
 LONGEST_PUT_OFF = timedelta(minutes=1)
-"""While no running one ends the others ask ever less often: thousands of them would take up all workers."""
+"""The longest such wait. It grows while no running suspect ends: thousands that ask often would occupy all workers."""
 SLOTS = 10
 
 

@@ -1,4 +1,4 @@
-"""The workers' rows: each process writes its own with every heartbeat, and the newcomers delete those long gone."""
+"""The workers' rows: each process writes its own with every heartbeat, and a new process deletes old ones."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ class Heartbeat(Protocol):
 def note_workers(
     requests: Sequence[Heartbeat], *, now: Instant = DATABASE_TIME, wait: bool = False
 ) -> list[Locked | None]:
-    """Write the processes' rows, each by one statement if it has one. A new process deletes those of the long gone.
+    """Write the processes' rows, each by one statement if it has one. A new process deletes old ones.
 
     Locked: another transaction holds the process's row. Ask again later.
     """

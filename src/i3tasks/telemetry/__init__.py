@@ -1,7 +1,7 @@
-"""What i3tasks tells of its work: the catalogue of events, the bus that carries them, and their log lines.
+"""The reports of i3tasks on its work: the catalogue of events, the bus that carries them, and their log lines.
 
-The other modules only report what happened, as in `emit("try_failed", error="...")`. Whatever is made from it, a log
-line, a metric, a span, a signal, subscribes.
+The other modules only report what happened, as in `emit("try_failed", error="...")`. The makers of log lines, metrics,
+spans and signals subscribe.
 """
 
 from .bodies import TaskFilter, add_task

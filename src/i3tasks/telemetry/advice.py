@@ -1,4 +1,4 @@
-"""What to do about each error: it ends the line that a person reads."""
+"""The advice about each error, which ends the line that a person reads."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What ties the log lines of bodies to the try that runs them: a filter for `logging`, a processor for structlog."""
+"""A filter for `logging` and a processor for structlog that tie the log lines of bodies to the try that runs them."""
 
 from __future__ import annotations
 

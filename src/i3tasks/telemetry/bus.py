@@ -19,7 +19,7 @@ from .catalogue import EVENTS, TRACEBACK, Event
 from .context import Facts, run_facts
 
 Consumer = Callable[[Event, Facts], object]
-"""Is given each event that it asked for, in the thread in which it happens. It must not wait: see `apart`."""
+"""Gets each event that it asked for, in the thread in which it happens. It must not wait: `signals` has a thread."""
 SAID_AGAIN_SECONDS = 60.0
 
 violations: list[str] | None = None

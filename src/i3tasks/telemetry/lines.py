@@ -60,7 +60,7 @@ def record_of(event: Event, facts: Facts) -> logging.LogRecord:
 
 
 def log_context() -> dict[str, Any]:
-    """What structlog's context holds here."""
+    """The values of structlog's context here."""
     if not _is_loaded():
         return {}
     from structlog.contextvars import get_contextvars

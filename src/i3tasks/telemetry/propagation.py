@@ -1,9 +1,9 @@
-"""What travels with a call: the trace that it belongs to, chosen request headers, and chosen log context.
+"""The context that travels with a call: the trace that it belongs to, chosen request headers, and chosen log context.
 
     {"traceparent": "00-...", "tracestate": "...", "headers": {"x-request-id": "7"}, "context": {"tenant": 3}}
 
-It is kept in the execution's row, for the outbox, retries and workflows outlive a message. Whatever runs for that
-execution runs within it, and gives it on to the calls that it makes itself and to what follows it.
+It is kept in the execution's row, because the outbox, retries and workflows outlive a message. Each try of that
+execution runs within it, and passes it on to the calls that its body makes and to the steps that follow.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from .context import Facts
 from .lines import log_context
 
 Travels = Mapping[str, Any]
-"""JSON data, as above. Whatever is not there is left out."""
+"""JSON data, as above. Keys without a value are left out."""
 TRACE = ("traceparent", "tracestate")
 LONGEST_TEXT = 1000
 """Characters of a header, or of a value of the log context. Pub/Sub takes 1,024 bytes for an attribute."""
@@ -34,7 +34,7 @@ class Tracer(Protocol):
         ...
 
     def processing(self, facts: Facts, travels: Travels) -> AbstractContextManager[Travels]:
-        """Trace a try while the block runs. Gives the trace for whatever it leads to."""
+        """Trace a try while the block runs. Gives the trace for the calls that it leads to."""
         ...
 
     def within(self, travels: Travels) -> AbstractContextManager[None]:
@@ -51,12 +51,12 @@ tracer: Tracer | None = None
 
 
 def travels_now() -> Travels | None:
-    """What travels with whatever the current request or run leads to; None: nothing."""
+    """The context for the calls that the current request or run leads to; None: there is none."""
     return _travels.get()
 
 
 def outgoing(facts: Facts, names: Iterable[str]) -> dict[str, Any] | None:
-    """What a call that is made here takes along; None: nothing.
+    """The context that a call that is made here takes along; None: there is none.
 
     `facts` are the `task`, the `queue` and its `topic`; `names` those of the log context that travel.
     """

@@ -1,4 +1,4 @@
-"""What the templates of the board need: `{% load i3tasks_board %}`."""
+"""Tags and filters for the templates of the board: `{% load i3tasks_board %}`."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What was enqueued, as the rows say."""
+"""Assertions about enqueued calls, read from the rows."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What holds while a test runs: nothing is published, and the clock is set back."""
+"""The state of a test: nothing is published while it runs, and the clock is set back at its end."""
 
 from __future__ import annotations
 

@@ -60,8 +60,8 @@ def signals_heard(
 ) -> Iterator[None]:
     """Let `hear` handle these signals in this process only. A forked child gets the previous handlers back.
 
-    `with_echoes`: what comes within a second of the first one is the same signal also after the end of the block, so
-    that a process that has done what it was told ends well.
+    `with_echoes`: signals within a second of the first one count as the same signal, also after the end of the block,
+    so that a process that has done its work ends well.
 
     A SIGHUP that is ignored stays so: `nohup` asks for that. Outside the main thread, where Python allows no handlers,
     it changes nothing: the process belongs to others there.

@@ -1,4 +1,4 @@
-"""What the types of I3TASKS share: refusing what can't be right, in sentences that say what to write."""
+"""The common parts of the types of I3TASKS: wrong values are refused in sentences that say what to write."""
 
 from __future__ import annotations
 

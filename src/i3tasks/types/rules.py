@@ -117,7 +117,7 @@ def _require_queues(settings: I3TasksSettings) -> None:
 
 
 def _require_doors(settings: I3TasksSettings) -> None:
-    """Push and beat requests: where to, and who may send them."""
+    """Check where push and beat requests go, and who may send them."""
     require_identity("", settings.service_account, settings.audience)
     if settings.certificates_url is not None:
         require_url("certificates_url", settings.certificates_url, "https://www.googleapis.com/oauth2/v1/certs")

@@ -106,7 +106,7 @@ async def _answer(view: View, request: _Request, send: Send) -> None:
 
 
 def _refusal_of_host(request: _Request) -> HttpResponse | None:
-    """What Django's CommonMiddleware sees to: that the host is one of ALLOWED_HOSTS."""
+    """The refusal of a host that is not in ALLOWED_HOSTS, as Django's CommonMiddleware has it; else None."""
     from .guards import refused
 
     try:

@@ -1,4 +1,4 @@
-"""Who may call the endpoints, and with which method. Every endpoint goes through one of these guards."""
+"""Guards of the endpoints: they say who may call them, and with which method. Every endpoint has one of them."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Counts what happens in this process, from its events."""
+"""Counts the events of this process."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from ...telemetry import Event, subscribe
 REGISTRY = CollectorRegistry()
 """The counters of this process."""
 MOST_VALUES = 1000
-"""Of a label. Names come from rows, and a row may hold any; further ones are counted together."""
+"""Most values of a label. Names come from rows, and a row may hold any name; further ones are counted together."""
 OTHER = "(other)"
 SECONDS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 300, 1800, 7200)
 LATE_SECONDS = (1, 2, 5, 10, 30, 60, 120, 300, 900, 3600, 14_400)

@@ -14,7 +14,7 @@ from ...core.clock import current_clock
 from ...store.figures import Figures, figures
 
 CACHED_SECONDS = 5.0
-"""For so long an answer is given again: however many ask, the database is asked once."""
+"""Seconds for which an answer is reused, so that many requests cost one query of the database."""
 
 
 class RowGauges:
@@ -22,7 +22,7 @@ class RowGauges:
 
     def __init__(self, read: Callable[[Any], Figures] = figures) -> None:
         self._read = read
-        self._lock = threading.Lock()  # who comes while the figures are read waits for them
+        self._lock = threading.Lock()  # a request that comes while the figures are read waits for them
         self._read_at = float("-inf")
         self._figures: Figures | None = None
 

@@ -40,7 +40,7 @@ def _counters() -> Any:
 
 
 class _OfOurs:
-    """The folder has the metrics of the whole project: give on those of i3tasks."""
+    """Passes on the metrics of i3tasks only: the folder has those of the whole project."""
 
     def __init__(self, registry: CollectorRegistry) -> None:
         self._registry = registry

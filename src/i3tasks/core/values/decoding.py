@@ -25,7 +25,7 @@ def decode(value: JSON) -> Any:
 
 
 def unavailable(why: str) -> JSON:
-    """Takes the place of a result that was not kept: to decode it raises ResultUnavailable with this sentence."""
+    """A placeholder for a result that was not kept. Decoding it raises ResultUnavailable with this sentence."""
     return tagged("unavailable", why)
 
 

@@ -155,7 +155,7 @@ class _Encoder:
         return encoded
 
     def _members(self, values: Iterable[Any], depth: int) -> list[JSON]:
-        """In one order, so that equal sets make equal calls."""
+        """The members in a fixed order, so that equal sets make equal calls."""
         encoded = self.items(values, depth)
         if self._takes_placeholder and placeholders(encoded):
             raise _Refused("is a set that holds RESULT, which may not fit into one. Pass a list.")

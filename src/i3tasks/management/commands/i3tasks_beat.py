@@ -1,4 +1,4 @@
-"""`i3tasks_beat`, also `i3tasks beat`: enqueue what schedules ask for, and publish what is due; run no task."""
+"""`i3tasks_beat`, also `i3tasks beat`: enqueue the due slots of schedules, and publish due tries; run no task."""
 
 from __future__ import annotations
 

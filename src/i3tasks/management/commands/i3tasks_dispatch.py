@@ -1,4 +1,4 @@
-"""`i3tasks_dispatch`, also `i3tasks dispatch`: publish what is due and recover what was lost; run no task."""
+"""`i3tasks_dispatch`, also `i3tasks dispatch`: publish due tries and recover lost ones; run no task."""
 
 from __future__ import annotations
 

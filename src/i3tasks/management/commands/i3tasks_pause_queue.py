@@ -1,4 +1,4 @@
-"""`i3tasks_pause_queue`, also `i3tasks pause-queue`: let nothing of a queue begin."""
+"""`i3tasks_pause_queue`, also `i3tasks pause-queue`: pause a queue, so that none of its tries begins."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""`i3tasks_queues`, also `i3tasks queues`: what waits, runs and is put off in each queue."""
+"""`i3tasks_queues`, also `i3tasks queues`: the numbers of waiting, running and deferred tries of each queue."""
 
 from __future__ import annotations
 

@@ -72,7 +72,7 @@ class Command(RowsCommand):
 
 
 def _try_to_run(execution_id: int) -> TaskExecutionTry:
-    """The try of it that waits, made due, or one more. Raises CommandError if there is nothing to run."""
+    """The execution's waiting try, made due, or one more try. Raises CommandError if there is nothing to run."""
     now = current_clock().now()
     execution = rows(TaskExecution).get(pk=execution_id)
     tries = rows(TaskExecutionTry).filter(task_execution=execution_id)
@@ -88,7 +88,7 @@ def _try_to_run(execution_id: int) -> TaskExecutionTry:
         if retry_failed([execution_id], now=now).taken:
             raise CommandError(UNIQUE_IS_UNFINISHED)
     elif state in (State.DEFERRED, State.RETRYING):
-        # It is made due, and not launched: no worker is to hear of it.
+        # The try is made due but not launched, so that no worker hears of it.
         list(slices(Search.parse({"id": str(execution_id)}, now), Act.RUN_NOW, now=now))
     elif state is not State.WAITING:
         raise CommandError(f"There is nothing to run: it is {state.value if state else 'without a try'}.")

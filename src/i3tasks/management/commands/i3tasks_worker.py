@@ -1,4 +1,4 @@
-"""`i3tasks_worker`, also `i3tasks run-worker`: run what arrives on pull queues."""
+"""`i3tasks_worker`, also `i3tasks run-worker`: run the tries of pull queues."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The hot statements as SQL with arrays, for PostgreSQL. What they leave undone is the ORM's, in the same transaction.
+"""The hot statements as SQL with arrays, for PostgreSQL. The ORM does the rest, in the same transaction.
 
 Each statement carries out the plain requests of a batch: claims of tries that may run now, settlements of successes
 that nothing follows, heartbeats, confirmations, new executions. It has one text, whatever the batch's size, and takes

@@ -70,8 +70,8 @@ def claim_plain(
 ) -> dict[int, Claimed]:
     """Lease those of the tries that may run now, with these tokens. Gives the leases by the ids of the tries.
 
-    Left alone are the tries that are refused or may be suspects, and those that are asked for twice. With `heed_turns`,
-    so are those that are asked for by tickets, if others may have their turn first: see `turns`.
+    Tries that are refused, that may be suspects or that are asked for twice are left to the ORM. With `heed_turns`, so
+    are tries that are asked for by tickets, if others may have their turn first: see `priority`.
     """
     asked = Counter([request.try_id for request in requests])
     kinds: dict[Kind, int] = {}

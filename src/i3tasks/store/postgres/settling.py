@@ -65,7 +65,8 @@ _SETTLE_WAITING = waiting(_SETTLE)
 def settle_plain(settlements: Sequence[Settlement], now: Instant, wait: bool) -> dict[int, Settled]:
     """Write the successes without a chain, a group and a cancel request. Gives the answers by the ids of the tries.
 
-    Left alone is what has no lease or comes twice, and whatever is locked by another transaction.
+    Settlements without a lease, or that come twice, are left to the ORM; so are rows that another transaction has
+    locked.
     """
     outcomes = [item.outcome if isinstance(item.outcome, Success) else None for item in settlements]
     if not any(outcomes):
