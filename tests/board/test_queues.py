@@ -43,7 +43,7 @@ def test_each_queue_has_its_depth_rate_waits_and_workers() -> None:
     assert 180 <= default.oldest < 200
     assert heavy.counts["running"] == 1
     assert len(default.tries) == 3
-    assert default.rate == "0.0 per minute"
+    assert default.rate == "3.0 per day"
     assert (push.wait, push.is_paused, is_cut) == (None, False, False)
     assert str(default.ended_line).startswith('<svg class="chart spark"')
 

@@ -7,6 +7,7 @@ from django.utils import timezone
 
 from i3tasks.models import TaskExecutionTry
 from i3tasks.store import throughput
+from i3tasks.store.ended_tries import ended_lately, failed_lately
 from i3tasks.store.throughput import failures, recent
 from tests.support.history import a_try, execution, finished
 
@@ -84,3 +85,12 @@ def test_many_failures_are_counted_as_far_as_the_limit(monkeypatch: pytest.Monke
 
     assert (hour.number, hour.is_cut) == (2, False)
     assert (day.number, day.is_cut) == (3, True)
+
+
+def test_a_cancelled_try_has_not_failed() -> None:
+    now = timezone.now()
+    finished("cancelled", now - timedelta(seconds=9))
+    a_try("failed", now - timedelta(seconds=8), result=1, error_class="i3tasks.exceptions.TaskCancelled")
+    finished("failed", now - timedelta(seconds=7))
+    assert [(found.ended, found.failed) for found in [recent(now)]] == [(1, 1)]
+    assert len(ended_lately(now).tries) == len(failed_lately(now).tries) == 1

@@ -14,7 +14,7 @@ from typing import Any
 from ..conf import queue_or_default
 from ..models import TaskExecution, TaskExecutionResult, TaskExecutionTry
 from .database import Rows, rows
-from .states import FAILED_TRY
+from .states import FAILED_TRY, called_off
 
 MOST = 3_000
 LONGEST = timedelta(days=1)
@@ -42,7 +42,10 @@ class Ended:
 
 @dataclass(frozen=True, slots=True)
 class Lately:
-    """All tries that ended between `since` and `now`, the newest first. `is_cut`: before that, too many did."""
+    """All tries that succeeded or failed between `since` and `now`, the newest first. Cancelled ones are neither.
+
+    `is_cut`: before that, too many ended.
+    """
 
     tries: Sequence[Ended]
     since: datetime
@@ -101,6 +104,8 @@ def _read(tries: Rows, now: datetime, longest: timedelta, *, is_cut: bool) -> La
     is_cut = is_cut and first > now - longest
     since = first if is_cut else now - longest
     found = [row for row in found if row[5] >= since]
+    cancelled = called_off([(row[1], row[5], row[7]) for row in found if not row[6]])
+    found = [row for row in found if (row[1], row[5]) not in cancelled]
     executions = rows(TaskExecution).filter(pk__in={row[1] for row in found})
     named = executions.values_list("pk", "task_path", "task_name", "queue_name") if found else ()
     names = {pk: (f"{path}.{name}", queue) for pk, path, name, queue in named}

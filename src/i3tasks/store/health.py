@@ -17,8 +17,7 @@ from ..types import I3TasksSettings
 from .database import Rows, is_unmigrated, missing_tables, rows
 from .groups import stalled_groups
 from .liveness import troubles
-from .settle import CANCELLED
-from .states import FAILED_TRY
+from .states import CANCELLED_CLASS, FAILED_TRY
 from .workers import broker_troubles
 from .workflow_links import LONGEST_DELIVERY
 
@@ -175,7 +174,7 @@ async def _counts(now: datetime, **conditions: Any) -> Counts:
     states[TryState.PENDING] &= Q(tries__run_after__isnull=True) | Q(tries__run_after__lte=now)
     # Calling an execution off is no failure; a try that failed before that is one.
     called_off = Q(outcome=ExecutionOutcome.CANCELLED, tries__finished_at=F("finished_at"))
-    states[TryState.FAILED] &= ~called_off & ~Q(tries__error_class=CANCELLED.error.error_class)
+    states[TryState.FAILED] &= ~called_off & ~Q(tries__error_class=CANCELLED_CLASS)
     counts = {state: Count("tries", filter=condition) for state, condition in states.items()}
     counted: Any = rows(TaskExecution).filter(**conditions).values("task_path", "task_name").annotate(**counts)
     return {

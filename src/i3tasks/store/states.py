@@ -6,7 +6,7 @@ running, because its worker died. Rows of django-i3tasks have no `outcome`: thei
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from datetime import datetime
 from typing import Any
 
@@ -14,7 +14,7 @@ from django.db.models import BooleanField, Case, Exists, OuterRef, Prefetch, Q, 
 from django.db.models.lookups import Exact
 
 from ..core.retry import class_name
-from ..exceptions import WorkerLost
+from ..exceptions import TaskCancelled, WorkerLost
 from ..models import ExecutionOutcome, TaskExecution, TaskExecutionTry, TryState
 from .database import rows
 
@@ -32,6 +32,7 @@ UNCLAIMED_TRY = Q(is_completed=False, claim_token__isnull=True)
 """Tries that may still be claimed, moved or called off: no worker has them, and they have not ended."""
 _TELLING = ("-is_success", "-try_number")
 LOST_CLASS = class_name(WorkerLost)
+CANCELLED_CLASS = class_name(TaskCancelled)
 
 
 def has_success() -> Exists:
@@ -106,6 +107,16 @@ def _of_try(latest: TaskExecutionTry, now: datetime) -> State:
     if state is TryState.RUNNING:
         return State.LOST if latest.lease_until is not None and latest.lease_until < now else State.RUNNING
     return State.SUCCEEDED if state is TryState.SUCCESS else State.FAILED
+
+
+def called_off(failed: Collection[tuple[int, datetime, str | None]]) -> set[tuple[int, datetime]]:
+    """Tries, by their executions and ends, that a cancellation ended, which is no failure.
+
+    `failed` has the execution, the end and the error's class of each.
+    """
+    ids = {execution_id for execution_id, _, _ in failed}
+    cancelled: Any = rows(TaskExecution).filter(CANCELLED, pk__in=ids).values_list("pk", "finished_at") if ids else ()
+    return {(pk, at) for pk, at, error_class in failed if error_class == CANCELLED_CLASS}.union(cancelled)
 
 
 def telling_try(to_attr: str = "latest") -> Prefetch[Any]:

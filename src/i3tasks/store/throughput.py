@@ -14,7 +14,7 @@ from typing import Any
 
 from ..models import ExecutionOutcome, TaskExecution, TaskExecutionResult, TaskExecutionTry
 from .database import rows
-from .states import FAILED_TRY
+from .states import FAILED_TRY, called_off
 
 MOST_RESULTS = 3_000
 MOST_FAILURES = 2_000
@@ -25,7 +25,8 @@ SPANS = (5, 10, 30, 60, 120, 300, 600, 1200, 1800, 3600)
 SHORTEST = 300
 """Seconds, unless there are too many results for so long."""
 _COLUMNS = tuple(
-    f"task_execution_try__{name}" for name in ("finished_at", "is_success", "started_at", "run_after", "asked_at")
+    f"task_execution_try__{name}"
+    for name in ["finished_at", "is_success", "started_at", "run_after", "asked_at", "task_execution_id", "error_class"]
 )
 
 
@@ -51,7 +52,7 @@ class Bucket:
 
 @dataclass(frozen=True, slots=True)
 class Recent:
-    """The tries that ended in the last `seconds`, in BUCKETS parts of it, the oldest first."""
+    """The tries that succeeded or failed in the last `seconds`, in BUCKETS parts of it, the oldest first."""
 
     seconds: int
     buckets: Sequence[Bucket]
@@ -82,8 +83,11 @@ def recent(now: datetime) -> Recent:
     seconds = _span(ended, now, is_cut=len(found) == MOST_RESULTS)
     size = seconds / BUCKETS
     start = now - timedelta(seconds=seconds)
+    cancelled = called_off([(execution_id, row[0], cls) for *row, execution_id, cls in ended if not row[1]])
     buckets = [Bucket(start + timedelta(seconds=size * number)) for number in range(BUCKETS)]
-    for finished_at, is_success, started_at, run_after, asked_at in ended:
+    for finished_at, is_success, started_at, run_after, asked_at, execution_id, _ in ended:
+        if (execution_id, finished_at) in cancelled:
+            continue
         number = int((finished_at - start).total_seconds() // size)
         if 0 <= number <= BUCKETS:
             _count(buckets[min(number, BUCKETS - 1)], is_success, started_at - (run_after or asked_at))
