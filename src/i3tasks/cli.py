@@ -25,7 +25,7 @@ COMMANDS = {
     "list": ("i3tasks_list", "list executions by state, task, queue, time, argument or error"),
     "status": ("i3tasks_status", "say what became of executions, and of each of their tries"),
     "tail": ("i3tasks_tail", "show what happens to executions, as it happens"),
-    "queues": ("i3tasks_queues", "show what waits, runs and is put off in each queue"),
+    "queues": ("i3tasks_queues", "show the waiting, running and deferred tries of each queue"),
     "workers": ("i3tasks_workers", "list the processes that run, dispatch or beat"),
     "stack": ("i3tasks_stack", "say where the body of a running execution is"),
     "health": ("i3tasks_health", "report the state of the task system"),
@@ -37,7 +37,7 @@ COMMANDS = {
     "run": ("i3tasks_run", "run one execution here, in this process"),
     "audit": ("i3tasks_audit", "check that the rows are consistent"),
     "ensure-pubsub": ("i3tasks_ensure_pubsub", "create and update topics and subscriptions"),
-    "pause-queue": ("i3tasks_pause_queue", "let nothing of a queue begin"),
+    "pause-queue": ("i3tasks_pause_queue", "pause a queue, so that no try of it begins"),
     "resume-queue": ("i3tasks_resume_queue", "end the pause of a queue"),
     "clean": ("i3tasks_clean", "delete old finished executions"),
 }

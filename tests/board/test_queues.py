@@ -51,7 +51,7 @@ def test_each_queue_has_its_depth_rate_waits_and_workers() -> None:
 def test_it_pauses_and_resumes_with_the_users_name(admin_client: Client) -> None:
     assert "Pause heavy" in text_of(admin_client)
     answer = admin_client.post(f"{URL}pause/", {"queue": "heavy"}, follow=True)
-    assert "heavy is paused: nothing of it begins." in answer.content.decode()
+    assert "heavy is paused: none of its tries begins." in answer.content.decode()
     assert QueuePause.objects.get().paused_by == "admin"
     assert "Resume heavy" in text_of(admin_client)
     assert (
@@ -59,7 +59,7 @@ def test_it_pauses_and_resumes_with_the_users_name(admin_client: Client) -> None
         in admin_client.post(f"{URL}pause/", {"queue": "heavy"}, follow=True).content.decode()
     )
     answer = admin_client.post(f"{URL}resume/", {"queue": "heavy"}, follow=True)
-    assert "heavy is resumed: what waits in it is due." in answer.content.decode()
+    assert "heavy is resumed: its waiting tries are due." in answer.content.decode()
     assert not QueuePause.objects.exists()
 
 

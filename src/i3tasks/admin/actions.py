@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from ..store.bulk import Act
 
 
-@admin.action(description="Cancel: what waits never runs, what runs is told", permissions=["act"])
+@admin.action(description="Cancel: waiting ones never run, running ones are told to stop", permissions=["act"])
 def cancel_selected(modeladmin: Any, request: HttpRequest, queryset: QuerySet[TaskExecution]) -> None:
     """Ask for the selected executions to end."""
     from ..store.bulk import Act  # late: every process with an admin imports this module

@@ -40,7 +40,7 @@ def _open_to_requests(config: Config) -> Iterator[CheckMessage]:
         )
     elif config.settings.allow_unverified:
         yield Warning(
-            "allow_unverified is True, so anyone who reaches the push and beat endpoints can run what is due.",
+            "allow_unverified is True, so anyone who reaches the push and beat endpoints can have due tasks run.",
             hint="Set service_account in I3TASKS instead, unless only your own network reaches them.",
             id="i3tasks.W005",
         )

@@ -35,10 +35,10 @@ LABELS = {
 }
 MEANINGS = {
     Act.RETRY: "Each gets one more try, past its max_retries. A chain goes on when it succeeds.",
-    Act.CANCEL: "What waits never runs. What runs is told to stop with its worker's next heartbeat.",
-    Act.RUN_NOW: "What was put off, or waits for its next try, is due at once.",
-    Act.PUT_OFF: "What waits is not run before then. What is due later than that anyway stays as it is.",
-    Act.DISCARD: "The rows are deleted, with tries and results. This can't be undone. What runs is left alone.",
+    Act.CANCEL: "Waiting ones never run. Running ones are told to stop with their worker's next heartbeat.",
+    Act.RUN_NOW: "Those that were put off, or wait for their next try, are due at once.",
+    Act.PUT_OFF: "Waiting ones do not run before then. Those that are due later anyway stay as they are.",
+    Act.DISCARD: "The rows are deleted, with tries and results. This can't be undone. Running ones are not deleted.",
 }
 DONE = {
     Act.RETRY: "Given another try: {}",

@@ -125,7 +125,7 @@ def close(request: HttpRequest, pk: int) -> HttpResponse:
 @board_act
 def cancel(request: HttpRequest, pk: int) -> HttpResponse:
     """Cancel the unfinished parts of the group."""
-    return _act(request, pk, "cancel group", cancel_group, f"Group {pk} is cancelled: what waits of it never runs.")
+    return _act(request, pk, "cancel group", cancel_group, f"Group {pk} is cancelled: waiting members never run.")
 
 
 def _act(request: HttpRequest, pk: int, act: str, change: Change, said: str) -> HttpResponse:

@@ -116,7 +116,7 @@ def pause_queue(request: HttpRequest) -> HttpResponse:
         is_new = pause(name, by=name_of(request), now=time_of(current_clock()))
     except (UnknownQueueError, StoreUnavailable) as error:
         return not_done(request, str(error), url("queues"))
-    said = f"{name} is paused: nothing of it begins." if is_new else f"{name} was paused already."
+    said = f"{name} is paused: none of its tries begins." if is_new else f"{name} was paused already."
     return done(request, "pause queue", name, int(is_new), said, url("queues"))
 
 
@@ -128,7 +128,7 @@ def resume_queue(request: HttpRequest) -> HttpResponse:
         is_new = resume(name, by=name_of(request))
     except (UnknownQueueError, StoreUnavailable) as error:
         return not_done(request, str(error), url("queues"))
-    said = f"{name} is resumed: what waits in it is due." if is_new else f"{name} was not paused."
+    said = f"{name} is resumed: its waiting tries are due." if is_new else f"{name} was not paused."
     return done(request, "resume queue", name, int(is_new), said, url("queues"))
 
 

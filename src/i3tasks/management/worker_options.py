@@ -92,7 +92,7 @@ def _add_ends(parser: CommandParser) -> None:
     parser.add_argument(
         "--until-empty",
         action="store_true",
-        help="Drain and end once nothing that is due waits in its queues, and nothing runs here.",
+        help="Drain and end once no due try waits in its queues and none runs here.",
     )
 
 
@@ -118,12 +118,12 @@ def _add_development(parser: CommandParser) -> None:
     parser.add_argument(
         "--reload",
         action="store_true",
-        help="For development: begin anew when a Python file of the project changes; what runs then drains.",
+        help="For development: start anew when a Python file of the project changes; running tries drain.",
     )
     parser.add_argument(
         "--no-emulator",
         action="store_true",
-        help="Start no embedded emulator, though one is asked for and missing.",
+        help="Start no embedded emulator, even if the settings ask for one and none runs.",
     )
 
 

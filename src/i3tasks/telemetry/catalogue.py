@@ -142,7 +142,7 @@ _ALL = (
     Event(
         "try_refused",
         DEBUG,
-        "A message came for a try that is taken, over, or not due. `task` is the message's word.",
+        "A message came for a try that is taken, over, or not due. `task` is the name in the message.",
         ("execution_id", "try_id", "task", "worker", "reason"),
     ),
     Event(
@@ -222,7 +222,7 @@ _ALL = (
         ("what", "error"),
         ("queue", "topic"),
     ),
-    Event("broker_recovered", WARNING, "It works again.", (), ("what", "queue")),
+    Event("broker_recovered", WARNING, "Publishing or receiving works again.", (), ("what", "queue")),
     Event(
         "receiver_broken",
         WARNING,
@@ -233,7 +233,7 @@ _ALL = (
     Event(
         "receiver_given_up",
         ERROR,
-        "That happened five times in a row: the worker drains, and ends with exit code 75.",
+        "A Pub/Sub client broke five times in a row: the worker drains, and ends with exit code 75.",
         ("queue", "error"),
     ),
     Event(
@@ -281,13 +281,11 @@ _ALL = (
     Event(
         "beat_failed",
         WARNING,
-        "A pass over the schedules got no answer from the database. What is due stays due.",
-        ("error",),
-        ("schedule",),
+        "A pass over the schedules got no answer from the database. Due slots stay due.", ("error",), ("schedule",),
     ),
     Event("schedule_broken", ERROR, "A schedule can't be run. Said once an hour.", ("schedule", "error")),
     Event(
-        "schedule_slots_dropped", WARNING, "More slots were missed than are made up for.", ("schedule", "kept")
+        "schedule_slots_dropped", WARNING, "More slots were missed than `catch_up` enqueues.", ("schedule", "kept")
     ),
     Event(
         "schedule_ticked",
@@ -312,7 +310,7 @@ _ALL = (
     # ------------------------------------------------------------------------------------------------------- workers
     Event("worker_started", INFO, "A worker begins.", ("queues", "concurrency")),
     Event("worker_draining", INFO, "A worker was asked to stop.", ("running", "at_most_seconds")),
-    Event("worker_killed", INFO, "A second signal ended it at once.", ("signal",)),
+    Event("worker_killed", INFO, "A second signal ended a worker at once.", ("signal",)),
     Event("worker_stopped", INFO, "A worker has ended by itself."),
     Event(
         "process_died",
@@ -321,13 +319,13 @@ _ALL = (
         ("process", "exit_code", "pause"),
     ),
     Event("liveness_file_failed", ERROR, "The liveness file could not be touched.", ("error",)),
-    Event("queue_paused", INFO, "A queue was paused: nothing of it begins until it is resumed.", ("queue", "by")),
-    Event("queue_resumed", INFO, "It was resumed: what waits in it becomes due.", ("queue", "by")),
+    Event("queue_paused", INFO, "A queue was paused: none of its tries begins until it is resumed.", ("queue", "by")),
+    Event("queue_resumed", INFO, "A queue was resumed: its waiting tries become due.", ("queue", "by")),
     # ------------------------------------------------------------------------------------------------------- i3tasks
     Event(
         "consumer_failed",
         ERROR,
-        "What listens to events (a metric, a span, a receiver of a signal) raised an error, or fell so far behind that "
+        "A consumer of events (a metric, a span, a receiver of a signal) raised an error, or fell so far behind that "
         "`dropped` events did not reach it. Said once a minute for each.",
         ("consumer", "others"),
         ("event_name", "error", "dropped", TRACEBACK),

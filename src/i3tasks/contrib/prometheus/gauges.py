@@ -63,7 +63,7 @@ def _gauges(found: Figures) -> Iterator[Metric]:
     )
     yield _by(
         "queue_paused",
-        "1 when the queue is paused, so that what waits in it is to wait; else 0.",
+        "1 when the queue is paused, so that none of its tries begins; else 0.",
         ("queue",),
         {(queue,): int(queue in found.paused) for queue in found.queue_workers},
     )

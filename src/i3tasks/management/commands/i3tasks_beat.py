@@ -17,13 +17,13 @@ from ..stopping import run_until_stopped
 
 class Command(BaseCommand):
     help = (
-        "Enqueue schedules when they are due, publish what is due, and expire the leases of dead workers. Workers do "
+        "Enqueue schedules when they are due, publish due tries, and expire the leases of lost workers. Workers do "
         "the same, so this is for projects whose tasks are pushed. Any number may run."
     )
     requires_migrations_checks = True
 
     def add_arguments(self, parser: CommandParser) -> None:
-        parser.add_argument("--once", action="store_true", help="What is due now, instead of until SIGTERM or Ctrl-C.")
+        parser.add_argument("--once", action="store_true", help="Make one pass and end. (until SIGTERM or Ctrl-C)")
 
     def handle(self, *args: Any, once: bool, verbosity: int, **options: Any) -> None:
         show_events(verbosity)

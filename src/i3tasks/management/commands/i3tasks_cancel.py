@@ -8,7 +8,7 @@ from ..acting import ActCommand
 
 class Command(ActCommand):
     help = (
-        "Cancel executions, by id or all that a filter finds: what waits never runs, what runs is told within a "
+        "Cancel executions, by id or all that a filter finds: waiting ones never run, running ones are told within a "
         "heartbeat. Exit code 1 when one of them has ended already."
     )
     act = Act.CANCEL

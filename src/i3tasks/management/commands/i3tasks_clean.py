@@ -17,7 +17,7 @@ WIDTH = 36
 
 
 class Command(RowsCommand):
-    help = "Delete finished executions that are old, with their tries and results. What is unfinished always stays."
+    help = "Delete finished executions that are old, with their tries and results. Unfinished ones always stay."
 
     def add_arguments(self, parser: CommandParser) -> None:
         parser.add_argument(

@@ -24,7 +24,7 @@ DEFAULT_ADDRESS = "127.0.0.1:8000"
 class Command(BaseCommand):
     help = (
         "Run web server, worker, beat and the embedded emulator until Ctrl-C. When a Python file of the project "
-        "changes, they start anew, and what the worker runs drains."
+        "changes, they start anew, and the running tries of the worker drain."
     )
 
     def add_arguments(self, parser: CommandParser) -> None:

@@ -8,8 +8,8 @@ from ..acting import ActCommand
 
 class Command(ActCommand):
     help = (
-        "Delete executions with their tries and results, by id or all that a filter finds. What runs, what a group or "
-        "a next step still needs, and what keeps an idempotency key stays, and the exit code is 1."
+        "Delete executions with their tries and results, by id or all that a filter finds. Executions that run, that a "
+        "group or a next step still needs, or whose idempotency key is in force stay; then the exit code is 1."
     )
     act = Act.DISCARD
     done = "deleted"

@@ -15,11 +15,11 @@ from ..stopping import run_until_stopped
 
 
 class Command(BaseCommand):
-    help = "Publish deferred calls and retries when they are due, and expire the leases of dead workers."
+    help = "Publish deferred calls and retries when they are due, and expire the leases of lost workers."
     requires_migrations_checks = True
 
     def add_arguments(self, parser: CommandParser) -> None:
-        parser.add_argument("--once", action="store_true", help="What is due now, instead of until SIGTERM.")
+        parser.add_argument("--once", action="store_true", help="Make one pass and end. (until SIGTERM)")
 
     def handle(self, *args: Any, once: bool, verbosity: int, **options: Any) -> None:
         show_events(verbosity)

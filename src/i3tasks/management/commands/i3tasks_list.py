@@ -25,7 +25,7 @@ class Command(RowsCommand):
         parser.add_argument(
             "--limit", type=int, default=LINES, metavar="N", help="How many to list, up to 10,000. (%(default)s)"
         )
-        parser.add_argument("--after", default="", metavar="PLACE", help="Go on where a list said that it ended.")
+        parser.add_argument("--after", default="", metavar="PLACE", help="Go on from the place that a list printed.")
         parser.add_argument("--count", action="store_true", help="Only count them, up to 10,000.")
         add_json(parser, "Print all that is known of them as a JSON list; with --count, as an object.")
 

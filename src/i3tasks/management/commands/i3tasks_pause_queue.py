@@ -13,6 +13,6 @@ def _pause(queue: str, *, by: str) -> bool:
 
 
 class Command(PausingCommand):
-    help = "Pause queues: nothing begins until they are resumed. What runs ends normally, what is enqueued waits."
+    help = "Pause queues: no try begins until they are resumed. Running tries end normally, new calls wait."
     change = staticmethod(_pause)
     done, undone = "is paused", "was paused already"

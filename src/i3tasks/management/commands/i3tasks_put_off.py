@@ -17,8 +17,8 @@ from ..acting import ActCommand
 
 class Command(ActCommand):
     help = (
-        "Let executions that wait not begin before a time from now, by id or all that a filter finds. What is due "
-        "later anyway stays as it is. Exit code 1 when one of them does not wait."
+        "Let executions that wait not begin before a time from now, by id or all that a filter finds. Those that "
+        "are due later anyway stay as they are. Exit code 1 when one of them does not wait."
     )
     act = Act.PUT_OFF
     done = "put off"

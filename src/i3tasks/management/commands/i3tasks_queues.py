@@ -19,8 +19,8 @@ CUT = f"Of each state, {MOST_COUNTED:,} rows were counted, those that wait longe
 
 class Command(RowsCommand):
     help = (
-        "Show what waits, runs and is put off in each queue, how long the oldest has waited, how many run it, and "
-        "since when and by whom it is paused."
+        "Show how many tries of each queue wait, run and are put off, how long the oldest has waited, how many "
+        "processes run it, and since when and by whom it is paused."
     )
 
     def add_arguments(self, parser: CommandParser) -> None:

@@ -7,6 +7,6 @@ from ..pausing import PausingCommand
 
 
 class Command(PausingCommand):
-    help = "Resume queues: what waits in them is due at once."
+    help = "Resume queues: their waiting tries are due at once."
     change = staticmethod(resume)
     done, undone = "is resumed", "was not paused"

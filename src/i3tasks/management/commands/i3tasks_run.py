@@ -40,7 +40,7 @@ class Command(RowsCommand):
     def add_arguments(self, parser: CommandParser) -> None:
         parser.add_argument("execution", metavar="ID", help="Its id or uuid, or `try:` and the id of a try.")
         add_json(parser, "What became of it, as the status endpoint's JSON.")
-        parser.add_argument("--pdb", action="store_true", help="Begin to debug where the body raises an error.")
+        parser.add_argument("--pdb", action="store_true", help="Open the debugger where the body raises an error.")
 
     def handle(self, *args: Any, execution: str, verbosity: int = 1, as_json: bool = False, **options: Any) -> None:
         show_events(verbosity)
