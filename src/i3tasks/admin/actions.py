@@ -1,4 +1,4 @@
-"""What the admin can do to executions: cancel them, and give failed ones another try."""
+"""The admin's actions on executions: cancel them, and give failed ones another try."""
 
 from __future__ import annotations
 

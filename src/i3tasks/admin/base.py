@@ -1,4 +1,4 @@
-"""What the pages of the admin share: rows to read, few queries, and an answer to every request and for every row."""
+"""Base classes of the admin's pages: rows to read, few queries, and an answer to every request and for every row."""
 
 from __future__ import annotations
 

@@ -38,7 +38,7 @@ class ArgumentsField(forms.JSONField):
         return parsed
 
     def bound_data(self, data: Any, initial: Any) -> Any:
-        """What was typed, to be shown again."""
+        """The typed text, to be shown again."""
         try:
             self.to_python(data)
         except ValidationError:

@@ -24,7 +24,7 @@ def link(model: type[Model], pk: Any, text: str = "") -> str:
 
 
 def short_result(task_try: TaskExecutionTry) -> str:
-    """What a try returned, or its error's text, cut; "" without a result. Its relation `result` should be loaded."""
+    """A try's return value, or its error's text, cut; "" without a result. Its relation `result` should be loaded."""
     result = getattr(task_try, "result", None)
     if result is None:
         return ""

@@ -1,4 +1,4 @@
-"""The backend itself: what Django's framework calls."""
+"""The backend class, whose methods Django's framework calls."""
 
 from __future__ import annotations
 
@@ -91,7 +91,7 @@ class PubSubBackend(BaseTaskBackend):
         return result_of(result_id, self.alias)
 
     def check(self, **kwargs: Any) -> list[checks.CheckMessage]:
-        """What is wrong with TASKS that would show only when a task is enqueued."""
+        """The mistakes in TASKS that would otherwise show only when a task is enqueued."""
         if not apps.is_installed("i3tasks"):
             message = f"TASKS[{self.alias!r}] is run by i3tasks, which is not installed."
             return [checks.Error(message, hint="Add 'i3tasks' to INSTALLED_APPS.", id="i3tasks.E020")]

@@ -19,7 +19,7 @@ class WrongOptions(WrongSettings, InvalidTaskBackend):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class BackendOptions:
-    """What OPTIONS may hold.
+    """The keys that OPTIONS may hold.
 
     queues                     queue names of tasks, and the queues of I3TASKS that they stand for
     max_retries, retry, timeout  for tasks that have none of their own; None: as I3TASKS says

@@ -135,7 +135,7 @@ def _plain(value: Any) -> Any:
 
 
 def _stored(execution: TaskExecution, name: str) -> str | None:
-    """What Django's task said when it was enqueued; None for a call that was made otherwise."""
+    """The fields that Django's task had when it was enqueued; None for a call that was made otherwise."""
     options = execution.options if isinstance(execution.options, dict) else {}
     django = options.get(IN_ROW)
     value = django.get(name) if isinstance(django, dict) else None

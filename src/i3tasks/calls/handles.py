@@ -1,4 +1,4 @@
-"""Handles: what `delay` returns, to wait for a call, cancel it, or add steps to it."""
+"""Handles, which `delay` returns: they wait for a call, cancel it, or add steps to it."""
 
 from __future__ import annotations
 

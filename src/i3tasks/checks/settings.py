@@ -1,4 +1,4 @@
-"""What I3TASKS and PUBSUB_CONFIG say, and what tasks and schedules name."""
+"""Checks of I3TASKS and PUBSUB_CONFIG, and of the names in tasks and schedules."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What follows a failed try. Pure: the same arguments give the same decision."""
+"""The decision after a failed try. Pure: the same arguments give the same decision."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ class GiveUp:
 
 
 def decide(policy: RetryPolicy, try_number: int, error: BaseException, clock: Clock) -> RetryIn | GiveUp:
-    """What follows the failure of try `try_number` (from 1) with `error`."""
+    """Decide what follows after try `try_number` (from 1) has failed with `error`."""
     errors = list(_each(error))
     if any(_is_final(policy, item) for item in errors) or not _are_retryable(policy, errors):
         return GiveUp(exhausted=False)

@@ -63,7 +63,7 @@ class RetryPolicy:
 
     @classmethod
     def from_json(cls, stored: Mapping[str, Any]) -> RetryPolicy:
-        """What `as_json` wrote."""
+        """The policy that `as_json` wrote."""
         exceptions = {field: tuple(stored.get(field, ())) for field in ("retry_on", "give_up_on")}
         return cls(**{**stored, **exceptions})
 

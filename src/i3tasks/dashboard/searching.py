@@ -60,7 +60,7 @@ class Field:
 
 @dataclass(frozen=True, slots=True)
 class Filter:
-    """What a request asks for. `search` is None where it can't be read; `problem` and its `field` say why."""
+    """A request's filter. `search` is None where it can't be read; `problem` and its `field` say why."""
 
     asked: Mapping[str, str]
     search: Search | None

@@ -21,7 +21,7 @@ from .navigation import url
 
 @dataclass(frozen=True, slots=True)
 class Stack:
-    """What the page shows: the request, if there is one, and why no stack is there."""
+    """The facts that the page shows: the request, if there is one, and the reason why there is no stack."""
 
     request: StackRequest | None
     why_not: str

@@ -83,5 +83,5 @@ def running_tries() -> dict[str, list[Any]]:
 
 
 def facts(worker: Worker, now: datetime, running: dict[str, list[Any]]) -> ShownWorker:
-    """What the page shows of one process."""
+    """The facts about one process that the page shows."""
     return ShownWorker(worker, is_alive(worker, now), running.get(worker.pk, []))

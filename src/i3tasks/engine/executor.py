@@ -216,7 +216,7 @@ class Executor:
         return Report(Verdict.ACK, refusal, envelope=envelope)
 
     def _named(self, envelope: Envelope) -> dict[str, Any]:
-        """What the events about a message say of its try."""
+        """The fields about its try in the events about a message."""
         return {
             "execution_id": envelope.task_execution_id,
             "try_id": envelope.task_execution_try_id,

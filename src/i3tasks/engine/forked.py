@@ -1,4 +1,4 @@
-"""What becomes of a child process that a body forks.
+"""The end of a child process that a body forks.
 
 The child has one thread of its parent's: the one that forked. It must not go on as a second worker, so it ends where
 the body's code ends in it; and it gets database connections of its own.

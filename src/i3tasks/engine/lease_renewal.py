@@ -46,7 +46,7 @@ class Run:
 
     @property
     def cancelled(self) -> threading.Event:
-        """What the body's `is_cancelled()` looks at. Made when it is asked for: few bodies look."""
+        """The event that the body's `is_cancelled()` looks at. Made when it is asked for: few bodies look."""
         if self._cancelled is None:
             self._cancelled = threading.Event()
             if self.reason is not None:

@@ -1,7 +1,7 @@
 """Child processes that run functions for this one: spawned, kept warm, and ended when the call is cancelled.
 
 A cancelled call's function is told to end by SIGTERM, and its process is killed if it goes on after a grace. A process
-manager sends SIGTERM to children, too: what tells the two apart is the text that the parent has sent down the pipe.
+manager sends SIGTERM to children, too: a text that the parent has sent down the pipe before tells the two apart.
 """
 
 from __future__ import annotations
@@ -169,7 +169,7 @@ class _Child(asyncio.SubprocessProtocol):
         try:
             if seconds <= 0 or self.has_ended:
                 return None
-            self._answer = answer = self._loop.create_future()  # what waited for the one before was cancelled
+            self._answer = answer = self._loop.create_future()  # the wait for the future before was cancelled
             self._take_answer()
             self.send(text.encode())
             with suppress(ProcessLookupError):
@@ -269,7 +269,7 @@ def _dump_when_asked(number: int) -> None:
 
 
 def told_to_end() -> str | None:
-    """What the parent says to the function that is running, if it tells it to end."""
+    """The parent's message to the running function that tells it to end, if there is one."""
     if not select.select([_requests], [], [], 0)[0]:
         return None
     try:
@@ -279,7 +279,7 @@ def told_to_end() -> str | None:
 
 
 def _received() -> bytes:
-    """What the parent sends next. Nothing is read ahead, so that `told_to_end` sees what is there."""
+    """The parent's next message. Nothing is read ahead, so that `told_to_end` sees a message that waits."""
     (size,) = _LENGTH.unpack(_read(_LENGTH.size))
     return _read(size)
 

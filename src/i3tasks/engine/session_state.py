@@ -65,7 +65,7 @@ OR CASE WHEN pg_my_temp_schema() = 0 THEN false
 
 @dataclass(frozen=True, slots=True)
 class _Functions:
-    """What the functions of a database, other than its own and those in C, could do to a session."""
+    """The possible effects on a session of a database's functions, but for its own and those in C."""
 
     are_there: bool
     settings: frozenset[str]  # of the project, such as app.tenant: PostgreSQL does not list them

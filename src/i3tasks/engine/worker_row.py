@@ -53,7 +53,7 @@ class Presence:
         self._cancel: Callable[[], None] | None = None  # the next heartbeat
 
     def facts(self) -> WorkerFacts:
-        """What a heartbeat writes. Called in the writer's thread, again if the database did not take it."""
+        """The facts that a heartbeat writes. Called in the writer's thread, again if the database did not take it."""
         with self._lock:
             self._telling |= self._passed
             self._passed.clear()

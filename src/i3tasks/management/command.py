@@ -1,4 +1,4 @@
-"""What the commands share: errors of the database in a sentence, silence on request, and output that fits."""
+"""The base of the commands: errors of the database in a sentence, silence on request, and output that fits."""
 
 from __future__ import annotations
 

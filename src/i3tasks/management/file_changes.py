@@ -16,7 +16,7 @@ from pathlib import Path
 
 @dataclass(frozen=True, slots=True)
 class SourceText:
-    """What a file says, and how: its coding, and the ends of its lines where they are all the same."""
+    """The text of a file, its coding, and the ends of its lines where they are all the same."""
 
     text: str
     encoding: str = "utf-8"

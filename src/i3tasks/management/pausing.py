@@ -1,4 +1,4 @@
-"""What the commands that pause and resume queues share."""
+"""The base of the commands that pause and resume queues."""
 
 from __future__ import annotations
 

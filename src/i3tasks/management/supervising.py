@@ -105,7 +105,7 @@ class Supervisor:
                     self._wait(self._seconds_until_next())
         finally:
             signal.signal(signal.SIGCHLD, before)
-            os.close(self._own_end)  # whatever process is left drains now
+            os.close(self._own_end)  # the remaining processes drain now
             os.close(self._their_end)
             for reader in self._readers:
                 reader.join(LAST_WORDS_SECONDS)
@@ -201,7 +201,7 @@ class Supervisor:
 
 
 def _ended(member: Member, process: subprocess.Popen[bytes]) -> int | None:
-    """The exit code of a process that has ended. What it has left behind in a group of its own ends with it."""
+    """The exit code of a process that has ended. Processes left behind in a group of its own end with it."""
     code = process.poll()
     if code is not None and member.show is not None:
         with suppress(ProcessLookupError, PermissionError):

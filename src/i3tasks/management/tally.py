@@ -1,4 +1,4 @@
-"""What the log of a worker says of tries that succeed: a line each while there are few, else a sum."""
+"""Log lines of a worker about successful tries: one for each while there are few, else a sum."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ SHOWN = 5
 
 @dataclass(slots=True)
 class _Interval:
-    """What has succeeded since the last sum."""
+    """The successes since the last sum."""
 
     lines: int = 0
     tasks: Counter[str] = field(default_factory=Counter)

@@ -1,4 +1,4 @@
-"""What the migrations share. (A leading underscore keeps Django from reading this as a migration.)"""
+"""Common parts of the migrations. (A leading underscore keeps Django from reading this as a migration.)"""
 
 from __future__ import annotations
 

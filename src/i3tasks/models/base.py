@@ -1,4 +1,4 @@
-"""What all models share: how rows are read, their times, ids and JSON."""
+"""The base of all models: how rows are read, their times, ids and JSON."""
 
 # pyright: reportIncompatibleVariableOverride=false
 # (a model's Meta is not a subclass of its abstract parent's)
@@ -21,7 +21,7 @@ def new_uuid() -> UUID:
 
 
 class Unreadable(str):
-    """Stands in for JSON that Python can't read. It is text, so whatever shows rows can show it."""
+    """Stands in for JSON that Python can't read. It is text, so that all pages can show it."""
 
 
 class StoredJSON(models.JSONField):

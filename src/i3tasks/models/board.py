@@ -1,4 +1,4 @@
-"""What people ask for on the board or by commands: acts on many executions, stacks, paused queues."""
+"""Requests of people on the board or by commands: acts on many executions, stacks, paused queues."""
 
 # pyright: reportIncompatibleVariableOverride=false
 # (a model's Meta is not a subclass of its abstract parent's)
@@ -12,7 +12,7 @@ from .base import Row, Stamped, StoredJSON
 
 
 class BoardAct(Stamped):
-    """What a person does on the board to all executions that match a filter: in slices, as processes have time.
+    """An act of a person on the board on all executions that match a filter: done in slices, as processes have time.
 
     place         where to go on: up to here, all that match were seen
     lease_until   until when a process is at it; null: none is

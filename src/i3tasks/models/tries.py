@@ -131,7 +131,7 @@ class TaskExecutionTry(Stamped):
 
 
 class TaskExecutionResult(Stamped):
-    """What a finished try returned, or the text of its error."""
+    """The return value of a finished try, or the text of its error."""
 
     task_execution_try = models.OneToOneField(TaskExecutionTry, models.CASCADE, related_name="result")
     task_execution_try_id: int

@@ -11,7 +11,7 @@ from .base import Row, StoredJSON
 
 
 class WorkerRole(models.TextChoices):
-    """What kind of process a worker's row stands for."""
+    """The kind of process that a worker's row stands for."""
 
     WORKER = "worker"
     WEB = "web"  # runs what is pushed to it, or POST tasks-beat

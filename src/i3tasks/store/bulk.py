@@ -42,11 +42,11 @@ REFERRED = "a row of the project refers to it"
 
 
 class Act(TextChoices):
-    """What can be done to executions."""
+    """The acts that can be done to executions."""
 
     RETRY = "retry"  # one more try, for those that failed or were cancelled
     CANCEL = "cancel"
-    RUN_NOW = "run_now"  # what was put off, or waits for its next try, becomes due
+    RUN_NOW = "run_now"  # executions that were put off, or wait for their next try, become due
     PUT_OFF = "put_off"  # what waits is not run before a given instant
     DISCARD = "discard"  # delete, with tries and results
 
@@ -281,7 +281,7 @@ def _kept(ids: Collection[int], now: datetime) -> Iterator[tuple[str, set[int]]]
 
 
 def _followed(ids: Collection[int], now: datetime) -> set[int]:
-    """What unfinished work came from, over any number of links: without it, it could not be cancelled as a chain."""
+    """The executions that unfinished work came from, over any number of links: to cancel it as a chain needs them."""
     following = rows(TaskExecution).filter(previous__in=ids, outcome__isnull=True).values_list("previous_id", flat=True)
     groups = rows(TaskGroup).filter(status=TaskGroup.STATUS_PENDING).values_list("pk", flat=True)
     behind = behind_unfinished(now).merged(above(Ids(groups=set(groups))))

@@ -151,7 +151,7 @@ UNIQUE_IS_UNFINISHED = (
 
 @dataclass(frozen=True, slots=True)
 class Retried:
-    """What has come of a retry: the new tries, and the executions that get none."""
+    """The result of a retry: the new tries, and the executions that get none."""
 
     tries: list[TaskExecutionTry]
     taken: set[int]

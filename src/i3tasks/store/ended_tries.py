@@ -1,4 +1,4 @@
-"""The tries that ended lately, with their tasks, queues, waits and durations: what the board's figures are made of.
+"""The tries that ended lately, with their tasks, queues, waits and durations: the source of the board's figures.
 
 Only the newest are read, a bounded number of them, so it costs milliseconds however many rows there are. Where tries
 end so fast that these cover less than a day, `since` says from when on they are all there.

@@ -52,7 +52,7 @@ class NewExecution:
     group_index: int | None = None
     origin: Origin = FIRST
     trace_context: Mapping[str, Any] | None = None
-    """What travels with the call: see `telemetry.propagation`."""
+    """The context that travels with the call: see `telemetry.propagation`."""
     key: Key | None = None
     """Of all calls with the same key, one is written."""
 

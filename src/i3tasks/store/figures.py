@@ -28,7 +28,7 @@ DUE_SINCE = Coalesce("run_after", "asked_at", output_field=DateTimeField())
 
 @dataclass(frozen=True, slots=True)
 class Figures:
-    """What the rows say at one instant. Queues are named as in I3TASKS. Ages are in seconds."""
+    """The figures of the rows at one instant. Queues are named as in I3TASKS. Ages are in seconds."""
 
     tries: Mapping[tuple[str, str], int]
     """How many there are, by queue and state."""

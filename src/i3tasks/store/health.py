@@ -1,4 +1,4 @@
-"""What the health endpoint answers, read with Django's async ORM. See docs/health.md."""
+"""The answer of the health endpoint, read with Django's async ORM. See docs/health.md."""
 
 from __future__ import annotations
 

@@ -114,6 +114,6 @@ def _instance(model: Any, columns: Mapping[str, Any], using: str) -> Any:
 
 @cache
 def _blank(model: Any) -> dict[str, Any]:
-    """What the columns of a new row are that is given none. Not what is made anew for each row, such as an id."""
+    """The default values of a new row's columns, but for values that are made anew for each row, such as an id."""
     made_anew = {field for field in model._meta.concrete_fields if field.has_default() and callable(field.default)}
     return {field.attname: field.get_default() for field in model._meta.concrete_fields if field not in made_anew}

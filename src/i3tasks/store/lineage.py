@@ -1,4 +1,4 @@
-"""What led to an execution and what follows it: the steps of its chain, and the groups that it is part of or opened."""
+"""The executions before and after an execution: the steps of its chain, and the groups that it is part of or opened."""
 
 from __future__ import annotations
 
@@ -88,7 +88,7 @@ def _read_after(found: Lineage, execution: TaskExecution) -> None:
 
 
 def _effect(execution: TaskExecution) -> tuple[list[Node], TaskExecution | None]:
-    """What follows an execution directly, and the execution to go on from."""
+    """The node that follows an execution directly, and the execution to go on from."""
     following = rows(TaskExecution).filter(previous=execution.pk).values_list("pk", flat=True).first()
     if following is not None:
         node = _execution(following)

@@ -1,4 +1,4 @@
-"""What has happened to executions since the last look: asked for, begun, ended. Read from the rows, by their indexes.
+"""Changes of executions since the last look: asked for, begun, ended. Read from the rows, by their indexes.
 
 A row is committed a little after it got its id or its time, so each look goes back over the last ones and leaves out
 those that it has told of already. A try that begins and ends between two looks is told of once, by its end.
@@ -63,7 +63,7 @@ class Following:
         self._newly_running(now)
 
     def look(self, now: datetime) -> list[Happening]:
-        """What has happened since the last look, in the order of time."""
+        """The changes since the last look, in the order of time."""
         asked, running = self._asked.fresh(), self._newly_running(now)
         ended = rows(TaskExecutionResult).filter(pk__in=self._ended.fresh())
         over = set(ended.values_list("task_execution_try_id", flat=True))

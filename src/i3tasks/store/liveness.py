@@ -1,4 +1,4 @@
-"""Signs that a worker, a dispatcher or a beat is missing: what should have happened by now, and has not.
+"""Signs that a worker, a dispatcher or a beat is missing: expected changes of rows that have not happened.
 
 The workers' rows tell who lives. Workers of older versions keep none, so what they do is seen from the tries.
 """

@@ -27,7 +27,7 @@ from .requests import ClaimRequest, TryRef
 
 
 class LastLook:
-    """What the last look of this process into the line saw, on PostgreSQL. It is only a guess at what is so now."""
+    """The result of this process's last look into the line, on PostgreSQL. It is only a guess at the present state."""
 
     are_any = False
     """Whether a try waited whose priority was not 0."""
@@ -66,7 +66,7 @@ class First(NamedTuple):
 
 
 def place_in_line(priority: int, due_since: datetime) -> tuple[float, float]:
-    """What orders waiting tries, the least first. A point of priority is worth `priority_aging_seconds` of waiting."""
+    """Sort key of waiting tries, least first. A point of priority is worth `priority_aging_seconds` of waiting."""
     since, aging = due_since.timestamp(), get_config().settings.priority_aging_seconds
     return (-priority, since) if aging is None else (since - priority * aging, since)
 
@@ -180,7 +180,7 @@ def _are_any_ranked(now: Instant) -> bool:
 def _higher(tickets: Iterable[int], now: Instant) -> list[First]:
     """Lock the first of the tries that wait on the tickets' queues with a higher priority than one of the tickets has.
 
-    Only tries whose message is out: what was put off, or handed back for a while, has none.
+    Only tries whose message is out: a try that was put off, or handed back for a while, has none.
     """
     if are_known(now):
         last_look.are_any, first = find_higher([*tickets], CLOCKS_DIFFER, now)

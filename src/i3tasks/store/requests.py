@@ -83,7 +83,7 @@ class ClaimRequest:
     """The try and the execution that were leased instead. A repeat, after a lost answer to the commit, has the same."""
     spare_threads: int | None = None
     """Threads that were free when it was asked, and that all tickets of the worker share. A ticket brings no sync
-    function when none is left. None: this one has a thread of its own, or needs none for whatever it brings."""
+    function when none is left. None: this one has a thread of its own, or needs none for any try that it brings."""
     heeds_pauses: bool = True
     """Whether tries of paused queues are refused. A caller who runs a call in place asks for no worker's time."""
 
@@ -138,7 +138,7 @@ class Claimed:
 
     @property
     def facts(self) -> dict[str, Any]:
-        """What the events about the try say of it."""
+        """The fields about the try in its events."""
         return {
             "execution_id": self.execution_id,
             "execution_uuid": self.execution_uuid,
@@ -160,7 +160,7 @@ class Settlement:
     token: UUID
     outcome: Outcome
     travels: Mapping[str, Any] | None = None
-    """What the calls that follow take along; None: what the execution has."""
+    """The context that the calls that follow take along; None: that of the execution."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,7 +11,7 @@ from ..models import TaskExecution, TaskExecutionResult
 from .database import Rows, rows
 
 if TYPE_CHECKING:
-    from ..core.outcome import Success  # what only shows results does not need it
+    from ..core.outcome import Success  # code that only shows results does not need it
 
 
 def of_success(outcome: Success, execution: TaskExecution) -> JSON:
@@ -20,12 +20,12 @@ def of_success(outcome: Success, execution: TaskExecution) -> JSON:
 
 
 def of_execution(execution_id: int) -> JSON:
-    """What the execution returned, for a step; None before it has succeeded."""
+    """The execution's result, for a step; None before it has succeeded."""
     return next(_values(rows(TaskExecutionResult).filter(task_execution_try__task_execution=execution_id)), None)
 
 
 def of_group(group_id: int) -> list[JSON]:
-    """What the members returned, in their order."""
+    """The members' results, in their order."""
     results = rows(TaskExecutionResult).filter(task_execution_try__task_execution__task_group=group_id)
     in_order = ("task_execution_try__task_execution__group_index", "task_execution_try__task_execution_id")
     return list(_values(results.order_by(*in_order)))

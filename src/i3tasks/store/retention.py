@@ -198,7 +198,7 @@ def _delete_together(old: Rows, ids: Sequence[int], still_old: StillOld) -> int:
             # Not `no_key`: this way, rows that an uncommitted row refers to are skipped instead of waited for.
             found = found.select_for_update(skip_locked=True)
         locked_ids = list(found.values_list("pk", flat=True))
-        # Only now: what was retried or followed since the ids were read is not old any more.
+        # Only now: executions that were retried or followed since the ids were read are no longer old.
         old_ids = _deletable(old.model, still_old(locked_ids))
         rows(old.model).filter(pk__in=old_ids).only("pk").delete()
         return len(old_ids)

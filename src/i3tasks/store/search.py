@@ -49,7 +49,7 @@ class Page:
 
     rows: list[Any]
     following: str = ""
-    """What to pass as `after` for the next page; "" at the end."""
+    """The `after` of the next page; "" at the end."""
     is_cut: bool = False
     """Whether MOST_LOOKED_AT candidates were looked at before the page was full; the next page looks further."""
 

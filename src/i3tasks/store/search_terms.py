@@ -1,4 +1,4 @@
-"""What the fields of a search say, read from text: instants and windows of time, ids, states.
+"""The values of a search's fields, read from text: instants and windows of time, ids, states.
 
 30m                         thirty minutes ago; also s, h, d and w, and several: 1d12h
 2026-11-28T14:30            that minute in the current time zone; also with seconds, or with an offset

@@ -280,7 +280,7 @@ def _follow_up(endings: Iterable[TryEnding], due: defaultdict[int, list[TryRef]]
         ended = {item.execution.pk for item in finished}
         plan = advance(finished, sliced=sliced)
         for cause, task_try in zip(plan.causes, plan.write(), strict=True):
-            # What a group leads to has its cause in all its members: any one that ended here will do.
+            # The follow-ups of a group have their cause in all its members: any one that ended here will do.
             due[cause if cause is not None and cause in ended else finished[0].execution.pk].append(TryRef.of(task_try))
 
 

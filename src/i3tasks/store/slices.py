@@ -78,7 +78,7 @@ def _write(members: Any, sliced: bool) -> list[TaskExecutionTry]:
 
 
 def _travels_of(group_id: int) -> Any:
-    """What travels with the group's members: that of those which were written at first."""
+    """The context that travels with the group's members: that of the members which were written first."""
     written = rows(TaskExecution).filter(Q(task_group=group_id) | Q(part_of=group_id))
     return written.values_list("trace_context", flat=True).first()
 

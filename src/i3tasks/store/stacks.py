@@ -60,7 +60,7 @@ def note_stacks(requests: Sequence[TakenStack], *, now: Instant = DATABASE_TIME,
 
 
 def request_of(task_try: TaskExecutionTry) -> StackRequest | None:
-    """What was asked for and has come of this try."""
+    """The request for this try's stack, with the stack if it has come."""
     return rows(StackRequest).filter(pk=task_try.pk).first()
 
 

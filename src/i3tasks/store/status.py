@@ -1,4 +1,4 @@
-"""What the status endpoint answers about one execution, read with Django's async ORM. See docs/health.md."""
+"""The answer of the status endpoint about one execution, read with Django's async ORM. See docs/health.md."""
 
 from __future__ import annotations
 
@@ -65,7 +65,7 @@ def _shown_keywords(kwargs: Any) -> Any:
 
 
 def shown_result(task_try: TaskExecutionTry) -> Any:
-    """What the try returned, or its error's text; None without a result."""
+    """The try's return value, or its error's text; None without a result."""
     result = getattr(task_try, "result", None)
     return None if result is None else shown(value_of(result))
 

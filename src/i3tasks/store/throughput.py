@@ -1,4 +1,4 @@
-"""What was done lately: how many tries ended, how they ended, and how long they had waited; and what failed.
+"""The recent work: how many tries ended, how they ended, how long they had waited, and which ones failed.
 
 Read from the newest results and by the index of failed tries, and bounded: it costs milliseconds, however many rows
 there are and however fast they come.
@@ -32,7 +32,7 @@ _COLUMNS = tuple(
 
 @dataclass(slots=True)
 class Bucket:
-    """What ended within a part of the time."""
+    """The tries that ended within a part of the time."""
 
     start: datetime
     succeeded: int = 0

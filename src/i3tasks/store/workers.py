@@ -24,7 +24,7 @@ _AT_THE_FIRST = ("role", "host", "pid", "version", "release")
 
 @dataclass(frozen=True, slots=True)
 class WorkerFacts:
-    """What a process says of itself."""
+    """The facts about a process that it writes itself."""
 
     id: str
     role: WorkerRole

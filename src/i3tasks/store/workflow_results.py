@@ -16,7 +16,7 @@ from .results import of_execution, of_group
 
 @dataclass(frozen=True, slots=True)
 class WorkflowEnding:
-    """What a chain came to: the value of its last step, or why there is none."""
+    """The end of a chain: the value of its last step, or the reason why there is none."""
 
     value: JSON = None
     failure: str = ""

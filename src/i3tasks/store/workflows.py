@@ -1,4 +1,4 @@
-"""What follows from an execution's end: the next step of its chain, its group's count, callbacks of failure.
+"""The follow-ups of an execution's end: the next step of its chain, its group's count, callbacks of failure.
 
 Everything here runs inside the transaction that settles the try, so each follow-up happens exactly once.
 """
@@ -67,7 +67,7 @@ class Plan:
     slices: list[GroupSlice] = field(default_factory=list)
     tallies: defaultdict[int, Tally] = field(default_factory=lambda: defaultdict(list))
     travels: dict[int, Any] = field(default_factory=dict)
-    """What travels with calls that these executions lead to, by their ids."""
+    """The context that travels with calls that these executions lead to, by their ids."""
     travels_of_groups: dict[int, Any] = field(default_factory=dict)
     """The same of groups: that of one of the members."""
 

@@ -92,7 +92,7 @@ class Writer:
         Raises StoreUnavailable when the database gave none, or the error that this request alone causes.
         """
         future: asyncio.Future[Answer] = asyncio.get_running_loop().create_future()
-        # What has been claimed is bounded by what runs: there is room for its outcome, or it would be forgotten.
+        # The settlements of claimed tries are few, as the number of running tries is limited: they must find room.
         item = _Item(operation, request, future, at_commit)
         if not self._thread.put(item, even_if_full=operation.survives_outage):
             raise StoreUnavailable(

@@ -48,7 +48,7 @@ _ADVICE = {
 
 
 def advice_about(event: str) -> str:
-    """What to do, and the page that says more; "" for what is no error."""
+    """The advice, and the page that says more; "" for an event that is no error."""
     if event not in _ADVICE:
         return ""
     what, page = _ADVICE[event]

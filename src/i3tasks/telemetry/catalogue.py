@@ -38,7 +38,7 @@ class Event:
         return "worker" in self.fields or "worker" in self.optional
 
     def problem(self, given: set[str]) -> str:
-        """What is wrong with the fields `given`, in a sentence; "" if nothing is."""
+        """A sentence about what is wrong with the fields `given`; "" if nothing is."""
         missing = [name for name in self.fields if name not in given]
         own = {SCHEDULE} if "execution_id" in self.fields or self.is_about_a_try else set()
         unknown = sorted(given - own - {*self.fields, *self.optional})

@@ -133,7 +133,7 @@ def severity(level: int) -> str:
 
 
 def plain(value: Any, depth: int = 0) -> Any:
-    """`value` as JSON can hold it: what has no such form becomes its text. Never raises."""
+    """`value` as JSON can hold it: a value without such a form becomes its text. Never raises."""
     if value is None or isinstance(value, (bool, int)):
         return value
     if isinstance(value, float):

@@ -128,7 +128,7 @@ class I3TasksSettings(Checked):
     autoclean_failed_older_than: timedelta | None = None
     """The same for executions that failed. None: like the others."""
     release: str | None = None
-    """What is deployed, such as a version or a commit: the board marks when it changed. None or "": it marks nothing.
+    """The deployed release, such as a version or a commit: the board marks its changes. None or "": it marks nothing.
     Give all processes of a deployment the same."""
     retention: Retention | timedelta | None = None
     """`i3tasks clean` deletes executions so long after their end; in place of the two above, which count from the

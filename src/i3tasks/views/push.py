@@ -41,7 +41,7 @@ TRY_FACTS = (
     "is_success",
     "result",
 )
-"""What an answer says about a try, in the documented order."""
+"""The fields of an answer about a try, in the documented order."""
 
 
 @for_google_cloud(verify_push)
@@ -85,7 +85,7 @@ def _answer(report: Report) -> HttpResponse:
 
 
 def _facts(report: Report) -> dict[str, Any] | None:
-    """What the documented answer says about the try that ran; after a failure, about the next one.
+    """The documented facts about the try that ran; after a failure, about the next one.
 
     All of it comes from the claim and the settlement: a query would need a connection for each request.
     """

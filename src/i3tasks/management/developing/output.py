@@ -1,4 +1,4 @@
-"""What several processes print, line by line on one terminal, each line behind the name of its process."""
+"""The output of several processes on one terminal, each line behind the name of its process."""
 
 from __future__ import annotations
 

@@ -116,7 +116,7 @@ def _board() -> str | None:
 
 
 def told(config: Config, address: str | None, app: str | None, started: Sequence[Member]) -> list[str]:
-    """What is about to run, for the terminal."""
+    """The processes that are about to run, as lines for the terminal."""
     lines = []
     if address is not None:
         lines.append(f"web     http://{address}/ ({'runserver' if app is None else f'uvicorn {app}'})")

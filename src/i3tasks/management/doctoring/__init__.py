@@ -1,4 +1,4 @@
-"""`i3tasks doctor`: what is left to do in a project, after django-i3tasks above all.
+"""`i3tasks doctor`: the remaining steps in a project, above all after django-i3tasks.
 
 No management command, because it is needed most where the project does not start yet.
 """

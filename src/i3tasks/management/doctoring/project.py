@@ -1,4 +1,4 @@
-"""What the project says once Django is set up: its checks, its URLs, its migrations, and what is installed beside."""
+"""Findings that need Django to be set up: from checks, URLs, migrations, and installed packages."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ ENDPOINTS = ("i3tasks-push", "i3tasks-beat", "i3tasks-health", "i3tasks-status")
 
 
 def findings_of_project() -> list[Finding]:
-    """What is to be mended in the settings, the URLs, the database and the environment."""
+    """The findings in the settings, the URLs, the database and the environment."""
     settings = os.environ.get(SETTINGS, "the settings")
     try:
         django.setup()

@@ -1,4 +1,4 @@
-"""What the project's files still say of django-i3tasks, and what they are to say instead."""
+"""Mentions of django-i3tasks in the project's files, and the texts to put in their place."""
 
 from __future__ import annotations
 
@@ -107,7 +107,7 @@ def _new(found: re.Match[str]) -> str:
 
 
 def _gone(found: re.Match[str]) -> list[str]:
-    """What it names that is not here."""
+    """The names in it that i3tasks does not have."""
     if found["names"] is not None:
         text = re.sub(r"#.*|\\\r?\n|[()]", " ", found["names"])
         words = [part.split()[0].strip("\"'") for part in text.split(",") if part.strip()]

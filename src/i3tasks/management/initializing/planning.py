@@ -1,4 +1,4 @@
-"""What `i3tasks init` would write into a project."""
+"""The changes that `i3tasks init` would make in a project."""
 
 from __future__ import annotations
 

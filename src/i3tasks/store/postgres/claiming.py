@@ -1,4 +1,4 @@
-"""Claims, in one statement: what may run now is leased and read."""
+"""Claims, in one statement: the tries that may run now are leased and read."""
 
 from __future__ import annotations
 

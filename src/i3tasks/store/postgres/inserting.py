@@ -61,7 +61,7 @@ def _documents(rows: Sequence[Columns]) -> Iterator[str]:
 
 
 def _plain(value: Any) -> str:
-    """What JSON has no form for."""
+    """The text form of a value that JSON does not have."""
     if isinstance(value, UUID):
         return value.hex
     if isinstance(value, datetime):

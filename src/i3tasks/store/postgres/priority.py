@@ -1,4 +1,4 @@
-"""Turns, each step in one statement for a batch of claims: what is first, what was asked for, what is displaced."""
+"""Turns, each step in one statement for a batch of claims: the first tries, the requested ones, the displaced ones."""
 
 from __future__ import annotations
 
