@@ -68,7 +68,7 @@ def task_options(**options: Any) -> Callable[[F], F]:
 def as_task(task: AnyTask) -> OwnTask[Any, Any]:
     """The Django task as one of i3tasks: with `delay`, `s()` for chains and groups, and for `schedule_task`.
 
-    Raises InvalidTask if i3tasks can't run it, whatever its own backend is.
+    Its own backend does not matter. Raises InvalidTask if i3tasks can't run it.
     """
     if not isinstance(task, Task):
         raise InvalidTask(f"as_task takes a task of Django's framework, not {task!r:.80}.")

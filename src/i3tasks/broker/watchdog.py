@@ -40,7 +40,7 @@ class Watchdog:
     def look(self) -> str | None:
         """Check the session. Returns a sentence that says what is wrong, or None.
 
-        A thread counts as dead if two checks in a row miss it, because the stream may be ending at the first.
+        A thread counts as ended if two checks in a row miss it, because the stream may be ending at the first.
         """
         dead, before = self._session.dead_threads, self._dead
         self._dead = dead

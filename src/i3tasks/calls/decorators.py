@@ -133,7 +133,7 @@ def task(function: Callable[..., Any] | None = None, /, **options: Any) -> Any:
     priority     -100 to 100: of the calls that wait on a queue, the one with the highest starts first
     bind         True: the body gets `task_metadata` (TaskMetadata), its first parameter or one that it takes by keyword
     unique       True: a call with arguments equal to those of an unfinished call is the same call
-    run_once     True: never tried again, not even when its worker dies, whatever a call says of retries
+    run_once     True: never tried again, not even when its worker dies; a call's retries do not count
     isolation    "process": run a sync function in a process of its own, which a timeout or a cancellation ends
     sensitive    parameters whose values are hidden wherever calls are shown, and in the texts of errors
     cron         run it without arguments whenever this is due, such as "@daily", in the project's time zone

@@ -36,7 +36,7 @@ def board_page(view: View[P]) -> View[P]:
 
 
 def board_act(view: View[P]) -> View[P]:
-    """Let staff who may act on the board POST, with a CSRF token whatever the project's middleware."""
+    """Let staff who may act on the board POST, with a CSRF token, also without Django's middleware."""
     return require_POST(csrf_protect(_guarded(view, VIEW, ACT)))
 
 

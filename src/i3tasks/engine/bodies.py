@@ -1,4 +1,4 @@
-"""Calls a body so that no exception escapes: whatever it raises is returned as a value."""
+"""Calls a body so that no exception escapes: an exception is returned as a value."""
 
 from __future__ import annotations
 

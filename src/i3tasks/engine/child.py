@@ -126,7 +126,7 @@ def _pickled(error: BaseException) -> bytes | None:
             pickled = pickle.dumps(form)
             if type(pickle.loads(pickled)) is type(error):
                 return pickled
-        except BaseException:  # whatever its methods raise, the failure must reach the worker
+        except BaseException:  # even if its methods raise, the failure must reach the worker
             continue
     return None
 
@@ -151,7 +151,7 @@ class _Remade:
 
 def _remake(kind: type[BaseException], args: tuple[Any, ...], attributes: dict[str, Any]) -> BaseException:
     error = kind.__new__(kind, *args)
-    BaseException.__setattr__(error, "args", args)  # whatever its class does about attributes: a frozen dataclass
+    BaseException.__setattr__(error, "args", args)  # also if its class refuses attributes, as a frozen dataclass does
     vars(error).update(attributes)
     return error
 

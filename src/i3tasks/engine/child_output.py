@@ -39,7 +39,7 @@ class OutputDoor:
                 child, _ = self._socket.accept()
             except OSError:  # closed
                 return
-            with closing(child), suppress(OSError):  # a stream of ours is closed, or the child has gone
+            with closing(child), suppress(OSError):  # a stream of this process is closed, or the child has ended
                 socket.send_fds(child, [b"."], _STREAMS)
 
 

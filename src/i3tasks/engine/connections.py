@@ -36,7 +36,7 @@ def tidy() -> None:
         session_state.settle_doubts(has_ended=True)
         clean()
         look()
-    except Exception as error:  # whatever a driver raises must not end the thread
+    except Exception as error:  # no exception of a driver must end the thread
         emit("internal_error", where="connections", error=repr(error), exc_info=error)
         for connection in connections.all(initialized_only=True):
             del connections[connection.alias]
@@ -78,7 +78,7 @@ def is_in_transaction(connection: Any) -> bool:
 
 def _end(connection: Any) -> None:
     """Close the connection, without a transaction and without session state: a connection pool would pass it on."""
-    with suppress(Exception):  # whatever a driver raises: it may be closed
+    with suppress(Exception):  # a driver may raise anything: it may be closed
         connection.connection.rollback()
         session_state.restore(connection)
         if connection.vendor == "postgresql":

@@ -1,6 +1,6 @@
 """Handles SystemExit and KeyboardInterrupt that are raised in child tasks and callbacks of a body.
 
-asyncio lets both out of its event loop, whatever task they come from. That would end the worker or the web process
+asyncio lets both out of its event loop, from any task. That would end the worker or the web process
 with all other runs in it. This module lets them end only the run that they belong to.
 """
 

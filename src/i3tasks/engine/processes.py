@@ -242,7 +242,7 @@ class _Child(asyncio.SubprocessProtocol):
 
 # ------------------------------------------------------------------------------------------------- in the process
 
-_requests = -1  # the end of the pipe from the parent, whatever the function makes of its stdin
+_requests = -1  # the end of the pipe from the parent, even if the function replaces its stdin
 
 
 def serve() -> None:
@@ -300,7 +300,7 @@ def _import_main(path: str | None) -> None:
     if path is None or not os.path.isfile(path):
         return
     module = ModuleType("__mp_main__")
-    with suppress(Exception, SystemExit):  # what it lacks is missed, and told, by the function
+    with suppress(Exception, SystemExit):  # the function reports what it lacks
         vars(module).update(runpy.run_path(path, run_name=module.__name__))
         sys.modules["__main__"] = sys.modules[module.__name__] = module
 

@@ -40,7 +40,7 @@ def watching(folders: Iterable[Path], changed: Callable[[list[str]], object]) ->
     ignored.
     """
     ending = threading.Event()
-    watch = _Watch(list(folders), changed, ending)  # looks at once: what changes from now on is told
+    watch = _Watch(list(folders), changed, ending)  # looks at once: changes from now on are reported
     thread = threading.Thread(target=watch.run, name="i3tasks-watch", daemon=True)
     thread.start()
     try:

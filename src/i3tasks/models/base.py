@@ -39,7 +39,7 @@ class StoredJSON(models.JSONField):
 
 
 class OneDatabase(models.Manager[AnyRow]):
-    """Reads rows from the database to which they are written, whatever replicas a router reads other models from.
+    """Reads rows from the database to which they are written, even if a router reads other models from replicas.
 
     A replica may lag behind: an execution that was just enqueued is not there yet.
     """

@@ -59,7 +59,7 @@ class StackRequest(Row):
 
 
 class QueuePause(Row):
-    """A queue that is paused now: nothing of it begins. The row is deleted when the queue is resumed."""
+    """A queue that is paused now: none of its tries begins. The row is deleted when the queue is resumed."""
 
     queue_name = models.CharField(max_length=100, unique=True)  # as in I3TASKS: the default queue has its name, too
     paused_at = models.DateTimeField()

@@ -164,6 +164,6 @@ def _where(function: Callable[..., Any]) -> str:
 
 
 def _code(function: Callable[..., Any]) -> CodeType:
-    """The code of the function itself, whatever decorators it has."""
+    """The code of the function itself, below its decorators."""
     code: CodeType = inspect.unwrap(function).__code__
     return code

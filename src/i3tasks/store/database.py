@@ -23,7 +23,7 @@ from ..models import TaskExecution
 CONFLICT = frozenset({"40001", "40P01"})
 """PostgreSQL's states of serialization failure and deadlock: the transaction was ended for another one's sake."""
 CONTENTION = CONFLICT | {"55P03"}
-"""The same, and the state of a lock that was not to be had in time."""
+"""The same, and the state of a lock that was not granted in time."""
 
 Row = TypeVar("Row", bound=Model)
 Rows = Any
@@ -45,10 +45,11 @@ def alias() -> str:
 
 
 class _Writing(transaction.Atomic):
-    """A transaction that takes SQLite's write lock when it begins, whatever `transaction_mode` says.
+    """A transaction that takes SQLite's write lock when it begins, with any `transaction_mode`.
 
     As Django opens SQLite by default, a transaction that reads first and writes later fails at once with "database is
-    locked" when another one has written in between, whatever the timeout. One that begins by writing waits instead.
+    locked" when another one has written in between, without waiting for the timeout. One that begins by writing waits
+    instead.
     """
 
     _own: BaseDatabaseWrapper | None = None  # a connection for this transaction alone

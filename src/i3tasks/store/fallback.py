@@ -157,7 +157,7 @@ def take_unheard(queue: str, patience: timedelta, *, now: Instant = DATABASE_TIM
 
 
 def due_of(queues: Sequence[str], *, now: Instant = DATABASE_TIME) -> Rows:
-    """The tries of these queues that a worker could begin now, whatever has become of their messages."""
+    """The tries of these queues that a worker could begin now, with or without their messages."""
     return _due(now).filter(_of_queues(queues))
 
 

@@ -28,7 +28,7 @@ BUSY = (
 
 
 def attempted(write: Callable[[], T]) -> T:
-    """The result of `write`. Outside a transaction, StoreUnavailable or a deadlock is raised only after ATTEMPTS tries.
+    """The result of `write`. Outside a transaction, StoreUnavailable or a deadlock is raised only after ATTEMPTS calls.
 
     Inside one there is a single attempt: the locks that another transaction waits for are kept until its end.
     """

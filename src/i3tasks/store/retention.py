@@ -118,7 +118,7 @@ def _old_ticks(ages: Ages, now: datetime) -> QuerySet[ScheduleTick]:
 
 
 def _waits_long(ages: Ages, now: datetime) -> Q:
-    """Pending groups that may be dead: old ones without a deadline to which nothing has happened for long."""
+    """Pending groups that may wait for ever: old ones without a deadline that have not changed for long."""
     before = ages.of_no_queue.dead_before(now)
     return Q(status=TaskGroup.STATUS_PENDING, deadline__isnull=True, created_at__lt=before, updated_at__lt=before)
 

@@ -1,7 +1,7 @@
 """Finding executions: one definition of the filter for the command line, the board and the admin.
 
 A search looks at candidates in the order of an index, newest first, some thousands at a time, and asks of these alone
-whether they match. So no statement reads a table, however many rows there are and whatever is asked for: unfinished
+whether they match. So no statement reads a table, however many rows there are: unfinished
 executions are candidates by the indexes of unfinished tries, failed and cancelled ones by indexes of their own, and
 all others by their task, by when they were asked for, or by id. A page and a count stop after MOST_LOOKED_AT
 candidates, and say so.
@@ -256,7 +256,7 @@ def _whole_chunk(source: IndexScan, after: Place | None, size: int) -> Chunk:
 
 
 def matching(search: Search, ids: Iterable[int], now: datetime) -> set[int]:
-    """Those of the executions that match at this moment, whatever the search says of keys."""
+    """Those of the executions that match at this moment. Keys in the search do not count."""
     found = rows(TaskExecution).filter(pk__in=[*ids]).filter(search.condition(now))
     return set(found.values_list("pk", flat=True))
 

@@ -111,7 +111,7 @@ def _is_last_failure(kind: Q = _ANY) -> Any:
 
 
 def _unfinished(states: Sequence[State], now: datetime) -> IndexScan:
-    """The narrowest index for these states: that of what runs, waits, is put off, or all that is unfinished."""
+    """The narrowest index for these states: that of running, waiting, deferred, or all unfinished tries."""
     tries = rows(TaskExecutionTry)
     pending = tries.filter(TryState.PENDING.condition()).alias(due_since=_DUE_SINCE)
     if states == [State.RUNNING]:

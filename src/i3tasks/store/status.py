@@ -60,7 +60,7 @@ def try_facts(task_try: TaskExecutionTry) -> dict[str, Any]:
 
 
 def _shown_keywords(kwargs: Any) -> Any:
-    """Keyword arguments, whatever a row holds in their place."""
+    """Keyword arguments; also a row that holds something else in their place can be shown."""
     return shown_keywords(kwargs) if isinstance(kwargs, dict) else shown(kwargs)
 
 

@@ -296,7 +296,7 @@ def _steps(stored: Any) -> list[Step]:
 
 
 def readable_callback_steps(group: TaskGroup) -> list[Step]:
-    """`callback_steps` as far as the row can be read: a failure is recorded whatever the row holds."""
+    """`callback_steps` as far as the row can be read: a failure is recorded even if the row holds something else."""
     try:
         return callback_steps(group)
     except (PermanentError, TypeError, ValueError):

@@ -54,7 +54,7 @@ def log(event: Event, facts: Facts) -> None:
 
 
 def record_of(event: Event, facts: Facts) -> logging.LogRecord:
-    """The record of an event for a handler that is to have it whatever the logger's level is."""
+    """The record of an event for a handler that gets it at every level of the logger."""
     text, attributes = _text_and_attributes(event, {name: _told(fact) for name, fact in facts.items()})
     return LOGGER.makeRecord(LOGGER.name, event.level, __file__, 0, text, (), None, extra=attributes)
 
@@ -127,6 +127,6 @@ def _is_enabled(level: int) -> bool:
     """Ask the project's logger. One that can't say gets everything."""
     import structlog
 
-    kind = structlog.get_config()["wrapper_class"]  # its instances have whatever method they are asked for
+    kind = structlog.get_config()["wrapper_class"]  # the class: its instances have every attribute
     name = next((name for name in ("is_enabled_for", "isEnabledFor") if hasattr(kind, name)), None)
     return True if name is None else bool(getattr(structlog.get_logger("i3tasks"), name)(level))

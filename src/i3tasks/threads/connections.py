@@ -1,4 +1,4 @@
-"""Closes database connections that no longer work before a thread of ours uses them again."""
+"""Closes database connections that no longer work before a thread of i3tasks uses them again."""
 
 from __future__ import annotations
 

@@ -92,7 +92,7 @@ class Checked:
             try:
                 made = cls._made(args, kwargs)
                 if args or kwargs:
-                    made.__init__(*args, **kwargs)  # once more than needed: what it refuses can't be caught otherwise
+                    made.__init__(*args, **kwargs)  # once more than needed: its refusal can't be caught otherwise
             except ImproperlyConfigured as error:
                 return Mistake(error)
             return made

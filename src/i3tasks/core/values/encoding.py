@@ -64,7 +64,7 @@ class EncodedResult:
 def encode_result(value: Any, limit: int = MAXIMUM_BYTES) -> EncodedResult:
     """A return value as JSON data. A value that JSON can't hold is kept as its `str()`, for reading by people.
 
-    Never raises, whatever the value's own methods do: the task has succeeded.
+    Never raises, even if the value's own methods do: the task has succeeded.
     """
     if type(value) is EncodedResult:  # by a child process; isinstance() would ask the value
         return value
