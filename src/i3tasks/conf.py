@@ -76,7 +76,7 @@ class QueueNames:
 
     @property
     def subscription_name(self) -> str | None:
-        """As I3TASKS names it; None for a DatabaseQueue."""
+        """The subscription's name in I3TASKS; None for a DatabaseQueue."""
         return None if isinstance(self.queue, DatabaseQueue) else self.queue.subscription_name
 
 
@@ -117,7 +117,7 @@ class Config:
 
     @property
     def worker_queues(self) -> list[QueueNames]:
-        """Those whose tries a worker runs."""
+        """The queues whose tries a worker runs."""
         return [queue for queue in self.queues.values() if not isinstance(queue.queue, PushQueue)]
 
     @property

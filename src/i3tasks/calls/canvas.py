@@ -42,9 +42,9 @@ class Signature(Generic[T]):
 
     step: Step
     _problem: str = field(default="", repr=False)
-    """Why the arguments don't fit the task; "" if they do. They may still fit a callback of failure."""
+    """The reason why the arguments don't fit the task; "" if they do. They may still fit a callback of failure."""
     _failure_problem: str = field(default="", repr=False)
-    """Why the arguments don't fit the task behind the id of a failed execution."""
+    """The reason why the arguments don't fit the task behind the id of a failed execution; "" if they do."""
 
     def as_step(self, /, *args: Any, **kwargs: Any) -> Step:
         """The step that calls the task. Raises ArgumentError if it does not take the arguments."""

@@ -35,7 +35,7 @@ def in_words(expression: str) -> str:
 
 
 def _time(minutes: Field, hours: Field) -> tuple[str, bool]:
-    """When on a day, and whether that is at single times of it."""
+    """The words for the time of day, and whether they name single times."""
     every_hour = _is_all(hours, 24)
     if every_hour:
         return _within_the_hour(minutes), False

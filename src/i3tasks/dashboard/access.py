@@ -1,4 +1,4 @@
-"""Who may see the board and act on it: staff, with permissions of its own.
+"""The access to the board: staff with permissions of its own may see it and act on it.
 
     i3tasks.view_board        the pages
     i3tasks.act_on_board      every button

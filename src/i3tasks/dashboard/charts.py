@@ -19,7 +19,7 @@ SPARK_WIDTH, SPARK_HEIGHT = 120, 28
 
 @dataclass(frozen=True, slots=True)
 class _Area:
-    """Where in an image the values are drawn."""
+    """The part of an image in which the values are drawn."""
 
     left: float
     right: float

@@ -38,7 +38,7 @@ class TaskFacts:
 
     @property
     def line(self) -> SafeString:
-        """How many succeeded and failed over the time, with the deploys."""
+        """A chart of the succeeded and failed tries over the time, with the deploys."""
         said = f"{len(self.tries):,} tries ended, {self.failed:,} of which failed."
         parts = self.lately.parts(self.tries, POINTS)
         stacks = [(sum(one.is_success for one in part), sum(not one.is_success for one in part)) for part in parts]
@@ -50,7 +50,7 @@ class TaskFacts:
 
     @property
     def percent(self) -> float:
-        """Of the tries, how many failed."""
+        """The percentage of failed tries."""
         return 100 * self.failed / len(self.tries)
 
     @property

@@ -29,7 +29,7 @@ LONGEST_WAIT_SECONDS = 10.0
 OUTAGE_SECONDS = 1.0
 CONTENTION_SECONDS = 0.05
 ATTEMPTS = 3
-"""How often a pass is made when the database gives up on a lock. What is done of it already stays done."""
+"""How often a pass is made when the database gives up on a lock. Slots that it has enqueued stay enqueued."""
 EARLIEST = timedelta(seconds=30)
 """How far Cloud Scheduler's clock may be ahead of the database's."""
 LATEST = timedelta(days=1)

@@ -106,7 +106,7 @@ def _call(body: ChildBody) -> Any:
 
 
 _cancelled: threading.Event | None = None
-"""That of the body that is running: the worker may end it."""
+"""The event that tells the running body of its cancellation; None between bodies."""
 
 
 def _end_if_told(*_: object) -> None:

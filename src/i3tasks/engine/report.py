@@ -1,4 +1,4 @@
-"""How a delivery was handled, as the executor reports it."""
+"""The executor's report on how a delivery was handled."""
 
 from __future__ import annotations
 

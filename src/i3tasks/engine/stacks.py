@@ -1,4 +1,4 @@
-"""Where a body is: its stack, as files, lines and functions. Never the values of its variables.
+"""The stack of a body, as files, lines and functions. Never the values of its variables.
 
 A stack may be taken from any thread, also while the body blocks the event loop.
 """

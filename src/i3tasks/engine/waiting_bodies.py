@@ -66,7 +66,7 @@ class Waits:
 
 @dataclass(frozen=True, slots=True)
 class ChildsPlace:
-    """Where a body in a child process notes that it waits."""
+    """The byte in which a body in a child process notes that it waits."""
 
     path: str
     index: int

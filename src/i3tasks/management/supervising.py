@@ -215,7 +215,7 @@ def _read(output: IO[bytes], show: Callable[[IO[bytes]], object]) -> None:
 
 
 def as_exit_code(code: int) -> int:
-    """As a shell shows it."""
+    """The exit code in the form that a shell shows."""
     return code if code >= 0 else 128 - code
 
 

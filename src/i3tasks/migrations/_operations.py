@@ -10,7 +10,7 @@ from django.core.management.base import CommandError
 from django.db import OperationalError, migrations
 
 LOCK_TIMEOUT = "5s"
-"""How long a change of a table waits for other transactions; meanwhile, it holds up all that come after it."""
+"""How long a change of a table waits for other transactions. Meanwhile it holds up all later transactions."""
 LOCK_NOT_AVAILABLE = "55P03"
 LOCKED = (
     "{} could not get its lock: another transaction has been using a table of i3tasks for too long. Nothing is lost and "

@@ -155,7 +155,7 @@ class Retried:
 
     tries: list[TaskExecutionTry]
     taken: set[int]
-    """Those of a `unique` task of which another call with the same arguments is unfinished."""
+    """Executions of a `unique` task of which another call with the same arguments is unfinished."""
 
 
 @attempting

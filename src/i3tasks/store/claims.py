@@ -279,6 +279,6 @@ def _calls(ids: Iterable[int]) -> dict[int, Call]:
 
 
 def _present(ids: Iterable[int]) -> set[int]:
-    """Those of the tries that exist."""
+    """The ids of the tries that exist."""
     missing = list(ids)
     return set(rows(TaskExecutionTry).filter(pk__in=missing).values_list("pk", flat=True)) if missing else set()

@@ -1,4 +1,4 @@
-"""Where the rows live, and how they are locked."""
+"""The database of the rows, its transactions, and its locks."""
 
 from __future__ import annotations
 

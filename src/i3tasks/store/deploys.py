@@ -1,4 +1,4 @@
-"""When which release of the project was deployed: written by the first process that runs it, for marks in charts."""
+"""The deploys: each release of the project, written by the first process that runs it, for marks in charts."""
 
 from __future__ import annotations
 

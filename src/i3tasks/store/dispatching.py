@@ -134,7 +134,7 @@ def put_back(refs: Sequence[TryRef], *, now: Instant = DATABASE_TIME, wait: bool
 
 
 def _hidden(refs: Iterable[TryRef], locked_here: Collection[int]) -> set[int]:
-    """Those that another transaction has locked, and that have the `dispatch_at` that they were taken with."""
+    """The tries that another transaction has locked, and that have the `dispatch_at` with which they were taken."""
     expected = {ref.try_id: ref.dispatch_at for ref in refs if ref.try_id not in locked_here}
     if not expected:
         return set()

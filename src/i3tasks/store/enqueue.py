@@ -54,7 +54,7 @@ class NewExecution:
     trace_context: Mapping[str, Any] | None = None
     """The context that travels with the call: see `telemetry.propagation`."""
     key: Key | None = None
-    """Of all calls with the same key, one is written."""
+    """The key of the call: of all calls with the same key, one is written."""
 
 
 def from_step(step: Step, rest: Sequence[Step], origin: Origin = FIRST) -> NewExecution:

@@ -31,9 +31,9 @@ class Figures:
     """The figures of the rows at one instant. Queues are named as in I3TASKS. Ages are in seconds."""
 
     tries: Mapping[tuple[str, str], int]
-    """How many there are, by queue and state."""
+    """How many tries there are, by queue and state."""
     oldest_waiting: Mapping[str, float]
-    """How long the first of each queue has waited since it became due."""
+    """How long the first try of each queue has waited since it became due."""
     is_cut: bool
     """Whether a state has more rows than were counted."""
     unpublished: int
@@ -45,9 +45,9 @@ class Figures:
     paused: Mapping[str, QueuePause]
     """The pauses that are on, by the queue."""
     slots: int
-    """How many tries they could run at a time."""
+    """How many tries the living processes could run at a time."""
     busy: int
-    """How many they ran at their last heartbeats."""
+    """How many tries the living processes ran at their last heartbeats."""
     dispatched_at: datetime | None
     """When a dispatcher of any process last got through."""
     beat_at: datetime | None

@@ -210,7 +210,7 @@ async def _pending_since(now: datetime, paused: Collection[str]) -> tuple[dateti
 
 
 async def _due_since(now: datetime) -> datetime | None:
-    """When the first of the tries fell due that were never published, and that no dispatcher has taken up since."""
+    """The instant at which the first try fell due that was never published, and that no dispatcher has taken since."""
     # What was published once is due an hour later: so a backlog of these is not looked through.
     due = rows(TaskExecutionTry).filter(dispatch_at__lte=now, publish_count=0)
     return await due.order_by("dispatch_at").values_list("dispatch_at", flat=True).afirst()

@@ -106,7 +106,7 @@ def _queues_of_the_living(now: datetime) -> Rows:
 
 
 async def _missing_dispatcher(now: datetime, older_lives: bool) -> str:
-    """Silent as long as no process of this version has dispatched: then what is due and unpublished tells."""
+    """Silent while no process of this version has dispatched: then due tries that are unpublished tell."""
     latest = (await rows(Worker).aaggregate(latest=Max("dispatched_at")))["latest"]
     if latest is None or now - latest <= LATE or older_lives:
         return ""
@@ -129,7 +129,7 @@ async def _an_older_worker_lives(now: datetime) -> bool:
 
 
 async def _unwritten_members(now: datetime) -> str:
-    """Of large groups, which a dispatcher writes slice by slice."""
+    """The sentence about unwritten members of large groups, which a dispatcher writes slice by slice."""
     since = await rows(GroupSlice).order_by("pk").values_list("created_at", flat=True).afirst()
     if since is None or now - since <= SLICES_LATE:
         return ""

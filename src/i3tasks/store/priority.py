@@ -1,4 +1,4 @@
-"""Whose turn it is among the waiting tries of a queue: priority, and what it gains by waiting.
+"""The order of the waiting tries of a queue: by priority, which grows while a try waits.
 
 Pub/Sub knows no priority, so a message is a ticket for its queue, and the rows decide what it brings: a claim takes the
 waiting try of the highest priority, and the try that its message named is published anew. The message of the try that
@@ -142,7 +142,7 @@ def _waiting() -> Rows:
 
 
 def due_by_now(waiting: Rows) -> Rows:
-    """Those of them that are due. `due_since` alone does not tell: without a `run_after` it is by another clock."""
+    """The tries that are due. `due_since` alone does not tell: without a `run_after` it comes from another clock."""
     is_time = Q(run_after__isnull=True) | Q(run_after__lte=F("database_time"))
     return waiting.filter(is_time, due_since__lte=F("database_time") + CLOCKS_DIFFER)
 

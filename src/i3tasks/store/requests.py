@@ -218,6 +218,6 @@ class Renewed:
     lost: frozenset[int]
     cancelled: frozenset[int]
     renewed: frozenset[int] = field(default=frozenset(), compare=False)
-    """Those whose lease was moved on. One that another transaction has locked is neither renewed nor lost."""
+    """Tries whose lease was moved on. A try that another transaction has locked is neither renewed nor lost."""
     stacks: frozenset[int] = field(default=frozenset(), compare=False)
-    """Those whose stack is asked for."""
+    """Tries whose stack is asked for."""

@@ -155,7 +155,7 @@ def _still_old_groups(ages: Ages, now: datetime, ids: Sequence[int]) -> set[int]
 
 
 def _some(ids: set[int]) -> list[int]:
-    """As many of the ids as a statement takes."""
+    """The first ids, as many as a statement takes."""
     return sorted(ids)[:MOST_IDS]
 
 

@@ -64,7 +64,7 @@ class Hit:
 
 @dataclass(frozen=True, slots=True)
 class Search:
-    """Which executions are meant: those that match all of the fields. One without any field means all."""
+    """The filter of executions: those that match all of the fields. A search without any field finds all."""
 
     states: tuple[State, ...] = ()
     task: str = ""

@@ -1,4 +1,4 @@
-"""Where a search looks: the indexes that hold what it may find, each with its order, and the narrowest that fits."""
+"""The indexes for a search: those that hold its executions, each with its order, and the narrowest one that fits."""
 
 from __future__ import annotations
 
@@ -57,7 +57,7 @@ class IndexScan:
 
 
 def sources(search: Search, now: datetime) -> Iterator[IndexScan]:
-    """The places to look, one after the other. Each holds all that the search may find in some of its states."""
+    """The indexes to scan, one after the other. Each holds all that the search may find in some of its states."""
     if search.keys is not None:
         yield IndexScan(rows(TaskExecution).filter(pk__in=_resolved(search.keys)), F("pk"))
         return

@@ -1,4 +1,4 @@
-"""How a try ends: one transaction with everything that follows from it.
+"""The end of a try: one transaction with all its follow-ups.
 
 `settle` is fenced: only the holder of the try's token changes anything. Rows are locked in the order of `locks`.
 """

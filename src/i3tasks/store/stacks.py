@@ -65,7 +65,7 @@ def request_of(task_try: TaskExecutionTry) -> StackRequest | None:
 
 
 def why_not(request: StackRequest, task_try: TaskExecutionTry, now: datetime) -> str:
-    """Why no stack is there yet; "" if there is one."""
+    """The reason why there is no stack yet; "" if there is one."""
     if request.taken_at is not None:
         return "" if request.stack else NOT_TOLD
     if TryState.of(task_try) is not TryState.RUNNING:

@@ -40,7 +40,7 @@ class WorkerFacts:
     passed: frozenset[str]
     """The columns, `dispatched_at` and `beat_at`, of those that got through since the last heartbeat."""
     release: str = ""
-    """Of the project; "" where I3TASKS names none."""
+    """The project's release; "" where I3TASKS names none."""
     trouble: str = ""
     """Why Pub/Sub is not available to the process; "" while it is."""
 

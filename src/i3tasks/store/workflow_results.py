@@ -1,4 +1,4 @@
-"""How a chain or a group ended, for callers that wait for it."""
+"""The end of a chain or a group, for callers that wait for it."""
 
 from __future__ import annotations
 

@@ -23,7 +23,7 @@ Consumer = Callable[[Event, Facts], object]
 SAID_AGAIN_SECONDS = 60.0
 
 violations: list[str] | None = None
-"""Where emits that break the catalogue are noted. Only tests set a list: elsewhere such an event is logged as it is."""
+"""Emits that break the catalogue. Only tests set a list: elsewhere such an event is logged as it is."""
 
 
 def emit(name: str, **facts: Any) -> None:

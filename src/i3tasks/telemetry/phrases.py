@@ -16,7 +16,7 @@ ENDINGS = {
     "execution_failed": "failed",
     "execution_cancelled": "cancelled",
 }
-"""How the events that end a try are called on a terminal."""
+"""The words on a terminal for the events that end a try."""
 
 
 def sentence(event: str, facts: Facts) -> str:

@@ -116,7 +116,7 @@ def message_attributes(travels: Any) -> dict[str, str]:
 
 
 def headers_of(headers: Mapping[str, str], names: Iterable[str]) -> dict[str, str]:
-    """Those of a request's headers that travel, with their names in lower case."""
+    """The headers of a request that travel, with their names in lower case."""
     found = {name.lower(): headers.get(name) for name in names}
     return {name: text[:LONGEST_TEXT] for name, text in found.items() if text}
 

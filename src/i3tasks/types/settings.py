@@ -103,7 +103,7 @@ class I3TasksSettings(Checked):
     beat_token: str | None = field(default=None, repr=False)
     """A secret that opens the beat endpoint too, sent as `Authorization: Bearer <beat_token>`."""
     certificates_url: str | None = None
-    """Where the certificates are that tokens are checked by. None: Google's, or the embedded emulator's own."""
+    """The URL of the certificates that tokens are checked with. None: Google's, or the embedded emulator's own."""
     cloud_run_verifies: bool = False
     """True: the Cloud Run service requires authentication, so Cloud Run has checked a token's signature, and removed
     it, before the request arrives; only the token's claims are checked then."""

@@ -152,7 +152,7 @@ def _delivery(body: bytes) -> Delivery:
 
 
 def _instant(text: object) -> datetime:
-    """When the message was published. Without a readable time it counts as new."""
+    """The instant at which the message was published. Without a readable time it counts as new."""
     try:
         instant = datetime.fromisoformat(str(text))
     except ValueError:

@@ -23,7 +23,7 @@ def rendered(accept: str = "") -> tuple[bytes, str]:
 
 
 class _Both:
-    """Looks to an encoder like a registry."""
+    """A registry, as far as an encoder needs one, of counters and gauges together."""
 
     def collect(self) -> Iterator[Metric]:
         yield from GAUGES.collect()

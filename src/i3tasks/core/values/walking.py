@@ -32,7 +32,7 @@ def with_result(value: JSON, result: JSON, depth: int = MAXIMUM_STORED_DEPTH) ->
 
 
 def placeholders(value: JSON, depth: int = MAXIMUM_STORED_DEPTH) -> int:
-    """How many times RESULT stands in an encoded value."""
+    """The number of RESULTs in an encoded value."""
     if depth == 0 or not isinstance(value, (list, dict)):
         return 0
     if isinstance(value, list):

@@ -73,7 +73,7 @@ class Command(RowsCommand):
 
 
 def _beat_path() -> str:
-    """Where the project's URLs have the beat endpoint."""
+    """The path of the beat endpoint in the project's URLs."""
     try:
         return reverse("i3tasks-beat")
     except NoReverseMatch:
