@@ -335,6 +335,17 @@ def test_rows_come_light_and_in_their_order() -> None:
     assert read[0].latest[0].pk == rows[1].pk
 
 
+def test_lost_ones_are_looked_for_among_few_failed_ones_at_a_time() -> None:
+    _, lost = finished("failed", ago(hours=2)), finished("failed", ago(hours=1))
+    TaskExecutionTry.objects.filter(task_execution=lost).update(error_class=LOST_CLASS)
+    both, lost_only = (
+        [*search_indexes.sources(search(state=state), timezone.now())] for state in ("failed,lost", "lost")
+    )
+    assert [scan.most for scan in both if scan.is_own] == [search_indexes.LARGEST_CHUNK]
+    assert [scan.most for scan in lost_only if scan.is_own] == [search_indexes.LARGEST_BY_TRIES]
+    assert [row.pk for row in search(state="lost").page(timezone.now()).rows] == [lost.pk]
+
+
 @pytest.mark.postgres
 @pytest.mark.parametrize(
     "fields",

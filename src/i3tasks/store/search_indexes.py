@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 LARGEST_CHUNK = 5_000
 LARGEST_BY_TRIES = 1_000
-"""The same where tries are the candidates, whose executions are then asked for by their ids."""
+"""The same where a try of each is read, too."""
 _EACH = Value(True, BooleanField())
 _ANY = Q()
 _DUE_SINCE = Coalesce("run_after", "asked_at", output_field=DateTimeField())
@@ -42,6 +42,8 @@ class IndexScan:
     """A further condition, if only few tries meet it: the database passes over the others without returning them."""
     all_match: bool = False
     """Whether the search is for all of these executions."""
+    needs_tries: bool = False
+    """Whether the search looks at the latest try of each of these executions."""
 
     @property
     def is_own(self) -> bool:
@@ -53,7 +55,8 @@ class IndexScan:
 
     @property
     def most(self) -> int:
-        return LARGEST_CHUNK if self.is_own or self.narrows is not None else LARGEST_BY_TRIES
+        many = self.narrows is not None or (self.is_own and not self.needs_tries)
+        return LARGEST_CHUNK if many else LARGEST_BY_TRIES
 
 
 def sources(search: Search, now: datetime) -> Iterator[IndexScan]:
@@ -71,7 +74,8 @@ def sources(search: Search, now: datetime) -> Iterator[IndexScan]:
     for state, outcome in ((State.FAILED, ExecutionOutcome.FAILED), (State.CANCELLED, ExecutionOutcome.CANCELLED)):
         if state in states or (state is State.FAILED and State.LOST in states):
             all_match = state in states and search.is_by_end
-            yield IndexScan(_ended(search, outcome), F("finished_at"), all_match=all_match)
+            is_lost_only = state not in states  # only the latest try tells
+            yield IndexScan(_ended(search, outcome), F("finished_at"), all_match=all_match, needs_tries=is_lost_only)
     if State.FAILED in states:  # tries of django-i3tasks that failed were never completed
         yield IndexScan(tries.filter(is_completed=False, finished_at__isnull=False), F("asked_at"), _is_last_failure())
     if search.error and not states:
