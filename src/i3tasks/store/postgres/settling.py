@@ -5,8 +5,6 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Sequence
 
-from django.utils import timezone
-
 from ...core.outcome import Success
 from ...models import ExecutionOutcome
 from ..database import Instant
@@ -53,7 +51,7 @@ WITH held AS MATERIALIZED (
     FROM ended n WHERE e.id = n.task_execution_id
 ), results AS (
     INSERT INTO {RESULTS} (created_at, updated_at, task_execution_try_id, result, text_of)
-    SELECT %(clock)s::timestamptz, %(clock)s::timestamptz, id, result, text_of FROM ended
+    SELECT at, at, id, result, text_of FROM ended
     ON CONFLICT (task_execution_try_id) DO UPDATE
     SET result = excluded.result, text_of = excluded.text_of, updated_at = excluded.updated_at
 )
@@ -75,7 +73,6 @@ def settle_plain(settlements: Sequence[Settlement], now: Instant, wait: bool) ->
     found = fetched(
         _SETTLE_WAITING if wait else _SETTLE,
         now=now,
-        clock=timezone.now(),
         tries=integers([item.try_id for item in settlements]),
         executions=integers([item.execution_id for item in settlements]),
         tokens=uuids(
