@@ -147,16 +147,16 @@ def test_doors_that_are_open_in_production(
 ) -> None:
     monkeypatch.delenv("PUBSUB_EMULATOR_HOST", raising=False)
     with override_settings(DEBUG=False, PUBSUB_CONFIG=pubsub, I3TASKS=I3TasksSettings(**settings)):
-        assert set(speaking(checks.check_doors)) == expected
+        assert set(speaking(checks.check_endpoints)) == expected
         with override_settings(DEBUG=True):
-            assert speaking(checks.check_doors) == {}
+            assert speaking(checks.check_endpoints) == {}
         with override_settings(ROOT_URLCONF="django.contrib.auth.urls"):
-            assert speaking(checks.check_doors) == {}
+            assert speaking(checks.check_endpoints) == {}
 
 
 def test_doors_are_looked_at_by_check_deploy_only() -> None:
-    assert checks.check_doors in registry.registry.get_checks(include_deployment_checks=True)
-    assert checks.check_doors not in registry.registry.get_checks()
+    assert checks.check_endpoints in registry.registry.get_checks(include_deployment_checks=True)
+    assert checks.check_endpoints not in registry.registry.get_checks()
 
 
 # ---------------------------------------------------------------------------------------------- push, with --deploy

@@ -2,7 +2,7 @@
 
 from .board import check_board
 from .database import check_engine, check_pool, check_time_zones, check_upgrade
-from .deployment import check_doors, check_push
+from .deployment import check_endpoints, check_push
 from .settings import (
     check_propagation,
     check_schedules,
@@ -13,7 +13,7 @@ from .settings import (
 
 __all__ = [
     "check_board",
-    "check_doors",
+    "check_endpoints",
     "check_engine",
     "check_pool",
     "check_propagation",

@@ -19,7 +19,7 @@ PUSH_SECONDS = 600
 
 
 @register("i3tasks", deploy=True)
-def check_doors(**_: Any) -> list[CheckMessage]:
+def check_endpoints(**_: Any) -> list[CheckMessage]:
     """The endpoints that the project's URLs include are closed to unknown senders. Run by `check --deploy`."""
     try:
         config = get_config()

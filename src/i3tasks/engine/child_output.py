@@ -1,4 +1,4 @@
-"""Gives child processes the stdout and stderr of their worker, so that what isolated bodies print and log is seen."""
+"""Gives child processes the stdout and stderr of their worker, so that the output of isolated bodies is seen."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ _STREAMS = [1, 2]
 _SECONDS = 5.0  # a worker that has just died answers no more
 
 
-class OutputDoor:
+class OutputSocket:
     """Hands this process's stdout and stderr to each child that asks at `path`, a socket for its own user alone."""
 
     def __init__(self) -> None:

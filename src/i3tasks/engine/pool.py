@@ -17,7 +17,7 @@ from ..registry import TaskSpec
 from ..telemetry import bind_run, run_facts
 from .bodies import STOPPING_SECONDS, BodyEnding, Raised, Returned, acall, bounded
 from .body_threads import LONGEST_WAIT_SECONDS, BodyThreads
-from .child_output import CAN_HAND_OVER, OutputDoor
+from .child_output import CAN_HAND_OVER, OutputSocket
 from .concurrency import Admission, Room
 from .connections import left_open
 from .isolation import body_of, run_in_child
@@ -72,7 +72,7 @@ class WorkerPool:
         self._coroutine_lanes = SharedLanes("i3tasks-lane", database_lanes)
         self._loops: TryLoops | None = None
         self._context: contextvars.Context | None = None
-        self._door: OutputDoor | None = None
+        self._output_socket: OutputSocket | None = None
 
     def open(self, tasks: TaskGroup) -> None:
         """Let `submit` use tasks of this group. Bodies get copies of the current context from now on."""
@@ -102,8 +102,8 @@ class WorkerPool:
         self._processes.close()
         self._coroutine_lanes.close()
         self._waits.close()
-        if self._door is not None:
-            self._door.close()
+        if self._output_socket is not None:
+            self._output_socket.close()
 
     async def run_in_loop(self, run: Run, function: Callable[[], Any], timeout: float | None) -> Returned | Raised:
         return await bounded(run, self._in_loop(run, function), timeout, self._new_context(in_thread=False))
@@ -122,10 +122,10 @@ class WorkerPool:
 
     def _output(self) -> str | None:
         """Where children get this process's stdout and stderr. None if the machine can't hand them over."""
-        if self._door is None and CAN_HAND_OVER:
+        if self._output_socket is None and CAN_HAND_OVER:
             with suppress(OSError):  # no room for the socket
-                self._door = OutputDoor()
-        return None if self._door is None else self._door.path
+                self._output_socket = OutputSocket()
+        return None if self._output_socket is None else self._output_socket.path
 
     async def _in_loop(self, run: Run, function: Callable[[], Any]) -> Returned | Raised:
         lane = SharedLane(self._coroutine_lanes)

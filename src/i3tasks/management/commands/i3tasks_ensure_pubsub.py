@@ -33,7 +33,7 @@ class Command(RowsCommand):
         for change in changes:
             self.stdout.write(f"{prefix}{change}")
         self._show("Pub/Sub moves dead letters only once it may. If you have not yet, run:", dead_letter_grants(config))
-        self._show_doors(config)
+        self._show_endpoints(config)
         impossible = sum(change.action == "impossible" for change in changes)
         count = len(changes) - impossible
         self.stdout.write(
@@ -42,7 +42,7 @@ class Command(RowsCommand):
         if impossible:
             raise CommandError(f"{impossible} subscription(s) can't be changed; see above for what to do.")
 
-    def _show_doors(self, config: Config) -> None:
+    def _show_endpoints(self, config: Config) -> None:
         """Print which URLs Google is to call, and which account signs the requests."""
         if config.pubsub.emulator:
             return
