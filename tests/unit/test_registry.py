@@ -192,11 +192,6 @@ def test_a_call_that_is_to_run_before_it_may_is_refused() -> None:
     shop.add.using(run_after=-60, until=-90)  # both have passed: it runs at once
 
 
-def test_a_unique_task_takes_no_other_key() -> None:
-    with pytest.raises(ArgumentError, match="unique, so its arguments are its key"):
-        task(at_top_level, unique=True).using(idempotency_key="x")
-
-
 def test_load_finds_what_is_registered_under_old_names_too(monkeypatch: pytest.MonkeyPatch) -> None:
     assert load("tests.shop.tasks", "add").function(1, 2) == 3
     monkeypatch.setitem(registry.RENAMED_MODULES, "old_shop.tasks", "tests.shop.tasks")

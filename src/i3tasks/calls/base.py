@@ -98,8 +98,6 @@ class Task(Generic[P, T]):
         for problem in option_problems(changed):
             raise ArgumentError(f"A call's {problem}.")
         get_config().queue(queue_name)
-        if changed.idempotency_key is not None and self.spec.options.unique:
-            raise ArgumentError(f"{self.spec.path} is unique, so its arguments are its key: leave idempotency_key out.")
         if changed.idempotency_period is not None and changed.idempotency_key is None:
             raise ArgumentError("idempotency_period is the time for which an idempotency_key counts: give both.")
         if changed.idempotency_period is not None:

@@ -186,7 +186,8 @@ def _make_recorded(options: Mapping[str, Any], function: Callable[..., Any]) -> 
 def options_of(given: Mapping[str, Any]) -> TaskOptions:
     """The options as the registry has them; None stands for one that is not given. Raises TaskDefinitionError."""
     options = {name: value for name, value in given.items() if value is not None}
-    _require_utf8(options.pop("encoding", "utf-8"))
+    _require_utf8(given.get("encoding", "utf-8"))
+    options.pop("encoding", None)
     on_success: AsSteps | None = options.pop("on_success", None)
     on_failure: Steppable | None = options.pop("on_failure", None)
     if isinstance(options.get("sensitive"), list):
