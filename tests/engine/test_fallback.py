@@ -267,7 +267,7 @@ async def seconds_for(count: int) -> float:
     before = await TaskExecution.objects.acount()
     began = time.perf_counter()
     await aadd.adelay_many([(number, 1) for number in range(count)])
-    await afinished(before + count, 90)
+    await afinished(before + count, 240)
     return time.perf_counter() - began
 
 
@@ -276,18 +276,18 @@ async def test_without_a_broker_it_works_at_a_decent_rate(embedded: str, setting
     settings.PUBSUB_CONFIG = {"EMULATOR": True, "HOST": embedded, "PROJECT_ID": "rate"}
     async with working():
         await seconds_for(10)
-        normal = await seconds_for(5000)
+        normal = await seconds_for(3000)
     assert taken == []
     get_publisher().retire()
     settings.PUBSUB_CONFIG = {"EMULATOR": True, "HOST": f"127.0.0.1:{free_port()}", "PROJECT_ID": "rate"}
     async with working():
         await seconds_for(10)  # with these it finds out
-        alone = await seconds_for(5000)
-    print(f"5000 tasks took {alone / normal:.1f} times as long without a broker ({alone:.2f} s)")
+        alone = await seconds_for(3000)
+    print(f"3000 tasks took {alone / normal:.1f} times as long without a broker ({alone:.2f} s)")
     assert alone < RATE * normal
-    assert len(taken) >= 5010
-    assert await TaskExecutionTry.objects.acount() == 10020
-    assert await TaskExecutionTry.objects.filter(is_success=True).acount() == 10020
+    assert len(taken) >= 3010
+    assert await TaskExecutionTry.objects.acount() == 6020
+    assert await TaskExecutionTry.objects.filter(is_success=True).acount() == 6020
 
 
 @pytest.mark.django_db(transaction=True)
