@@ -1,7 +1,9 @@
 """`sync_run`, `arun`, direct calls and `force_sync`: the executor in the caller's own thread."""
 
 import asyncio
+from typing import Any
 
+import anyio
 import pytest
 from django.db import transaction
 from django.test import override_settings
@@ -44,10 +46,20 @@ def test_sync_run_raises_the_bodys_error_and_keeps_it() -> None:
     assert task_try.task_execution.outcome == ExecutionOutcome.FAILED
 
 
+async def limited_by_asyncio() -> None:
+    await asyncio.wait_for(nap.arun(60), 0.5)
+
+
+async def limited_by_anyio() -> None:
+    with anyio.fail_after(0.5):  # which cancels each further wait, too
+        await nap.arun(60)
+
+
 @pytest.mark.django_db(transaction=True)
-async def test_a_caller_that_is_cancelled_leaves_no_try_that_seems_to_run() -> None:
+@pytest.mark.parametrize("limited", [limited_by_asyncio, limited_by_anyio])
+async def test_a_caller_that_is_cancelled_leaves_no_try_that_seems_to_run(limited: Any) -> None:
     with pytest.raises(TimeoutError):
-        await asyncio.wait_for(nap.arun(60), 0.5)
+        await limited()
     task_try = await TaskExecutionTry.objects.select_related("task_execution").aget()
     assert (task_try.is_completed, task_try.is_success, task_try.lease_until) == (True, False, None)
     assert task_try.error_class == "asyncio.exceptions.CancelledError"

@@ -13,6 +13,7 @@ from datetime import datetime, timedelta
 from functools import partial
 from typing import Any
 
+import anyio
 from django.db import DatabaseError
 
 from ..broker.deliveries import Delivery
@@ -177,7 +178,8 @@ class Executor:
     async def _give_up(self, claimed: Claimed, error: asyncio.CancelledError, began: float) -> None:
         """Record that the caller was cancelled, by Ctrl-C or its own time-out; else the lease would have to end."""
         outcome = self._failure(claimed, error)
-        with suppress(StoreUnavailable, DatabaseError):
+        # Shielded, because a cancel scope of anyio would cancel the settlement, too.
+        with suppress(StoreUnavailable, DatabaseError), anyio.CancelScope(shield=True):
             settled = await self._settle(claimed, outcome)
             _report(claimed, outcome, settled, error, self._clock.monotonic() - began)
 
