@@ -69,14 +69,20 @@ def test_short_bodies_are_claimed_ahead_of_a_free_thread_and_long_ones_are_not(
     assert len(log) == started
 
 
-def test_nothing_is_claimed_ahead_once_the_threads_stand_still(log: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
-    now = 100.0
-    monkeypatch.setattr(concurrency.time, "monotonic", lambda: now)
-    admits = Admission(slots=1000, threads=1)
+def after_short_bodies(log: list[str], threads: int) -> Admission:
+    """An admission that has seen so many short bodies that it claims ahead."""
+    admits = Admission(slots=1000, threads=threads)
     for _ in range(100):
         admits.ask(Try("short", log, in_thread=True))
         admits.free_thread(0.0001)
     log.clear()
+    return admits
+
+
+def test_nothing_is_claimed_ahead_once_the_threads_stand_still(log: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    now = 100.0
+    monkeypatch.setattr(concurrency.time, "monotonic", lambda: now)
+    admits = after_short_bodies(log, threads=1)
     admits.ask(Try("stuck", log, in_thread=True))
     admits.ask(Try("ahead", log, in_thread=True))
     now += 2 * AHEAD_SECONDS
@@ -85,11 +91,7 @@ def test_nothing_is_claimed_ahead_once_the_threads_stand_still(log: list[str], m
 
 
 def test_a_child_process_is_never_claimed_ahead(log: list[str]) -> None:
-    admits = Admission(slots=1000, threads=1)
-    for _ in range(100):
-        admits.ask(Try("short", log, in_thread=True))
-        admits.free_thread(0.0001)
-    log.clear()
+    admits = after_short_bodies(log, threads=1)
     admits.ask(Try("thread", log, in_thread=True))
     admits.ask(Try("process", log, is_in_process=True))
     assert log == ["thread"]
@@ -99,11 +101,7 @@ def test_a_child_process_is_never_claimed_ahead(log: list[str]) -> None:
 
 def test_nothing_is_claimed_ahead_while_a_thread_stands_for_a_child_process(log: list[str]) -> None:
     """Its thread is idle, and would begin what is claimed ahead: one body more than there are threads."""
-    admits = Admission(slots=1000, threads=2)
-    for _ in range(100):
-        admits.ask(Try("short", log, in_thread=True))
-        admits.free_thread(0.0001)
-    log.clear()
+    admits = after_short_bodies(log, threads=2)
     admits.ask(Try("process", log, is_in_process=True))
     admits.ask(Try("thread", log, in_thread=True))
     admits.ask(Try("ahead", log, in_thread=True))

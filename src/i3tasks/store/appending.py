@@ -35,14 +35,14 @@ def append_step(start: End, step: Step, *, now: datetime) -> list[TaskExecutionT
 def _append(chain: _Chain, step: Step, now: datetime) -> list[TaskExecutionTry]:
     last = chain.last
     plan = Plan(now)
-    if _goes_on(last):
+    if goes_on(last):
         plan.add([step], cause=None, result=_result(chain.before, step), origin=_origin(last))
     elif _has_ended(last):
         lock_groups(groups_waited_for([step]), wait=True)
         plan.never_run([step])
     for end in chain.ends[:-1]:
         _keep(end, step, now)
-    if chain.before is not last and len(_kept(last)) == chain.hooks:
+    if chain.before is not last and len(kept(last)) == chain.hooks:
         step = filled_start(step, _result(chain.before, step))
     _keep(last, step, now)
     return plan.write()
@@ -71,7 +71,7 @@ class _Chain:
             self.hooks -= 1
         else:
             self.before = following
-        self.hooks += _number_of_hooks(following)
+        self.hooks += number_of_hooks(following)
 
 
 def _locked(start: End) -> _Chain:
@@ -86,14 +86,14 @@ def _locked(start: End) -> _Chain:
 
 
 def _walked(start: End) -> _Chain:
-    first = _read(start)
-    chain = _Chain([first], first, _number_of_hooks(first))
-    while (following := _follower(chain.last)) is not None:
+    first = read(start)
+    chain = _Chain([first], first, number_of_hooks(first))
+    while (following := follower(chain.last)) is not None:
         chain.go_to(following)
     return chain
 
 
-def _read(end: End) -> End:
+def read(end: End) -> End:
     """The row as it is now. Raises ExecutionNotFound."""
     row: Any = rows(type(end)).filter(pk=end.pk).first()
     if row is None:
@@ -104,18 +104,18 @@ def _read(end: End) -> End:
     return found
 
 
-def _number_of_hooks(end: End) -> int:
+def number_of_hooks(end: End) -> int:
     return len(own_steps(end)) if isinstance(end, TaskExecution) else 0
 
 
-def _follower(end: End) -> End | None:
+def follower(end: End) -> End | None:
     if isinstance(end, TaskGroup):
         return rows(TaskExecution).filter(previous_group=end.pk).first()
     following = rows(TaskExecution).filter(previous=end.pk).first()
     return following or rows(TaskGroup).filter(previous=end.pk).first()
 
 
-def _goes_on(end: End) -> bool:
+def goes_on(end: End) -> bool:
     if isinstance(end, TaskGroup):
         return end.status == TaskGroup.STATUS_SUCCESS
     if end.outcome is not None:
@@ -128,7 +128,7 @@ def _has_ended(end: End) -> bool:
     return end.status != TaskGroup.STATUS_PENDING if isinstance(end, TaskGroup) else end.outcome is not None
 
 
-def _kept(end: End) -> list[Step]:
+def kept(end: End) -> list[Step]:
     return callback_steps(end) if isinstance(end, TaskGroup) else end.chain or []
 
 
@@ -136,7 +136,7 @@ def _keep(end: End, step: Step, now: datetime) -> None:
     if isinstance(end, TaskGroup):
         append_to_callback(end, step, now)
     else:
-        end.chain = [*_kept(end), step]
+        end.chain = [*kept(end), step]
         end.save(update_fields=["chain", "updated_at"])
 
 

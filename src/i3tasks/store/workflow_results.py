@@ -9,7 +9,7 @@ from django.db.models import Max, Q
 
 from ..core.values import JSON
 from ..models import ExecutionOutcome, TaskExecution, TaskExecutionTry, TaskGroup
-from .appending import End, _follower, _goes_on, _kept, _number_of_hooks, _read
+from .appending import End, follower, goes_on, kept, number_of_hooks, read
 from .database import rows
 from .results import of_execution, of_group
 
@@ -35,16 +35,16 @@ def ending_of(start: End, *, first_only: bool = False) -> WorkflowEnding | Under
     The steps of a task's own `on_success` are not the chain's: they are not waited for. Raises ExecutionNotFound if
     there is no such row.
     """
-    last = before = _read(start)
-    hooks = _number_of_hooks(last)
-    while not first_only and _goes_on(last) and (following := _follower(last)) is not None:
+    last = before = read(start)
+    hooks = number_of_hooks(last)
+    while not first_only and goes_on(last) and (following := follower(last)) is not None:
         last = following
         if hooks:
             hooks -= 1
         else:
             before = last
-        hooks += _number_of_hooks(last)
-    is_last = first_only or len(_kept(last)) <= hooks
+        hooks += number_of_hooks(last)
+    is_last = first_only or len(kept(last)) <= hooks
     if _has_failed(last) and not (is_last and before is not last):
         return WorkflowEnding(failure=_failure_of(last))
     if is_last and _has_succeeded(before):
@@ -82,7 +82,7 @@ def newest_try_of(end: End) -> int | None:
 
 def _has_succeeded(end: End) -> bool:
     """Also if what was to follow it was cancelled."""
-    return (isinstance(end, TaskExecution) and end.outcome == ExecutionOutcome.SUCCESS) or _goes_on(end)
+    return (isinstance(end, TaskExecution) and end.outcome == ExecutionOutcome.SUCCESS) or goes_on(end)
 
 
 def _has_failed(end: End) -> bool:
