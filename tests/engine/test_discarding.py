@@ -84,7 +84,7 @@ def test_it_is_part_of_the_callers_transaction() -> None:
 
 @pytest.mark.parametrize(
     ("changes", "min_tries", "problem"),
-    [({}, -1, "not -1"), ({}, True, "not True"), ({}, "3", "not '3'"), ({"priority": 5}, 0, "priority is no use")],
+    [({}, -1, "not -1"), ({}, True, "not True"), ({}, "3", "not '3'"), ({"priority": 5}, 0, "leave priority out")],
 )
 def test_what_means_nothing_is_refused(changes: dict[str, Any], min_tries: Any, problem: str) -> None:
     kept = add.delay(1, 2).task_execution_id

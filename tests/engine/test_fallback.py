@@ -267,7 +267,7 @@ async def seconds_for(count: int) -> float:
     before = await TaskExecution.objects.acount()
     began = time.perf_counter()
     await aadd.adelay_many([(number, 1) for number in range(count)])
-    await afinished(before + count, 240)
+    await afinished(before + count, 90)
     return time.perf_counter() - began
 
 

@@ -6,6 +6,8 @@ from datetime import timedelta
 from typing import Any
 
 import pytest
+from django.db import connection
+from django.test.utils import CaptureQueriesContext
 from django.utils import timezone
 
 from i3tasks.models import TaskExecution, TaskExecutionTry, Worker
@@ -61,15 +63,17 @@ def test_it_counts_by_queue_and_state_and_says_since_when_the_first_waits() -> N
     assert {queue: age for queue, age in found.oldest_waiting.items() if age} == {"default": 90, "mail": 5}
 
 
-def test_a_try_that_names_its_queue_needs_no_look_at_its_execution(django_assert_max_num_queries: Any) -> None:
+def test_a_try_that_names_its_queue_needs_no_look_at_its_execution() -> None:
     now = timezone.now()
     before = a_try("pending", now - timedelta(seconds=90), dispatch_at=now)
     TaskExecutionTry.objects.filter(pk=of_queue(before, "mail").pk).update(queue_name="mail")
-    with django_assert_max_num_queries(11) as asked:
+    with CaptureQueriesContext(connection) as asked:
         found = figures(now)
 
     assert (found.tries["mail", "waiting"], found.oldest_waiting["mail"]) == (1, 90)
-    assert not [query for query in asked.captured_queries if 'FROM "i3tasks_taskexecution" ' in query["sql"]]
+    reads = [query["sql"] for query in asked.captured_queries if "FROM" in query["sql"]]
+    assert 1 < len(reads) <= 9
+    assert not [sql for sql in reads if 'FROM "i3tasks_taskexecution" ' in sql]
 
 
 def test_the_outbox_is_what_is_due_and_was_never_published() -> None:

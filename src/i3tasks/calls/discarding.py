@@ -26,7 +26,7 @@ def discard_waiting(spec: TaskSpec, options: CallOptions, min_tries: Any) -> int
         raise ArgumentError(f"min_tries is a number of tries, 0 or more, not {min_tries!r:.80}.")
     others = [field.name for field in fields(options) if field.name != "queue_name"]
     if unfit := [name for name in others if getattr(options, name) != getattr(AS_THE_TASK_SAYS, name)]:
-        raise ArgumentError(f"Of the options of using, discard takes queue_name only: {unfit[0]} is no use.")
+        raise ArgumentError(f"Of the options of using(), discard heeds queue_name only: leave {unfit[0]} out.")
     search = Search(states=WAITING, task=spec.path, queue=options.queue_name or "", min_tries=min_tries)
     done = 0
     for progress in act_on_all(search, Act.DISCARD, by=f"{spec.func_name}.discard"):

@@ -16,5 +16,5 @@ def marks(deploys: Sequence[Deployed], since: datetime, now: datetime) -> list[M
     return [
         Mark((one.at - since).total_seconds() / seconds, f"Deployed {relative(one.at, now)}: {one.release}")
         for one in deploys
-        if since <= one.at <= now
+        if one.at <= now
     ]
