@@ -131,7 +131,9 @@ def test_a_reload_is_fine_and_the_newer_function_runs(module: Module) -> None:
 
 
 WRONG_OPTIONS: list[tuple[dict[str, Any], str]] = [
-    ({"max_retry": 1}, "takes bind, .*max_retries.*max_retry"),
+    ({"max_retry": 1}, "@task has no option 'max_retry'. Did you mean 'max_retries'"),
+    ({"queue": "mail"}, "no option 'queue'. Did you mean 'queue_name'"),
+    ({"rate_limit": 1}, "no option 'rate_limit'. It takes bind, queue_name, max_retries"),
     ({"max_retries": -1}, "max_retries must be a whole number of 0 or more, not -1"),
     ({"max_retries": "3"}, "max_retries must be a whole number"),
     ({"max_retries": 1.5}, "max_retries must be a whole number"),

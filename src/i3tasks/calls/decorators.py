@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable, Coroutine, Mapping
+from collections.abc import Callable, Coroutine, Iterable, Mapping
 from typing import TYPE_CHECKING, Any, Concatenate, Literal, ParamSpec, Protocol, TypedDict, TypeVar, Unpack, overload
 
 from ..core.retry import RetryPolicy
@@ -185,6 +185,7 @@ def _make_recorded(options: Mapping[str, Any], function: Callable[..., Any]) -> 
 
 def options_of(given: Mapping[str, Any]) -> TaskOptions:
     """The options as the registry has them; None stands for one that is not given. Raises TaskDefinitionError."""
+    _require_known(given)
     options = {name: value for name, value in given.items() if value is not None}
     _require_utf8(given.get("encoding", "utf-8"))
     options.pop("encoding", None)
@@ -200,9 +201,17 @@ def options_of(given: Mapping[str, Any]) -> TaskOptions:
         )
     except ArgumentError as error:
         raise TaskDefinitionError(str(error)) from error
-    except TypeError as error:
-        known = ", ".join(TaskOptions.__dataclass_fields__)
-        raise TaskDefinitionError(f"@task takes {known}; {error}.") from None
+
+
+def _require_known(names: Iterable[str]) -> None:
+    known = [*TaskOptions.__dataclass_fields__, "encoding"]
+    for name in names:
+        if name not in known:
+            import difflib
+
+            close = difflib.get_close_matches(name, known, 1)
+            hint = f"Did you mean {close[0]!r}?" if close else f"It takes {', '.join(known)}."
+            raise TaskDefinitionError(f"@task has no option {name!r}. {hint}")
 
 
 def _require_utf8(encoding: object) -> None:
