@@ -34,6 +34,8 @@ BY_ID = re.compile(rf" using \S+_pkey on i3tasks_(?:{'|'.join(LARGE)})\b.*\n(?P<
 OF_MOST = ("(status)::text = 'success'", "(task_name)::text = 'noop_async'")
 """Of what most rows are, the newest are among the newest of all: an index of its own saves nothing."""
 BOARD = "/i3/board/"
+TIMES = 3 if ROWS >= 1_000_000 else 1
+"""Requests of each page, the quickest of which counts: other work of the machine only adds to a time."""
 MOST_MS = 50
 
 UNFINISHED = """
@@ -175,17 +177,23 @@ def shape_of(statement: str) -> str:
     return re.sub(r"\b\d+\b(, \d+\b)*", "…", statement)[:1500]
 
 
+def asked(client: Client, address: str) -> tuple[float, CaptureQueriesContext]:
+    """The seconds of one request, and its statements."""
+    with CaptureQueriesContext(connection) as captured:
+        began = time.perf_counter()
+        response = client.get(BOARD + address)
+        seconds = time.perf_counter() - began
+    assert response.status_code == 200, address
+    return seconds, captured
+
+
 def test_every_page_goes_by_indexes(admin_client: Client, largest_group: int) -> None:
     assert TaskGroup.objects.count() == GROUPS
     read: dict[str, tuple[str, str]] = {}
     slow: dict[str, str] = {}
     for address in addresses(largest_group):
         admin_client.get(BOARD + address)  # what is read once in a process is not the page's
-        with CaptureQueriesContext(connection) as captured:
-            began = time.perf_counter()
-            response = admin_client.get(BOARD + address)
-            seconds = time.perf_counter() - began
-        assert response.status_code == 200, address
+        seconds, captured = min((asked(admin_client, address) for _ in range(TIMES)), key=lambda one: one[0])
         slowest = max(captured.captured_queries, key=lambda query: float(query["time"]))
         longest = float(slowest["time"]) * 1000
         print(f"| `{address}` | {len(captured)} | {longest:.0f} | {seconds * 1000:.0f} |")
