@@ -24,4 +24,8 @@ def load(name: str) -> Any:
 def __getattr__(name: str) -> Any:
     if name != "application":
         raise AttributeError(name)
-    return load(os.environ[APP_VARIABLE])
+    wanted = os.environ[APP_VARIABLE]
+    try:
+        return load(wanted)
+    except AttributeError as error:  # uvicorn would take it for one about this module, and say no more
+        raise ImportError(f"{wanted!r} can't be loaded: {error}. Name it as module:attribute.") from error

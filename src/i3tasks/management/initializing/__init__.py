@@ -16,16 +16,18 @@ from .planning import plan
 SETTINGS = "DJANGO_SETTINGS_MODULE"
 NEXT = """Next:
     i3tasks dev --migrate
-Then, in another terminal, `python manage.py shell`:
+"""
+CALL = """Then, in another terminal, `python manage.py shell`:
     from {module} import greet
     greet.delay("Ada")"""
+DECORATE = """{module} was there already: put @task above a function of it (from i3tasks import task)."""
 
 
 def main(argv: Sequence[str]) -> int:
     """Show what would change, ask, and write it. Returns the exit code."""
     options = _parser().parse_args(argv)
     try:
-        changes, module = plan(options.settings or os.environ[SETTINGS])
+        changes, tasks = plan(options.settings or os.environ[SETTINGS])
     except ImproperlyConfigured as error:
         _say(str(error), sys.stderr)
         return 1
@@ -37,8 +39,13 @@ def main(argv: Sequence[str]) -> int:
         _say("Nothing was written. `i3tasks init --yes` writes it without asking.", sys.stderr)
         return 1
     for change in changes:
-        change.write()
-    _say(f"Wrote {', '.join(change.name for change in changes)}. {NEXT.format(module=module)}")
+        try:
+            change.write()
+        except OSError as error:
+            _say(f"{change.name} can't be written: {error}. Mend that, and run `i3tasks init` again.", sys.stderr)
+            return 1
+    then = (DECORATE if tasks.was_there else CALL).format(module=tasks.module)
+    _say(f"Wrote {', '.join(change.name for change in changes)}. {NEXT}{then}")
     return 0
 
 
