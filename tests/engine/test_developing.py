@@ -11,8 +11,8 @@ import pytest
 from django.core.management import CommandError, call_command
 
 from i3tasks.conf import get_config
-from i3tasks.management.developing.output import Terminal
 from i3tasks.management.developing import asgi
+from i3tasks.management.developing.output import Terminal
 from i3tasks.management.developing.parts import asgi_app, members, told
 from i3tasks.types import PushQueue
 from tests.support.children import free_port
@@ -69,7 +69,7 @@ def test_an_application_that_is_not_there_is_refused(app: str) -> None:
 
 def test_an_application_that_its_module_has_not_is_named_to_uvicorn(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv(asgi.APP_VARIABLE, "tests.asgi:nothing")
-    with pytest.raises(ImportError, match="'tests.asgi:nothing' can't be loaded.*Name it as module:attribute"):
+    with pytest.raises(ImportError, match=r"'tests.asgi:nothing' can't be loaded.*Name it as module:attribute"):
         _ = asgi.application
 
 
