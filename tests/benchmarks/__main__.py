@@ -18,8 +18,15 @@ from .harness import report
 from .harness.measure import WORKLOADS
 from .harness.rounds import Result, entries, run
 
-OURS = ("i3tasks", "i3tasks:embedded", "i3tasks:threads", "i3tasks:push", "i3tasks:database")
-BOUNDS = ("raw", "raw:aio", "raw:push", "ceiling")
+OURS = (
+    "i3tasks",
+    "i3tasks:embedded",
+    "i3tasks:threads",
+    "i3tasks:push",
+    "i3tasks:push_embedded",
+    "i3tasks:database",
+)
+BOUNDS = ("raw", "raw:aio", "raw:push", "raw:push_embedded", "ceiling")
 PEERS = (
     "procrastinate",
     "dramatiq",
@@ -29,10 +36,18 @@ PEERS = (
     "django_tasks_db:fast",
     "django_i3tasks",
     "django_i3tasks:push",
+    "django_i3tasks:push_embedded",
     "threadmill",
     "dj_queue",
 )
-SETS = {"ours": OURS, "bounds": BOUNDS, "peers": PEERS, "all": (*OURS, *BOUNDS, *PEERS)}
+PUSHED = (
+    "i3tasks:push_embedded",
+    "i3tasks:push_view_embedded",
+    "raw:push_embedded",
+    "raw:push_asgi_embedded",
+    "django_i3tasks:push_embedded",
+)
+SETS = {"ours": OURS, "bounds": BOUNDS, "peers": PEERS, "pushed": PUSHED, "all": (*OURS, *BOUNDS, *PEERS)}
 
 
 def main() -> int:

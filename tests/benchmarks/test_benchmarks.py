@@ -17,7 +17,8 @@ from tests.benchmarks.harness import report
 from tests.benchmarks.harness.agent import contestant_class
 from tests.benchmarks.harness.measure import WORKLOADS
 from tests.benchmarks.harness.rounds import Entry, entries, kinds_of, plan, run
-from tests.benchmarks.harness.workloads import RUN
+from tests.benchmarks.harness.services import SERVICES
+from tests.benchmarks.harness.workloads import AT_ONCE, RUN
 from tests.benchmarks.scale import queries, rows
 
 SMALL = 0.001
@@ -62,6 +63,23 @@ def test_ours_drains_in_threads_and_by_push(folder: Path, variant: str) -> None:
     assert drain["done_in_store"] == drain["bodies_run"] == drain["tasks"] > 0
 
 
+@pytest.mark.parametrize(
+    "contestant",
+    [
+        "i3tasks:embedded_sqlite_push",
+        "i3tasks:embedded_sqlite_push_view",
+        "raw:push_embedded",
+        "raw:push_asgi_embedded",
+    ],
+)
+def test_pushes_by_a_client_are_all_accepted(folder: Path, contestant: str) -> None:
+    [push] = small(folder, contestant, "push")
+    ways = {way: (figures["accepted"], figures["found_in_store"]) for way, figures in push["ways"].items()}
+    count = push["ways"]["1 at a time"]["tasks"]
+    assert ways == {f"{at_once} at a time": (count, count) for at_once in AT_ONCE}
+    assert report.tables([push]).count(contestant) == len(AT_ONCE)
+
+
 @pytest.mark.postgres
 @pytest.mark.django_db(transaction=True)
 def test_growth_is_measured_beside_rows_that_ended() -> None:
@@ -94,7 +112,7 @@ def test_each_contestant_is_defined_whole(name: str) -> None:
     contestant = contestant_class(blank.contestant)(blank)
     assert contestant.described()
     assert set(contestant.bodies) <= {"async", "sync"}
-    assert set(contestant.needs) <= {"postgres", "redis", "google"}
+    assert set(contestant.needs) <= set(SERVICES)
     assert bool(contestant.requires) == (name in PEERS)
     assert {"drain", "io", "enqueue"} <= contestant.sizes.keys()
     here = Path(sys.modules[type(contestant).__module__].__file__ or "").parent

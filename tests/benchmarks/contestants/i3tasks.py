@@ -2,7 +2,7 @@
 
 A variant is words joined by "_":
 
-embedded  on the project's own emulator, its data on disk, started for each measure
+embedded  on the project's own emulator, its data on disk
 database  on a DatabaseQueue, without any broker
 push      with_push() under uvicorn, one process, instead of a worker
 view      the push view without with_push()
@@ -19,7 +19,6 @@ import asyncio
 import shutil
 import sqlite3
 import subprocess
-import sys
 from collections.abc import Callable
 from functools import cached_property
 from pathlib import Path
@@ -28,7 +27,7 @@ from typing import Any
 from ...support.databases import SQLITE_OPTIONS
 from ..harness.contestant import ROOT
 from ..harness.contestant import Contestant as Base
-from ..harness.services import await_that, listens
+from ..harness.services import await_that
 
 TRIES = "SELECT count(*) FROM i3tasks_taskexecutiontry"
 LAST = "SELECT coalesce(max(id), 0) FROM i3tasks_taskexecutiontry"
@@ -57,7 +56,6 @@ class Contestant(Base):
     def __init__(self, measure: Any) -> None:
         super().__init__(measure)
         self._words = set(measure.words)
-        self._emulator: subprocess.Popen[bytes] | None = None
         self._last_before = 0
         self.database = "i3tasks_beside" if "beside" in self._words else "i3tasks"
         if self._words & {"sqlite", "beside"}:
@@ -65,7 +63,11 @@ class Contestant(Base):
         if "sqlite" in self._words:
             self.database = ""
         many = 2000 if "push" in self._words else 10_000
-        self.sizes = {"drain": many, "io": 1000, "enqueue": 3000}
+        self.sizes = {"drain": many, "io": 1000, "enqueue": 3000, "push": 2000}
+
+    @property
+    def push_path(self) -> str:  # type: ignore[override]
+        return "/i3/tasks-push/" if "push" in self._words else ""
 
     @property
     def bodies(self) -> tuple[str, ...]:
@@ -73,8 +75,9 @@ class Contestant(Base):
 
     @property
     def needs(self) -> tuple[str, ...]:
-        without_google = "embedded" in self._words or "database" in self._words
-        return (*(() if "sqlite" in self._words else ("postgres",)), *(() if without_google else ("google",)))
+        emulator = "embedded" if "embedded" in self._words else "google"
+        database = () if "sqlite" in self._words else ("postgres",)
+        return database if "database" in self._words else (*database, emulator)
 
     def described(self) -> str:
         way = "push view" if "view" in self._words else "with_push()"
@@ -92,13 +95,13 @@ class Contestant(Base):
         if "database" in self._words:
             queue = DatabaseQueue("queue", poll_seconds=POLL_SECONDS)
         elif "push" in self._words:
-            queue = PushQueue("queue", "worker", self._endpoint)
+            queue = PushQueue("queue", "worker", self.endpoint)
         return {
             "DATABASES": self._sqlite() if "sqlite" in self._words else self.django_database(),
             **(ADMIN if "admin" in self._words else {"INSTALLED_APPS": ["i3tasks"]}),
             "BENCH_URLS": {"i3/": "i3tasks.urls"},
             "BENCH_PUSH_IN_FRONT": "push" in self._words and "view" not in self._words,
-            "PUBSUB_CONFIG": {"EMULATOR": True, "HOST": self._host_port, "PROJECT_ID": "bench"},
+            "PUBSUB_CONFIG": {"EMULATOR": True, "HOST": self.measure.emulator, "PROJECT_ID": "bench"},
             "I3TASKS": I3TasksSettings(
                 namespace=self.measure.run_id,
                 default_queue=queue,
@@ -112,8 +115,6 @@ class Contestant(Base):
     # ------------------------------------------------------------------------------------------------- its stores
 
     def setup(self) -> None:
-        if "embedded" in self._words:
-            self._start_emulator()
         if "sqlite" in self._words:
             self._new_sqlite()
         super().setup()
@@ -173,25 +174,12 @@ class Contestant(Base):
     def worker_command(self, kind: str) -> list[str]:
         if "push" not in self._words:
             return [self.program("i3tasks"), "run-worker", *self._options(kind)]
-        port = str(self.measure.http_port)
-        options = ["--port", port, "--log-level", "warning", "--lifespan", "off"]
-        return [sys.executable, "-m", "uvicorn", "tests.benchmarks.project.asgi:application", *options]
-
-    def activate(self) -> None:
-        if "push" in self._words:
-            await_that(lambda: listens(self.measure.http_port), "uvicorn")
-            self._push_to({"push_endpoint": self._endpoint})
+        return self.uvicorn("tests.benchmarks.project.asgi:application")
 
     def teardown(self) -> None:
         try:
-            if "push" in self._words and "_clients" in self.__dict__:
-                self._push_to({})
-        finally:
             super().teardown()
-            if self._emulator is not None:
-                self._emulator.terminate()
-                self._emulator.wait(20)
-                shutil.rmtree(self._emulator_folder, ignore_errors=True)
+        finally:
             for end in ("", "-wal", "-shm"):
                 Path(f"{self._sqlite_file}{end}").unlink(missing_ok=True)
 
@@ -207,27 +195,6 @@ class Contestant(Base):
 
     # ------------------------------------------------------------------------------------------------- its broker
 
-    @property
-    def _host_port(self) -> str:
-        return f"127.0.0.1:{self.measure.own_port}" if "embedded" in self._words else self.measure.services.emulator
-
-    @property
-    def _endpoint(self) -> str:
-        return f"http://127.0.0.1:{self.measure.http_port}/i3/tasks-push/"
-
-    @property
-    def _emulator_folder(self) -> str:
-        return f"{self.measure.record}.emulator"
-
-    def _start_emulator(self) -> None:
-        command = [self.program("i3tasks"), "emulator", "--host-port", self._host_port]
-        with open(self.measure.log, "ab") as log:
-            self._emulator = subprocess.Popen(
-                [*command, "--data-dir", self._emulator_folder], stdin=subprocess.DEVNULL, stdout=log, stderr=log
-            )
-        await_that(lambda: listens(self.measure.own_port), "the embedded emulator")
-        self.measure.services.pids["embedded"] = self._emulator.pid
-
     @cached_property
     def _clients(self) -> tuple[Any, Any]:
         """A publisher's and a subscriber's client."""
@@ -235,6 +202,16 @@ class Contestant(Base):
         from i3tasks.conf import get_config
 
         return make_admin(get_config().pubsub)
+
+    @property
+    def subscriber(self) -> Any:
+        return self._clients[1]
+
+    @property
+    def subscription(self) -> str:
+        from i3tasks.conf import get_config
+
+        return get_config().queue(None).subscription
 
     def _make_subscription(self) -> None:
         from i3tasks.conf import get_config
@@ -245,11 +222,6 @@ class Contestant(Base):
         backoff = {"minimum_backoff": {"seconds": 10}, "maximum_backoff": {"seconds": 600}}
         request = {"name": names.subscription, "topic": names.topic, "ack_deadline_seconds": 60}
         subscriber.create_subscription(request={**request, "retry_policy": backoff})
-
-    def _push_to(self, config: dict[str, str]) -> None:
-        from i3tasks.conf import get_config
-
-        self._clients[1].modify_push_config(subscription=get_config().queue(None).subscription, push_config=config)
 
     # ----------------------------------------------------------------------------------------------------- SQLite
 

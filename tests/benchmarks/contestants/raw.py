@@ -1,7 +1,8 @@
 """Google's client libraries alone: no task library, no stored result. The limit of the transport, not a peer.
 
 Variants: stream (SubscriberClient.subscribe, the default), aio (grpc.aio, one StreamingPull, acks in batches), push (a
-bare asyncio HTTP server that the emulator pushes to).
+bare asyncio HTTP server that the emulator pushes to), push_asgi (a bare ASGI application under uvicorn). With
+`_embedded` on the project's own emulator instead of Google's.
 """
 
 from __future__ import annotations
@@ -14,12 +15,11 @@ from typing import Any
 
 from ..harness import bodies
 from ..harness.contestant import Contestant as Base
-from ..harness.services import await_that, listens
 
 
 class Contestant(Base):
     services = ("google",)
-    sizes = {"drain": 20_000, "io": 1000, "enqueue": 500}
+    sizes = {"drain": 20_000, "io": 1000, "enqueue": 500, "push": 5000}
     tasks = "raw"
 
     def described(self) -> str:
@@ -27,7 +27,15 @@ class Contestant(Base):
 
     @property
     def _variant(self) -> str:
-        return self.measure.variant or "stream"
+        return "_".join(word for word in self.measure.words if word != "embedded") or "stream"
+
+    @property
+    def needs(self) -> tuple[str, ...]:
+        return tuple("embedded" if "embedded" in self.measure.words else name for name in self.services)
+
+    @property
+    def push_path(self) -> str:  # type: ignore[override]
+        return "/" if "push" in self.measure.words else ""
 
     @property
     def bodies(self) -> tuple[str, ...]:
@@ -75,22 +83,9 @@ class Contestant(Base):
         return {"in batches": self.fill}
 
     def worker_command(self, kind: str) -> list[str]:
+        if self._variant == "push_asgi":
+            return self.uvicorn("tests.benchmarks.contestants.tasks.raw:application")
         return [sys.executable, "-m", "tests.benchmarks.contestants.tasks.raw", self._variant, kind]
-
-    def activate(self) -> None:
-        if self._variant == "push":
-            await_that(lambda: listens(self.measure.http_port), "the server")
-            self._push_to({"push_endpoint": f"http://127.0.0.1:{self.measure.http_port}/"})
-
-    def _push_to(self, config: dict[str, str]) -> None:
-        self.subscriber.modify_push_config(subscription=self.subscription, push_config=config)
-
-    def teardown(self) -> None:
-        try:
-            if self._variant == "push":
-                self._push_to({})
-        finally:
-            super().teardown()
 
     def completed(self) -> int:
         """It stores nothing: the bodies that ended."""

@@ -19,6 +19,7 @@ from typing import Any, ClassVar
 
 from . import bodies
 from .measure import Measure
+from .services import await_that, listens
 
 ROOT = Path(__file__).resolve().parents[3]
 STOP_SECONDS = (5, 5)
@@ -43,6 +44,9 @@ class Contestant:
     """Emptied before each measure."""
     tasks = ""
     """The module of its tasks."""
+
+    push_path = ""
+    """The path of the endpoint that the variant is pushed to; "" if it is not."""
 
     def __init__(self, measure: Measure) -> None:
         self.measure = measure
@@ -85,6 +89,31 @@ class Contestant:
         """The tasks that its store has, done or not, to verify `enqueue`; None if it can't tell."""
         return None
 
+    # ------------------------------------------------------------------------------- its broker, if it is pushed to
+
+    @property
+    def subscription(self) -> str:
+        """The full name of the subscription that is pushed."""
+        raise NotImplementedError
+
+    @property
+    def subscriber(self) -> Any:
+        """A client of Google's for it."""
+        raise NotImplementedError
+
+    def push_to(self, config: dict[str, str]) -> None:
+        """Have the emulator push; with no endpoint, no longer."""
+        self.subscriber.modify_push_config(subscription=self.subscription, push_config=config)
+
+    @property
+    def endpoint(self) -> str:
+        return f"http://127.0.0.1:{self.measure.http_port}{self.push_path}"
+
+    def uvicorn(self, application: str) -> list[str]:
+        """The command that serves an application: one process, as uvicorn's documentation recommends it."""
+        options = ["--port", str(self.measure.http_port), "--log-level", "warning", "--lifespan", "off"]
+        return [sys.executable, "-m", "uvicorn", application, *options]
+
     # ------------------------------------------------------------------------------------------------- enqueueing
 
     def enqueue_one(self, index: int, kind: str) -> None:
@@ -123,7 +152,14 @@ class Contestant:
         return self.worker.pid
 
     def activate(self) -> None:
-        """Do what has to wait until the worker was started: tell the broker where it listens."""
+        """Do what has to wait until the worker was started: tell the broker where it listens.
+
+        The workload `push` pushes itself.
+        """
+        if self.push_path:
+            await_that(lambda: listens(self.measure.http_port), "the server")
+            if self.measure.workload != "push":
+                self.push_to({"push_endpoint": self.endpoint})
 
     def check_worker(self) -> None:
         """Raise if the worker has ended."""
@@ -156,7 +192,11 @@ class Contestant:
             time.sleep(0.01)
 
     def teardown(self) -> None:
-        self.stop_worker()
+        try:
+            if self.worker is not None and self.push_path:
+                self.push_to({})
+        finally:
+            self.stop_worker()
 
     # ---------------------------------------------------------------------------------------------------- helpers
 

@@ -8,7 +8,7 @@ from dataclasses import asdict, dataclass, field
 from functools import cache
 
 VARIABLE = "I3TASKS_BENCHMARK"
-WORKLOADS = ("drain", "io", "latency", "load", "enqueue", "start")
+WORKLOADS = ("drain", "io", "latency", "load", "enqueue", "start", "push")
 
 
 @dataclass(frozen=True, slots=True)
@@ -18,8 +18,10 @@ class Services:
     postgres: str = ""
     """The folder of its socket; its port is 5432, its user `bench`."""
     redis_port: int = 0
-    emulator: str = ""
+    google: str = ""
     """`host:port` of Google's emulator."""
+    embedded: str = ""
+    """`host:port` of the project's own emulator."""
     pids: dict[str, int] = field(default_factory=dict)
 
 
@@ -36,13 +38,11 @@ class Measure:
     """For names in stores that outlive the measure, so that each is new."""
     http_port: int
     """Where a contestant that is pushed to listens."""
-    own_port: int
-    """For a service that the contestant itself starts."""
     services: Services = field(default_factory=Services)
     limit: float = 60.0
     """Seconds that the tasks may take."""
     scale: float = 1.0
-    """Multiplies the number of tasks of `drain` and `enqueue`."""
+    """Multiplies the number of tasks of `drain`, `enqueue` and `push`."""
     rate: float = 0.0
     """Tasks a second beside the measured ones, for `load`."""
 
@@ -50,6 +50,11 @@ class Measure:
     def words(self) -> tuple[str, ...]:
         """The words that make up the variant."""
         return tuple(word for word in self.variant.split("_") if word)
+
+    @property
+    def emulator(self) -> str:
+        """`host:port` of the emulator that the variant is on."""
+        return self.services.embedded if "embedded" in self.words else self.services.google
 
     def environment(self) -> dict[str, str]:
         """The environment of its processes."""
@@ -62,7 +67,7 @@ class Measure:
             "PYTHONPATH": os.environ.get("PYTHONPATH") or os.getcwd(),
             "PYTHONUNBUFFERED": "1",
             "PYTHONWARNINGS": "ignore",
-            **({"PUBSUB_EMULATOR_HOST": self.services.emulator} if self.services.emulator else {}),
+            **({"PUBSUB_EMULATOR_HOST": self.emulator} if self.emulator else {}),
             "GOOGLE_CLOUD_PROJECT": "bench",
         }
 

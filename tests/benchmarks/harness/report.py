@@ -26,6 +26,12 @@ COLUMNS: dict[str, dict[str, str]] = {
     },
     "load": {"p50_ms": "p50 ms", "p95_ms": "p95 ms", "p99_ms": "p99 ms", "other_tasks_per_second": "other tasks/s"},
     "enqueue": {"per_second": "tasks/s", "cpu_us": "CPU, µs a task"},
+    "push": {
+        "per_second": "tasks/s",
+        "worker_cpu_us": "server's CPU, µs a task",
+        "p50_ms": "p50 ms",
+        "p95_ms": "p95 ms",
+    },
     "start": {
         "start_seconds": "s to the first body",
         "start_cpu_seconds": "CPU s until then",
@@ -71,7 +77,7 @@ def disagreements(result: dict[str, Any]) -> str:
 
 
 def grouped(results: Iterable[dict[str, Any]]) -> dict[Key, list[dict[str, Any]]]:
-    """The results without errors by workload, contestant and kind; for `enqueue` by the way instead of the kind."""
+    """The results without errors by workload, contestant, and kind or, where there are any, way."""
     groups: defaultdict[Key, list[dict[str, Any]]] = defaultdict(list)
     for result in results:
         if "error" not in result:
@@ -100,7 +106,7 @@ def tables(results: Sequence[dict[str, Any]]) -> str:
 
 def _table(workload: str, groups: dict[Key, list[dict[str, Any]]]) -> str:
     columns = COLUMNS[workload]
-    head = ["contestant", "way" if workload == "enqueue" else "body", *columns.values(), "rounds"]
+    head = ["contestant", "way" if workload in ("enqueue", "push") else "body", *columns.values(), "rounds"]
     rows = [
         [contestant, kind, *(_cell(group, figure) for figure in columns), str(len(group))]
         for (_, contestant, kind), group in groups.items()

@@ -33,7 +33,7 @@ class Entry:
     def blank(self) -> Measure:
         """A measure of it, to be filled in."""
         base, _, variant = self.name.partition(":")
-        return Measure(base, variant, "", "", "", "", "", 0, 0)
+        return Measure(base, variant, "", "", "", "", "", 0)
 
 
 def entries(names: Sequence[str], environments: Path, say: Callable[[str], None]) -> Iterator[Entry]:
@@ -108,7 +108,6 @@ def _measure(entry: Entry, workload: str, kind: str, folder: Path, services: Ser
         log=str(folder / f"{stamp}.log"),
         run_id=f"r{time.time_ns() // 1_000_000}",
         http_port=free_port(),
-        own_port=free_port(),
         services=services,
     )
 

@@ -1,7 +1,7 @@
-"""PostgreSQL, Redis and Google's emulator for one run: started here, on folders and ports of their own, and stopped.
+"""PostgreSQL, Redis and the emulators for one run: started here, on folders and ports of their own, and stopped.
 
 PostgreSQL keeps its durability (fsync, synchronous_commit); Redis does not persist, as a cache is usually run, which
-favours the contestants that use it; Google's emulator is as shipped.
+favours the contestants that use it; Google's emulator is as shipped; the embedded one keeps its data on disk.
 """
 
 from __future__ import annotations
@@ -15,12 +15,15 @@ import time
 from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from ...support.google_emulator import GoogleEmulator
 from .measure import Services
 
-SERVICES = ("postgres", "redis", "google")
+if TYPE_CHECKING:
+    from i3tasks.emulator import EmulatorProcess
+
+SERVICES = ("postgres", "redis", "google", "embedded")
 POSTGRES_OPTIONS = ("max_connections=400", "shared_buffers=512MB", "max_wal_size=4GB", "listen_addresses=")
 
 
@@ -55,7 +58,7 @@ class RunningServices:
     def __init__(self, names: set[str], folder: Path) -> None:
         self._names, self._folder = names, folder
         self._processes: list[tuple[subprocess.Popen[bytes], signal.Signals]] = []
-        self._google: GoogleEmulator | None = None
+        self._emulators: list[GoogleEmulator | EmulatorProcess] = []
         self._pids: dict[str, int] = {}
 
     def __enter__(self) -> Services:
@@ -63,7 +66,8 @@ class RunningServices:
             return Services(
                 postgres=self._start_postgres() if "postgres" in self._names else "",
                 redis_port=self._start_redis() if "redis" in self._names else 0,
-                emulator=self._start_google() if "google" in self._names else "",
+                google=self._start_google() if "google" in self._names else "",
+                embedded=self._start_embedded() if "embedded" in self._names else "",
                 pids=self._pids,
             )
         except BaseException:
@@ -71,8 +75,8 @@ class RunningServices:
             raise
 
     def __exit__(self, *_: object) -> None:
-        if self._google is not None:
-            self._google.stop()
+        for emulator in self._emulators:
+            emulator.stop()
         for process, number in reversed(self._processes):
             process.send_signal(number)
             try:
@@ -83,9 +87,17 @@ class RunningServices:
     def _start_google(self) -> str:
         if not GoogleEmulator.available():
             raise ServiceMissing("Google's Pub/Sub emulator (gcloud, its pubsub-emulator component, and Java)")
-        self._google = GoogleEmulator().start()
-        self._pids["google"] = self._google.pid
-        return self._google.host_port
+        return self._started("google", GoogleEmulator())
+
+    def _start_embedded(self) -> str:
+        from i3tasks.emulator import EmulatorProcess  # here: peers, which import this module, lack it
+
+        return self._started("embedded", EmulatorProcess(self._folder / "emulator"))
+
+    def _started(self, name: str, emulator: GoogleEmulator | EmulatorProcess) -> str:
+        self._emulators.append(emulator.start())
+        self._pids[name] = emulator.pid
+        return emulator.host_port
 
     def _start_redis(self) -> int:
         program = shutil.which("redis-server")

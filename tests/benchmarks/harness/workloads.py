@@ -7,12 +7,15 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
-from . import bodies
+from . import bodies, pushing
 from .contestant import Contestant
 from .measure import Measure
-from .processes import Peak, cpu_seconds, proportional, tree
+from .processes import Peak, cpu_seconds, proportional, resident, tree
 
 PERCENTILES = (50, 95, 99)
+AT_ONCE = (1, 20, 100)
+"""Workload push: the requests at a time."""
+WARM_UP = 100
 OTHERS = 1_000_000
 """Indices from here on belong to tasks beside the measured ones."""
 Figures = dict[str, Any]
@@ -21,7 +24,7 @@ Figures = dict[str, Any]
 def size(contestant: Contestant) -> int:
     """The number of tasks of this measure."""
     measure = contestant.measure
-    scale = measure.scale if measure.workload in ("drain", "enqueue") else min(measure.scale, 1.0)
+    scale = measure.scale if measure.workload in ("drain", "enqueue", "push") else min(measure.scale, 1.0)
     given = contestant.sizes.get(measure.workload, contestant.count)
     return max(1, int(given * scale))
 
@@ -93,6 +96,36 @@ def enqueue(contestant: Contestant) -> Figures:
     return {"ways": {name: _way(contestant, way, count) for name, way in ways.items()}}
 
 
+def push(contestant: Contestant) -> Figures:
+    """A client of the harness's own pushes, in the place of an emulator, so many at a time."""
+    if not contestant.push_path:
+        raise ValueError("It is not pushed to.")
+    measure, count = contestant.measure, size(contestant)
+    pid = contestant.start_worker(measure.kind)
+    contestant.activate()
+    _pushed(contestant, pid, min(count, WARM_UP), 0, max(AT_ONCE))
+    ways = {f"{at_once} at a time": _pushed(contestant, pid, count, at_once * OTHERS, at_once) for at_once in AT_ONCE}
+    return {"ways": ways, "peak_mb": resident(pid) / 1e6}
+
+
+def _pushed(contestant: Contestant, pid: int, count: int, start: int, at_once: int) -> Figures:
+    measure = contestant.measure
+    contestant.fill(count, measure.kind, start)
+    messages = pushing.taken(contestant, count, time.monotonic() + measure.limit)
+    before, cpu = contestant.completed(), cpu_seconds(pid)
+    answers = pushing.push(measure.http_port, contestant.push_path, messages, at_once)
+    cpu = cpu_seconds(pid) - cpu
+    contestant.check_worker()
+    return {
+        "tasks": count,
+        "found_in_store": contestant.completed() - before,
+        "accepted": answers.accepted,
+        "per_second": answers.accepted / answers.seconds,
+        "worker_cpu_us": _per_task(cpu, answers.accepted),
+        **_percentiles("ms", answers.latencies_ms),
+    }
+
+
 def start(contestant: Contestant) -> Figures:
     """One task waits; the worker starts."""
     measure = contestant.measure
@@ -124,6 +157,7 @@ RUN: dict[str, Callable[[Contestant], Figures]] = {
     "load": load,
     "enqueue": enqueue,
     "start": start,
+    "push": push,
 }
 
 

@@ -26,7 +26,7 @@ def main() -> int:
     if unknown := set(asked) - set(DEFAULTS):
         sys.exit(f"There is no check {', '.join(unknown)}. There are: {', '.join(DEFAULTS)}.")
     folder = Path(tempfile.mkdtemp(prefix="i3tasks-scale-"))
-    with RunningServices({"postgres"}, folder) as services:
+    with RunningServices({"postgres", "embedded"}, folder) as services:
         codes = [_check(name, int(count or DEFAULTS[name]), folder, services) for name, count in asked.items()]
     return max(codes)
 
@@ -42,7 +42,6 @@ def _check(name: str, count: int, folder: Path, services: Services) -> int:
         log=str(folder / f"{name}.log"),
         run_id=f"scale-{name}",
         http_port=free_port(),
-        own_port=free_port(),
         services=services,
         limit=DRAIN_SECONDS,
     )

@@ -33,7 +33,7 @@ async def run(data: bytes) -> tuple[str, str, str, datetime, datetime]:
 async def work(contestant: Contestant) -> None:
     types = pubsub_v1.types
     request, acknowledge = types.PullRequest.pb(), types.AcknowledgeRequest.pb()
-    async with grpc.aio.insecure_channel(contestant.measure.services.emulator) as channel:
+    async with grpc.aio.insecure_channel(contestant.measure.emulator) as channel:
         pull = channel.unary_unary(
             "/google.pubsub.v1.Subscriber/Pull",
             request_serializer=request.SerializeToString,

@@ -47,7 +47,7 @@ async def aio(contestant: Contestant, kind: str) -> None:
         await body(int(message.message.data))
         done.append(message.ack_id)
 
-    async with grpc.aio.insecure_channel(contestant.measure.services.emulator) as channel:
+    async with grpc.aio.insecure_channel(contestant.measure.emulator) as channel:
         pull = channel.stream_stream(
             "/google.pubsub.v1.Subscriber/StreamingPull",
             request_serializer=request.SerializeToString,
@@ -98,6 +98,17 @@ async def push(contestant: Contestant, kind: str) -> None:
 
     server = await asyncio.start_server(serve, "127.0.0.1", contestant.measure.http_port)
     await server.serve_forever()
+
+
+async def application(scope: Any, receive: Any, send: Any) -> None:
+    """A bare ASGI application."""
+    content, more = b"", True
+    while more:
+        event = await receive()
+        content, more = content + event["body"], event.get("more_body", False)
+    await BODIES[Measure.current().kind](int(base64.b64decode(json.loads(content)["message"]["data"])))
+    await send({"type": "http.response.start", "status": 204, "headers": []})
+    await send({"type": "http.response.body"})
 
 
 COROUTINES: dict[str, Callable[[Contestant, str], Coroutine[Any, Any, None]]] = {"aio": aio, "push": push}
