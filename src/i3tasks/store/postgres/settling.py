@@ -25,14 +25,17 @@ from .statements import (
 
 # `held` locks the tries of all settlements and `plain` their executions, each in their order; the chain and the cancel
 # request are read under the lock. An item without a token is locked only: the ORM's form settles it.
+# Results are read by their place: PostgreSQL knows the length of an array, but expects 100 elements of any JSON, for
+# which it would read a table of some thousand rows from end to end.
 _SETTLE = f"""\
 WITH held AS MATERIALIZED (
-    SELECT t.id, t.task_execution_id, a.result, a.text_of,
+    SELECT t.id, t.task_execution_id, %(results)s::jsonb -> a.place AS result,
+        %(texts_of)s::jsonb ->> a.place AS text_of,
         t.claim_token = a.token AND t.task_execution_id = a.execution_id AND NOT t.is_completed AS is_ours
     FROM ROWS FROM (
         unnest(%(tries)s::bigint[]), unnest(%(executions)s::bigint[]), unnest(%(tokens)s::uuid[]),
-        jsonb_array_elements(%(results)s::jsonb), jsonb_array_elements_text(%(texts_of)s::jsonb)
-    ) AS a (id, execution_id, token, result, text_of)
+        unnest(%(places)s::int[])
+    ) AS a (id, execution_id, token, place)
     JOIN {TRIES} t ON t.id = a.id
     ORDER BY t.id FOR NO KEY UPDATE OF t SKIP LOCKED
 ), plain AS MATERIALIZED (
@@ -81,6 +84,7 @@ def settle_plain(settlements: Sequence[Settlement], now: Instant, wait: bool) ->
                 for item, outcome in zip(settlements, outcomes, strict=True)
             ]
         ),
+        places=integers(range(len(settlements))),
         results=document([outcome and outcome.value for outcome in outcomes]),
         texts_of=document([outcome and outcome.text_of for outcome in outcomes]),
     )
