@@ -18,7 +18,7 @@ from i3tasks.models import BoardAct, TaskExecution, TaskExecutionTry
 from i3tasks.store import board_acts
 from i3tasks.store.board_acts import begin
 from i3tasks.store.bulk import Act
-from i3tasks.store.search import Search
+from i3tasks.store.search import MOST_COUNTED, Search
 from i3tasks.telemetry import subscribe
 from tests.support.history import a_try, ago, finished
 from tests.support.rigs import NotingPublisher
@@ -212,6 +212,27 @@ def test_acts_are_forgotten_after_a_time() -> None:
 def begun(act: Act, expected: int) -> BoardAct:
     search = Search.parse({"task": "pay"}, timezone.now())
     return begin(search, act, by="ann", expected=expected, until=None, now=timezone.now())
+
+
+@pytest.mark.parametrize(
+    ("expected", "done", "shown"),
+    [
+        (20, 3, "<dd>3 of about 20</dd>"),
+        (MOST_COUNTED, 3, "<dd>3 of at least 10,000</dd>"),
+        (MOST_COUNTED, 12_000, "<dd>12,000</dd>"),
+        (0, 0, "<dd>0</dd>"),
+    ],
+)
+def test_an_act_says_of_how_many_as_far_as_that_is_known(
+    admin_client: Client, expected: int, done: int, shown: str
+) -> None:
+    row = begun(Act.RETRY, expected)
+    BoardAct.objects.update(done=done, lease_until=timezone.now() + timedelta(minutes=5))
+    page = f"/i3/board/acts/{row.pk}/"
+
+    assert shown in admin_client.get(page).content.decode()
+    BoardAct.objects.update(finished_at=timezone.now())
+    assert f"<dd>{done:,}</dd>" in admin_client.get(page).content.decode()
 
 
 @pytest.mark.parametrize("act", [Act.RETRY, Act.DISCARD])

@@ -17,6 +17,7 @@ from ..store.board_acts import begin
 from ..store.bulk import APPLIES, Act, narrowed
 from ..store.database import rows
 from ..store.pauses import ASIDE_FROM
+from ..store.search import MOST_COUNTED
 from ..store.search_terms import age
 from ..store.states import State
 from . import searching
@@ -159,9 +160,15 @@ def _shown(request: HttpRequest, row: BoardAct) -> dict[str, object]:
         "words": searching.words(shown),
         "link": url("executions", **shown),
         "skipped": sorted(row.skipped.items()),
-        "most": max(row.expected, row.done, 1),
-        "seen": row.done + sum(row.skipped.values()),
+        **_progress(row),
     }
+
+
+def _progress(row: BoardAct) -> dict[str, object]:
+    """How many it has seen, and of how many: None once there are more than were counted, or when it has ended."""
+    seen = row.done + sum(row.skipped.values())
+    known = row.finished_at is None and seen <= row.expected
+    return {"seen": seen, "most": row.expected if known else None, "is_cut": row.expected >= MOST_COUNTED}
 
 
 def _sentence(row: BoardAct) -> str:
