@@ -23,7 +23,8 @@
     ├── WorkerLost                   the process that ran the try died
     └── MaxRetriesExceededError      the last try failed
 
-A class's docstring is its default message: it says what happened, and what to do.
+A class's docstring is its default message: it says what happened, and what to do. Its note, with which a traceback
+ends, names the page of the documentation that says more.
 """
 
 from __future__ import annotations
@@ -35,8 +36,12 @@ from typing import Any
 class I3TasksError(Exception):
     """Something went wrong in i3tasks."""
 
+    _page = "reference/errors.md"
+
     def __init__(self, message: str | None = None) -> None:
         super().__init__(message if message is not None else " ".join((type(self).__doc__ or "").split()))
+        if self._page:
+            self.add_note(f"See docs/{self._page}.")
 
 
 class TaskDefinitionError(I3TasksError):
@@ -53,6 +58,8 @@ class UnknownQueueError(I3TasksError):
 
 class UnknownTaskError(I3TasksError):
     """No task is registered under this name. Deploy the code that defines it, or list its module in `task_modules`."""
+
+    _page = "troubleshooting.md#unknowntaskerror"
 
 
 class ScheduleError(I3TasksError, ValueError):
@@ -94,6 +101,8 @@ class TaskFailed(I3TasksError):
 class PermanentError(I3TasksError):
     """The task failed for good. Raise this (or a subclass) in a body to skip the retries that are left."""
 
+    _page = ""  # the body raises it, and knows why
+
 
 class ResultUnavailable(I3TasksError):
     """The result was not kept as a value, but as text. Return plain data that JSON can hold."""
@@ -105,6 +114,7 @@ class Retry(I3TasksError):
     `delay` is in seconds or a timedelta; None means the task's own backoff.
     """
 
+    _page = ""
     delay: timedelta | None = None  # also for a subclass that does not call `__init__`
 
     def __init__(self, message: str | None = None, *, delay: float | timedelta | None = None) -> None:
@@ -120,6 +130,7 @@ class Snooze(I3TasksError):
     `delay` is in seconds or a timedelta.
     """
 
+    _page = ""
     delay = timedelta(0)  # also for a subclass that does not call `__init__`
 
     def __init__(self, delay: float | timedelta, message: str | None = None) -> None:
@@ -143,7 +154,7 @@ class TaskCancelled(I3TasksError):
 
 
 class LeaseLost(I3TasksError):
-    """This worker's lease on the try has ended, and another worker may have it. The body's result is not recorded."""
+    """The try's lease ended while its body ran, whose result is not recorded. Look for what froze this process."""
 
 
 class WorkerLost(I3TasksError):

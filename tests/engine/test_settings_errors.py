@@ -119,7 +119,7 @@ def test_a_module_that_is_not_there_is_named_where_there_is_no_command(project: 
     (project / "serve.py").write_text("import os; os.environ['DJANGO_SETTINGS_MODULE'] = 'shop.settings'\n" + SET_UP)
     ended = run(project, "serve.py")
     assert ended.stderr.splitlines()[-1].endswith(
-        "task_modules of I3TASKS names 'shop.nope', and there is no such module."
+        "task_modules of I3TASKS names 'shop.nope', and there is no such module. Correct the name."
     )
     write(project, more="I3TASKS = I3TasksSettings(task_modules=('shop.tasks',))")
     (project / "shop" / "tasks.py").write_text("import nothing_of_this_name\n")

@@ -395,7 +395,9 @@ def test_run_leaves_what_runs_elsewhere_alone() -> None:
 
 def test_the_stack_of_what_runs_is_asked_for_waited_for_and_printed(monkeypatch: pytest.MonkeyPatch) -> None:
     (task_try,) = enqueue()
-    assert run("stack", f"try:{task_try.pk}") == ("It is not running, so there is no stack to take.", 1)
+    row = task_try.task_execution_id
+    wanted = f"It is not running, so there is no stack to take: see `i3tasks status {row}`."
+    assert run("stack", f"try:{task_try.pk}") == (wanted, 1)
     lease(task_try, worker_id="w1")
     output, code = run("stack", task_try.task_execution_id, "--timeout", "0")
     assert (code, "next heartbeat" in output) == (1, True)

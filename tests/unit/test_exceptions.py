@@ -3,7 +3,9 @@
 import inspect
 import pickle
 import re
+import traceback
 from datetime import timedelta
+from pathlib import Path
 
 import pytest
 
@@ -14,6 +16,8 @@ ERRORS = [
     for value in vars(exceptions).values()
     if inspect.isclass(value) and issubclass(value, exceptions.I3TasksError)
 ]
+
+OF_BODIES = (exceptions.PermanentError, exceptions.Retry, exceptions.Snooze)
 
 
 def drawn() -> dict[str, set[str]]:
@@ -57,3 +61,27 @@ def test_retry_takes_seconds_and_timedeltas() -> None:
 def test_a_default_message_says_what_happened_and_what_to_do(kind: type[Exception]) -> None:
     first = str(kind.__doc__).split("\n")[0]
     assert len(re.findall(r"[.:]( |$)", first)) >= 2, first
+
+
+def test_a_traceback_ends_with_the_page_that_says_more() -> None:
+    docs = Path(__file__).parents[2] / "docs"
+    for kind in ERRORS:
+        if kind in OF_BODIES:
+            continue
+        [line] = traceback.format_exception_only(kind("Sorry."))[1:]
+        found = re.fullmatch(r"See docs/([\w/-]+\.md)(?:#([\w-]+))?\.", line.strip())
+        assert found is not None, line
+        page = (docs / found[1]).read_text(encoding="utf-8")
+        assert f"`{kind.__name__}`" in page
+        titles = re.findall(r"^#+ (.+)$", page, re.MULTILINE)
+        assert not found[2] or found[2] in {re.sub(r"[^\w]+", "-", title.lower()).strip("-") for title in titles}
+
+
+@pytest.mark.parametrize("kind", OF_BODIES)
+def test_what_a_body_raises_itself_has_no_note(kind: type[exceptions.I3TasksError]) -> None:
+    error = kind(1) if kind is exceptions.Snooze else kind()  # type: ignore[arg-type]
+    assert not hasattr(error, "__notes__")
+
+
+def test_a_note_is_there_once_behind_a_process() -> None:
+    assert pickle.loads(pickle.dumps(exceptions.TaskFailed("no"))).__notes__ == ["See docs/reference/errors.md."]

@@ -46,9 +46,9 @@ def test_only_the_last_traceback_ends_with_max_retries_exceeded() -> None:
     assert last.then == GiveUp(exhausted=True)
     assert (last.error.error_class, last.error.message) == (first.error.error_class, "no")
     assert "CardDeclined: no" in last.error.traceback
-    assert last.error.traceback.splitlines()[-1].endswith(
-        "MaxRetriesExceededError: The task failed 2 times; max_retries is 1."
-    )
+    line, note = last.error.traceback.splitlines()[-2:]
+    assert line.endswith("MaxRetriesExceededError: The task failed 2 times; max_retries is 1.")
+    assert note == "See docs/reference/errors.md."
 
 
 def test_an_error_that_is_final_exceeds_nothing() -> None:

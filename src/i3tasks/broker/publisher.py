@@ -122,7 +122,10 @@ class Publisher:
 
     def _send(self, topic: str, messages: list[Outgoing]) -> None:
         if messages[0].size > MAXIMUM_MESSAGE_BYTES:  # alone in its request; refused before it is sent
-            raise BrokerInvalid(f"A message of {messages[0].size:,} bytes is over Pub/Sub's limit of 10 MB: {topic}.")
+            raise BrokerInvalid(
+                f"A message of {messages[0].size:,} bytes for {topic} is over Pub/Sub's limit of 10 MB. Send the name "
+                "of a file or a row instead."
+            )
         if is_cut_off():
             raise BrokerUnavailable("A child that a worker forked can't use gRPC: a dispatcher sends what it enqueues.")
         self._circuit.check()

@@ -101,7 +101,10 @@ class Wait:
             )
         own = run_facts().get("execution_id")
         if isinstance(own, int) and is_part_of(found.row, own):
-            raise WouldWaitForever(f"{found.row} can't end before the body that waits for it.")
+            raise WouldWaitForever(
+                f"{found.row} can't end before the body that waits for it. Let its next step, or a callback, take the "
+                "result."
+            )
         self._refuse_a_crowd(found.row)
         return None
 
@@ -134,7 +137,10 @@ class Wait:
             )
 
     def _timeout(self, timeout: float | None) -> TimeoutError:
-        return TimeoutError(f"{self._start} has not finished within {timeout} seconds.")
+        return TimeoutError(
+            f"{self._start} has not finished within {timeout} seconds, and goes on. `i3tasks status ID` says what it "
+            "waits for. See docs/troubleshooting.md#a-call-waits-and-nothing-runs."
+        )
 
 
 def _seen_by_others(row: End) -> int:

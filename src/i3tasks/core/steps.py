@@ -60,7 +60,9 @@ def weight(member: Any) -> int:
     Raises PermanentError if it is no list of steps.
     """
     if not isinstance(member, list) or not member or not all(map(is_step, member)):
-        raise PermanentError(f"a member of the group is no list of steps, but {member!r:.200}")
+        raise PermanentError(
+            f"A member of the group is no list of steps, but {member!r:.200}. Look for what wrote the row."
+        )
     return max(1, sum(map(weight, _members(member[0]))))
 
 

@@ -96,7 +96,8 @@ def load(module_name: str, func_name: str) -> TaskSpec:
             import_module(RENAMED_MODULES.get(module_name, module_name))
         except BaseException as error:  # importing a script without `if __name__ ...` may call sys.exit()
             raise UnknownTaskError(
-                f"The module {module_name} of a stored task can't be imported: {type(error).__name__}: {error}"
+                f"The module {module_name} of a stored task can't be imported: {type(error).__name__}: {error}. Mend "
+                "it, or deploy the release that has it."
             ) from error
         spec = find(module_name, func_name)
     if spec is None:
@@ -124,7 +125,9 @@ def discover() -> None:
         except ModuleNotFoundError as error:
             if error.name is None or not f"{name}.".startswith(f"{error.name}."):
                 raise  # of a module that it imports
-            raise WrongSettings(f"task_modules of I3TASKS names {name!r}, and there is no such module.") from error
+            raise WrongSettings(
+                f"task_modules of I3TASKS names {name!r}, and there is no such module. Correct the name."
+            ) from error
     _discovered.update(_tasks)
 
 

@@ -291,7 +291,7 @@ def _steps(stored: Any) -> list[Step]:
     """The steps that a row holds. Raises PermanentError when it holds something else."""
     steps = [] if stored is None else stored
     if not isinstance(steps, list) or not all(map(is_step, steps)):
-        raise PermanentError(f"the row's chain is no list of steps, but {stored!r:.200}")
+        raise PermanentError(f"The row's chain is no list of steps, but {stored!r:.200}. Look for what wrote the row.")
     return list(steps)
 
 

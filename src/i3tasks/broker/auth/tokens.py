@@ -64,15 +64,19 @@ def check_claims(claims: Mapping[str, Any], expected: Collection[Identity], now:
     """Find the expected identity that the claims of a verified token name. Raises RequestRefused."""
     _check_times(claims, now.timestamp())
     if claims.get("iss") not in ISSUERS:
-        raise RequestRefused(401, "issuer", "The token was not issued by Google.")
+        raise RequestRefused(401, "issuer", "The token was not issued by Google. Let a service account sign it.")
     audience, account = claims.get("aud"), claims.get("email")
     accounts = {one.service_account: one for one in expected if one.audience == audience}
     if not accounts:
         raise RequestRefused(401, "audience", "The token is meant for another audience. Compare `audience` in I3TASKS.")
     if claims.get("email_verified") is not True:
-        raise RequestRefused(401, "unverified", "The token's e-mail address is not verified.")
+        raise RequestRefused(
+            401, "unverified", "The token's e-mail address is not verified. Let a service account sign the request."
+        )
     if not isinstance(account, str) or account not in accounts:
-        raise RequestRefused(403, "account", "The token is that of another service account.")
+        raise RequestRefused(
+            403, "account", "The token is that of another service account. Compare `service_account` in I3TASKS."
+        )
     return accounts[account]
 
 

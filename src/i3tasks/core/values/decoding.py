@@ -31,7 +31,10 @@ def unavailable(why: str) -> JSON:
 
 def _decode(value: JSON, depth: int) -> Any:
     if depth == 0:
-        raise ArgumentError(f"The stored JSON is nested more than {MAXIMUM_STORED_DEPTH} levels deep.")
+        raise ArgumentError(
+            f"The stored JSON is nested more than {MAXIMUM_STORED_DEPTH} levels deep, which i3tasks does not write. "
+            "Look for what did."
+        )
     if isinstance(value, list):
         return [_decode(item, depth - 1) for item in value]
     if not isinstance(value, dict):

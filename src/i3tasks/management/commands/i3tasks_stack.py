@@ -42,7 +42,7 @@ class Command(RowsCommand):
         tries = rows(TaskExecutionTry).filter(task_execution=ids[0]).order_by("-try_number")
         latest = tries.defer("error_traceback").first()
         if latest is None or TryState.of(latest) is not TryState.RUNNING:
-            raise CommandError("It is not running, so there is no stack to take.")
+            raise CommandError(f"It is not running, so there is no stack to take: see `i3tasks status {ids[0]}`.")
         try:
             ask(latest.pk, by=who(), now=now)
         except StoreUnavailable as error:

@@ -172,7 +172,7 @@ def _queues(config: Config, asked: list[str] | None, excluded: Sequence[str]) ->
     queues = [_pull_queue(config, name) for name in dict.fromkeys(asked)] if asked else config.worker_queues
     left = [names for names in queues if names.name not in left_out]
     if not left:
-        raise CommandError("--exclude-queue leaves this worker no queue to run.")
+        raise CommandError("--exclude-queue leaves this worker no queue to run. Exclude fewer.")
     return left
 
 
@@ -185,7 +185,9 @@ def _known_queue(config: Config, name: str) -> QueueNames:
 def _pull_queue(config: Config, name: str) -> QueueNames:
     queue = _known_queue(config, name)
     if isinstance(queue.queue, PushQueue):
-        raise CommandError(f"Queue {name!r} is not a PullQueue. Pub/Sub pushes its messages to your web process.")
+        raise CommandError(
+            f"Queue {name!r} is not a PullQueue. Pub/Sub pushes its messages to your web process: leave it out here."
+        )
     return queue
 
 
