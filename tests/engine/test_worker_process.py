@@ -9,12 +9,15 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from google.auth import jwt
 
 from i3tasks.emulator import EmulatorProcess
 from i3tasks.models import TaskExecution, TaskExecutionTry, Worker
 from tests.shop.gated import Gate, ahold, block, cling, exit_in, fork, hold
+from tests.shop.signing import imported, sign
 from tests.shop.tasks import add, fail
 from tests.support.children import Child, Children, free_port, listens
+from tests.support.oidc import claims, key
 from tests.support.rigs import until
 
 pytestmark = pytest.mark.django_db(transaction=True)
@@ -299,6 +302,15 @@ def test_the_second_worker_takes_the_emulator_over_from_the_first(
 
     second.signal(signal.SIGTERM)
     ended_cleanly(second, own_port)
+
+
+def test_on_an_emulator_it_loads_what_signs_when_a_body_signs(children: Children) -> None:
+    worker = children.worker()
+    assert imported.delay("grpc").result(timeout=30) is True, worker.output
+    assert imported.delay("cryptography").result(timeout=30) is False, worker.output
+    token = sign.delay(key("k1").private.decode(), claims()).result(timeout=30)
+    assert jwt.decode(token, certs=key("k1").certificate)["sub"] == claims()["sub"]
+    assert imported.delay("cryptography").result(timeout=30) is True, worker.output
 
 
 def test_processes_share_the_work_are_replaced_and_drain_when_their_supervisor_is_gone(children: Children) -> None:

@@ -7,20 +7,32 @@ from __future__ import annotations
 
 import os
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 from ..threads.forking import ForkBarrier
+from .late_modules import put_off
 
-importing = ForkBarrier().held
-"""Context manager for code that imports Google's library, or more parts of it. A fork waits until the code ends."""
-
+_importing = ForkBarrier()
 _talking = ForkBarrier(3.0)
 talking = _talking.held
 """Context manager for requests to Pub/Sub. A fork waits for them, though not for long: the broker may be away."""
+
+SIGNING = "google.oauth2.service_account"
+"""The module of Google's library that imports `cryptography`."""
 
 _FORK_SUPPORT = "GRPC_ENABLE_FORK_SUPPORT"
 _is_ours = False  # the variable
 _has_streams = False
 _is_cut_off = False
+
+
+@contextmanager
+def importing() -> Iterator[None]:
+    """Hold this around code that imports Google's library, or more parts of it. A fork waits until the code ends."""
+    with _importing.held():
+        put_off(SIGNING)
+        yield
 
 
 def leave_forks_alone() -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sqlite3
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -12,7 +11,6 @@ from typing import Any, TypeVar
 from django.apps import apps
 from django.db import OperationalError, connections, router, transaction
 from django.db.backends.base.base import BaseDatabaseWrapper
-from django.db.migrations.executor import MigrationExecutor
 from django.db.models import DateTimeField, ExpressionWrapper, Model, QuerySet, Value
 from django.db.models.expressions import Combinable
 from django.db.models.functions import Now
@@ -99,8 +97,10 @@ def _reads_the_past(connection: Any, error: OperationalError) -> bool:
 
     No wait would help. `for row in rows.iterator(): send.delay(row.pk)` would fail whenever a worker writes, too.
     """
+    if connection.vendor != "sqlite":
+        return False
     code = getattr(error.__cause__, "sqlite_errorcode", None)
-    return code == sqlite3.SQLITE_BUSY_SNAPSHOT and not connection.is_in_memory_db()
+    return code == connection.Database.SQLITE_BUSY_SNAPSHOT and not connection.is_in_memory_db()
 
 
 def _begins_immediately(connection: Any) -> bool:
@@ -120,6 +120,8 @@ def in_transaction() -> bool:
 
 def is_unmigrated() -> bool:
     """Whether migrations of i3tasks wait to be applied. Raises DatabaseError without an answer."""
+    from django.db.migrations.executor import MigrationExecutor  # here, because few processes need it
+
     executor = MigrationExecutor(connections[alias()])
     leaves = [node for node in executor.loader.graph.leaf_nodes() if node[0] == TaskExecution._meta.app_label]
     return bool(executor.migration_plan(leaves))

@@ -23,8 +23,6 @@ from ...engine.exits import EXITS, Loop
 from ...engine.worker import Worker
 from ...store.database import alias
 from ...types import PushQueue
-from ...views.monitoring import metrics_token
-from ..embedded import embedded_emulator
 from ..events import show_events
 from ..reloading import ReloadingSupervisor
 from ..supervising import Supervisor, end_with_supervisor, processes_of
@@ -139,6 +137,8 @@ def _metrics(config: Config, address: tuple[str, int] | None) -> Iterator[None]:
         from ...contrib.prometheus.serving import serve
     except ImportError as error:
         raise CommandError("--metrics-port needs a package: pip install 'i3tasks[prometheus]'.") from error
+    from ...views.monitoring import metrics_token
+
     try:
         server = serve(*address, metrics_token(config.settings))
     except OSError as error:
@@ -195,4 +195,6 @@ def _emulator(config: Config, started: Callable[[str], object]) -> AbstractConte
     """Started only if it is needed: not for Google's service, and not if all queues are in the database."""
     if config.pubsub.host is None or not config.pubsub_queues:
         return nullcontext()
+    from ..embedded import embedded_emulator
+
     return embedded_emulator(config.pubsub.host, started)
