@@ -26,7 +26,7 @@ ERROR = ErrorRecord("shop.CardDeclined", "no money", "Traceback: no money")
 
 
 def enqueue(count: int = 1, call: NewExecution = ADD) -> list[TaskExecutionTry]:
-    return insert([call] * count, now=timezone.now())
+    return [*insert([call] * count, now=timezone.now())]
 
 
 def request(task_try: TaskExecutionTry, **changes: Any) -> ClaimRequest:

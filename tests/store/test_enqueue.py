@@ -65,10 +65,10 @@ def test_what_a_call_carries_is_in_its_row() -> None:
 
 
 @pytest.mark.postgres
-def test_one_call_takes_one_statement_on_postgresql_and_a_thousand_take_two() -> None:
+def test_one_call_and_two_thousand_take_one_statement_each_on_postgresql() -> None:
     assert queries_of(lambda: enqueue(1)) == 1
-    assert queries_of(lambda: enqueue(1000)) == 2
-    assert queries_of(lambda: enqueue(1001)) == 4
+    assert queries_of(lambda: enqueue(2000)) == 1
+    assert queries_of(lambda: enqueue(2001)) == 2
 
 
 def test_a_thousand_calls_take_few_statements_anywhere() -> None:
@@ -84,9 +84,45 @@ def test_calls_that_are_too_large_for_one_statement_take_more(monkeypatch: pytes
     monkeypatch.setattr("i3tasks.store.postgres.inserting.MOST_CHARACTERS", 10_000)
     calls = [NewExecution("m", "f", [number, "x" * 3000], {}) for number in range(12)]
     tries = []
-    assert queries_of(lambda: tries.extend(insert(calls, now=timezone.now()))) > 2
+    assert queries_of(lambda: tries.extend(insert(calls, now=timezone.now()))) > 1
     stored = TaskExecution.objects.in_bulk([task_try.task_execution_id for task_try in tries])
     assert [stored[task_try.task_execution_id].task_args[0] for task_try in tries] == list(range(12))
+
+
+@pytest.mark.parametrize("rows", [2000, 7])
+def test_each_row_has_its_own_values_and_the_shared_ones(monkeypatch: pytest.MonkeyPatch, rows: int) -> None:
+    """Values that are equal and not the same, such as 1 and True, stay apart."""
+    monkeypatch.setattr("i3tasks.store.postgres.inserting.MOST_ROWS", rows)
+    now = timezone.now()
+    values: list[Any] = [1, True, 1.0, 0, False, None, [], {}, "1"]
+    calls = [
+        NewExecution(
+            module_name="m",
+            func_name=f"f{number % 2}",
+            args=[value],
+            kwargs={"x": value} if number % 3 else {},
+            queue_name=["heavy", None][number % 2],
+            run_after=now + timedelta(hours=number) if number % 4 else None,
+            priority=number % 5,
+            options={"timeout": number} if number % 2 else {},
+        )
+        for number, value in enumerate(values * 2)
+    ]
+    tries = insert(calls, now=now)
+    for number, (call, task_try) in enumerate(zip(calls, tries, strict=True)):
+        stored = TaskExecutionTry.objects.select_related("task_execution").get(pk=task_try.pk)
+        execution = stored.task_execution
+        assert repr(execution.task_args) == repr(call.args)
+        assert (execution.task_name, execution.task_kwargs) == (call.func_name, call.kwargs)
+        for row in (stored, execution):
+            assert (row.queue_name, row.priority) == (call.queue_name, call.priority)
+        assert (execution.options, stored.run_after) == (call.options or None, call.run_after)
+        assert stored.dispatch_at == (call.run_after or now + timedelta(seconds=60))
+        assert stored.asked_at == task_try.asked_at == now - timedelta(microseconds=len(calls) - 1 - number)
+        assert execution.uuid == task_try.task_execution.uuid
+        assert TryRef.of(stored).dispatch_at == task_try.dispatch_at
+    uuids = [task_try.task_execution.uuid for task_try in tries]
+    assert uuids == sorted(set(uuids))
 
 
 def test_answers_are_in_the_order_of_the_calls() -> None:
@@ -118,7 +154,7 @@ def test_elsewhere_the_orm_writes_the_same(monkeypatch: pytest.MonkeyPatch) -> N
     now, before = timezone.now(), insert(calls, now=timezone.now())
     monkeypatch.setattr("i3tasks.store.inserting.are_known", lambda: False)
     monkeypatch.setattr("i3tasks.store.inserting._insert_on_sqlite", _insert_by_orm)
-    monkeypatch.setattr("i3tasks.store.inserting._instances", lambda executions, tries, written: written)
+    monkeypatch.setattr("i3tasks.store.inserting.NewTries", lambda table, written: written)
     monkeypatch.setattr(connection, "vendor", "sqlite")
     after = insert(calls, now=now)
     for one, other in zip(before, after, strict=True):

@@ -32,11 +32,15 @@ class Clock:
 
     def new_uuid7(self) -> UUID:
         """A version 7 UUID (RFC 9562): sorts by its time of creation, so that its index grows at one end."""
-        milliseconds = int(self.now().timestamp() * 1000)
-        chance = int.from_bytes(self.random_bytes(10), "big")
-        high = milliseconds << 16 | 0x7000 | chance >> 68
-        low = 0b10 << 62 | chance & (1 << 62) - 1
-        return UUID(int=high << 64 | low)
+        return UUID(self.new_uuid7s(1)[0])
+
+    def new_uuid7s(self, count: int) -> list[str]:
+        """So many of them in hexadecimal, in their order."""
+        moment = int(self.now().timestamp() * 1000) << 80 | 7 << 76 | 0b10 << 62
+        chance = self.random_bytes(10 * count)
+        each = [int.from_bytes(chance[start : start + 10], "big") for start in range(0, len(chance), 10)]
+        made = sorted([moment | (bits >> 68) << 64 | bits & (1 << 62) - 1 for bits in each])
+        return [f"{number:032x}" for number in made]
 
 
 SYSTEM_CLOCK = Clock(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
@@ -20,7 +21,7 @@ End = TaskExecution | TaskGroup
 
 
 @attempting
-def append_step(start: End, step: Step, *, now: datetime) -> list[TaskExecutionTry]:
+def append_step(start: End, step: Step, *, now: datetime) -> Sequence[TaskExecutionTry]:
     """Add `step` to the end of the chain that begins with `start`.
 
     The lock of the chain's last row decides between two cases. A row that has not ended keeps the step for later. A row
@@ -32,7 +33,7 @@ def append_step(start: End, step: Step, *, now: datetime) -> list[TaskExecutionT
     return locked_together(lambda: _append(_locked(start), step, now))
 
 
-def _append(chain: _Chain, step: Step, now: datetime) -> list[TaskExecutionTry]:
+def _append(chain: _Chain, step: Step, now: datetime) -> Sequence[TaskExecutionTry]:
     last = chain.last
     plan = Plan(now)
     if goes_on(last):

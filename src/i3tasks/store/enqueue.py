@@ -10,16 +10,18 @@ from typing import Any
 from django.db import transaction
 
 from ..conf import get_config
+from ..core.clock import current_clock
 from ..core.steps import Step
 from ..exceptions import UnknownQueueError
-from ..models import TaskExecutionTry, new_uuid
+from ..models import TaskExecutionTry
 from ..registry import TaskSpec, find
 from ..telemetry import emit, wanted
 from .database import alias, atomic
 from .failures import facts_of
-from .inserting import Columns, insert_rows
+from .inserting import insert_rows
 from .keys import Key, insert_once
 from .lock_timeout import LONGEST_LOCK, attempted, short_locks
+from .tables import Table
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,7 +34,6 @@ class Origin:
 
 
 FIRST = Origin()
-MICROSECOND = timedelta(microseconds=1)
 
 
 @dataclass(frozen=True, slots=True)
@@ -124,19 +125,17 @@ def _queue_of(spec: TaskSpec | None) -> str | None:
         return spec.options.queue_name
 
 
-def insert(calls: Sequence[NewExecution], *, now: datetime) -> list[TaskExecutionTry]:
+def insert(calls: Sequence[NewExecution], *, now: datetime) -> Sequence[TaskExecutionTry]:
     """Write an execution and its first try for each call, in few statements: see `inserting`.
 
     `now` is the caller's clock, which costs no query; a `run_after` that has passed by this clock does not count. Until
     a publish is confirmed, the dispatcher takes a try over after the grace period.
     """
-    unconfirmed_until = now + publish_grace()
-    executions = [_execution(call, now) for call in calls]
-    tries = [_first_try(call, to_come(call.run_after, now), unconfirmed_until, now) for call in calls]
-    for number, task_try in enumerate(reversed(tries)):  # calls wait in the order in which they were given
-        task_try["asked_at"] = now - number * MICROSECOND
+    if not calls:
+        return []
+    table = _table(calls, now)
     with atomic():
-        written = insert_rows(executions, tries) if calls else []
+        written = insert_rows(table)
         if wanted("execution_enqueued"):
             _report_on_commit(written)
         return written
@@ -160,42 +159,39 @@ def to_come(run_after: datetime | None, now: datetime) -> datetime | None:
     return None if run_after is None or run_after <= now else run_after
 
 
-def _execution(call: NewExecution, now: datetime) -> Columns:
-    group_id, origin = call.task_group_id, call.origin
-    if not isinstance(call.priority, int):  # a stored step may hold anything, and SQLite would take it
-        raise ValueError(f"priority must be a whole number, not {call.priority!r:.80}")
-    return {
-        "created_at": now,
-        "updated_at": now,
-        "uuid": new_uuid(),
-        "task_path": call.module_name,
-        "task_name": call.func_name,
-        "task_args": call.args,
-        "task_kwargs": call.kwargs,
-        "queue_name": call.queue_name,
-        "priority": call.priority,
-        "options": dict(call.options) or None,
-        "chain": list(call.chain) or None,
-        "task_group_id": group_id,
-        "group_index": call.group_index,
-        "trace_context": call.trace_context or None,
-        "previous_id": origin.previous_id,
-        "previous_group_id": origin.previous_group_id,
-        # Of a member that is one step long, `task_group` says as much.
-        "part_of_id": None if group_id == origin.part_of_id else origin.part_of_id,
-    }
-
-
-def _first_try(call: NewExecution, run_after: datetime | None, unconfirmed_until: datetime, now: datetime) -> Columns:
-    return {
-        "created_at": now,
-        "updated_at": now,
-        "asked_at": now,
-        "try_number": 1,
-        "is_completed": False,
-        "is_success": False,
+def _table(calls: Sequence[NewExecution], now: datetime) -> Table:
+    """The columns of an execution and its first try for each call."""
+    count = len(calls)
+    for call in calls:
+        if not isinstance(call.priority, int):  # a stored step may hold anything, and SQLite would take it
+            raise ValueError(f"priority must be a whole number, not {call.priority!r:.80}")
+    run_after = [to_come(call.run_after, now) for call in calls]
+    unconfirmed_until = now + publish_grace()
+    same = {"created_at": now, "updated_at": now, "try_number": 1, "is_completed": False, "is_success": False}
+    columns: dict[str, Sequence[Any]] = {
+        **{name: [value] * count for name, value in same.items()},
+        "uuid": current_clock().new_uuid7s(count),
+        "task_path": [call.module_name for call in calls],
+        "task_name": [call.func_name for call in calls],
+        "task_args": [call.args for call in calls],
+        "task_kwargs": [call.kwargs for call in calls],
+        "queue_name": [call.queue_name for call in calls],
+        "priority": [call.priority for call in calls],
+        "options": [dict(call.options) or None for call in calls],
+        "chain": [list(call.chain) or None for call in calls],
+        "task_group_id": [call.task_group_id for call in calls],
+        "group_index": [call.group_index for call in calls],
+        "trace_context": [call.trace_context or None for call in calls],
+        "previous_id": [call.origin.previous_id for call in calls],
+        "previous_group_id": [call.origin.previous_group_id for call in calls],
+        "part_of_id": [_part_of(call) for call in calls],
         "run_after": run_after,
-        "dispatch_at": run_after or unconfirmed_until,
-        "queue_name": call.queue_name,
-        "priority": call.priority,
+        "dispatch_at": [instant or unconfirmed_until for instant in run_after],
     }
+    return Table.of(columns, {"asked_at": now})  # calls wait in the order in which they were given
+
+
+def _part_of(call: NewExecution) -> int | None:
+    """Of a member that is one step long, `task_group` says as much."""
+    part_of_id = call.origin.part_of_id
+    return None if part_of_id == call.task_group_id else part_of_id

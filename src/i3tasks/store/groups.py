@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from django.db.models import Exists, F, OuterRef
 
 from ..exceptions import ExecutionNotFound
@@ -15,7 +17,7 @@ from .workflows import Plan
 
 
 @attempting
-def close_group(group_id: int, *, now: Instant = DATABASE_TIME) -> list[TaskExecutionTry]:
+def close_group(group_id: int, *, now: Instant = DATABASE_TIME) -> Sequence[TaskExecutionTry]:
     """Expect no more members than have ended: the group succeeds if none of them failed. Gives what follows."""
     with atomic():
         lock_groups([group_id], wait=True)
@@ -31,7 +33,7 @@ def close_group(group_id: int, *, now: Instant = DATABASE_TIME) -> list[TaskExec
 
 
 @attempting
-def cancel_group(group_id: int, *, now: Instant = DATABASE_TIME) -> list[TaskExecutionTry]:
+def cancel_group(group_id: int, *, now: Instant = DATABASE_TIME) -> Sequence[TaskExecutionTry]:
     """Cancel what is unfinished of the group: its members, the chains and groups that lead to them, its callback."""
     with atomic():
         tries = cancel_workflow(group_ids=[group_id], now=now)
@@ -46,7 +48,7 @@ def cancel_group(group_id: int, *, now: Instant = DATABASE_TIME) -> list[TaskExe
         return [*tries, *plan.write()]
 
 
-def expire_groups(limit: int, *, now: Instant = DATABASE_TIME) -> list[TaskExecutionTry]:
+def expire_groups(limit: int, *, now: Instant = DATABASE_TIME) -> Sequence[TaskExecutionTry]:
     """Fail pending groups whose deadline has passed. Gives what follows."""
     overdue = with_database_time(rows(TaskGroup).filter(status=TaskGroup.STATUS_PENDING, deadline__isnull=False), now)
     if not overdue.filter(deadline__lt=F("database_time")).exists():

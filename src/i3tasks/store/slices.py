@@ -7,7 +7,7 @@ written once. The group has the number of all its members from the beginning, so
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from typing import Any
 
 from django.db import InterfaceError, OperationalError
@@ -21,7 +21,7 @@ from .locks import lock_groups, lock_references
 from .workflows import Plan, ending_in_group
 
 
-def open_slice(*, now: Instant = DATABASE_TIME) -> list[TaskExecutionTry] | None:
+def open_slice(*, now: Instant = DATABASE_TIME) -> Sequence[TaskExecutionTry] | None:
     """Write the members of one slice, and give their tries. None: there is no slice, or others have all of them locked.
 
     Of several groups, the one that has come least far is served first.
@@ -56,7 +56,7 @@ def _slices(group_ids: Collection[int], now: Instant) -> Any:
     return with_database_time(rows(GroupSlice).filter(task_group__in=group_ids), now)
 
 
-def _opened(members: Any) -> list[TaskExecutionTry]:
+def _opened(members: Any) -> Sequence[TaskExecutionTry]:
     try:
         with atomic(savepoint=True):
             return _write(members, sliced=True)
@@ -67,7 +67,7 @@ def _opened(members: Any) -> list[TaskExecutionTry]:
         return []
 
 
-def _write(members: Any, sliced: bool) -> list[TaskExecutionTry]:
+def _write(members: Any, sliced: bool) -> Sequence[TaskExecutionTry]:
     plan = Plan(database_time(members), sliced=sliced)
     plan.travels_of_groups[members.task_group_id] = _travels_of(members.task_group_id)
     plan.add_members(

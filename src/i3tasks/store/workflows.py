@@ -82,7 +82,7 @@ class Plan:
             self.calls.append(from_step(filled_start(first, result), rest, origin))
             self.causes.append(cause)
 
-    def write(self) -> list[TaskExecutionTry]:
+    def write(self) -> Sequence[TaskExecutionTry]:
         """Count the members that ended, insert what was planned, and give the new tries in the order of `causes`."""
         self._tell_groups()
         for members in self.slices:

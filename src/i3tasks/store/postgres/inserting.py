@@ -1,105 +1,122 @@
-"""New executions with their first tries: a single one in one statement, many in two for each thousand."""
+"""New executions with their first tries, in one statement for each few thousand."""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from datetime import datetime
-from functools import cache, lru_cache
+from functools import lru_cache
 from typing import Any
-from uuid import UUID
 
+from django.core.exceptions import FieldDoesNotExist
 from django.db import connections
 
 from ...models import TaskExecution, TaskExecutionTry
 from ..database import alias
+from ..tables import Table
 from .statements import EXECUTIONS, TRIES, fetched
 
-MOST_ROWS = 1000
+MOST_ROWS = 2000
 MOST_CHARACTERS = 8_000_000
 """In a statement, whose rows are one JSON document: PostgreSQL takes no array of 256 MB."""
 
-Columns = dict[str, Any]
+Names = tuple[str, ...]
 
 
-def insert_one(execution: Columns, task_try: Columns) -> tuple[int, int]:
-    """Write both rows. Gives their ids."""
-    statement = _insert_one(tuple(execution), tuple(task_try))
-    [(execution_id, try_id)] = fetched(statement, executions=_encode([execution]), tries=_encode([task_try]))
-    return execution_id, try_id
+def insert_calls(table: Table, of_executions: Names, of_tries: Names) -> list[tuple[int, int]]:
+    """Write an execution and its try for each row, which has the columns of both. Gives their ids."""
+    shared = _encode({**table.shared, **table.spaced})
+    spaced = tuple(table.spaced)
+    names = (*table.shared, *spaced)
+    if table.count == 1:
+        return fetched(_insert_one(names, of_executions, of_tries), shared=shared)
+    statement = _insert_many(names, tuple(table.own), spaced, of_executions, of_tries)
+    ids: list[tuple[int, int]] = []
+    for rows in _documents(table, range(table.count)):
+        # The place of the last row of all among those of this statement, for `spaced`.
+        ids += fetched(statement, shared=shared, rows=rows, last=table.count - len(ids))
+    return ids
 
 
-def insert_many(executions: Sequence[Columns], tries: Sequence[Columns]) -> list[tuple[int, int]]:
-    """Write each pair of rows. Gives their ids."""
-    statement = _insert(TaskExecution, tuple(executions[0]), "id, uuid")
-    found: dict[UUID, int] = {}
-    for part in _parts(executions):
-        found |= {uuid: pk for pk, uuid in fetched(statement, rows=part)}
-    ids = [found[columns["uuid"]] for columns in executions]
-    of_executions = [{"task_execution_id": pk, **columns} for pk, columns in zip(ids, tries, strict=True)]
-    statement = _insert(TaskExecutionTry, tuple(of_executions[0]), "task_execution_id, id")
-    try_ids: dict[int, int] = {}
-    for part in _parts(of_executions):
-        try_ids |= dict(fetched(statement, rows=part))
-    return [(pk, try_ids[pk]) for pk in ids]
-
-
-def _parts(rows: Sequence[Columns]) -> Iterator[str]:
-    """The rows as documents, none of them too large."""
-    for start in range(0, len(rows), MOST_ROWS):
-        yield from _documents(rows[start : start + MOST_ROWS])
-
-
-def _documents(rows: Sequence[Columns]) -> Iterator[str]:
-    text = _encode(rows)
-    if len(text) <= MOST_CHARACTERS or len(rows) == 1:
-        yield text
+def _documents(table: Table, places: range) -> Iterator[str]:
+    """The values of these rows' own columns as documents, none of them too large."""
+    if len(places) <= MOST_ROWS:
+        own = [values[places.start : places.stop] for values in table.own.values()]
+        text = _encode([dict(zip(table.own, values, strict=True)) for values in zip(*own, strict=True)])
+        if len(text) <= MOST_CHARACTERS or len(places) == 1:
+            yield text
+            return
+        step = (len(places) + 1) // 2
     else:
-        middle = len(rows) // 2
-        yield from _documents(rows[:middle])
-        yield from _documents(rows[middle:])
+        step = MOST_ROWS
+    for start in range(0, len(places), step):
+        yield from _documents(table, places[start : start + step])
 
 
 def _plain(value: Any) -> str:
     """The text form of a value that JSON does not have."""
-    if isinstance(value, UUID):
-        return value.hex
     if isinstance(value, datetime):
-        return _instant(value)
+        return value.isoformat()
     raise TypeError(f"Object of type {type(value).__name__} is not JSON serializable")
 
 
-@lru_cache(maxsize=16)
-def _instant(value: datetime) -> str:
-    """Rows that are written together have the same ones."""
-    return value.isoformat()
+_encode = json.JSONEncoder(default=_plain, separators=(",", ":")).encode
 
 
-_encode = json.JSONEncoder(default=_plain).encode
-
-
-@cache
-def _insert_one(execution: Sequence[str], task_try: Sequence[str]) -> str:
-    names = ", ".join(_columns(TaskExecutionTry, task_try))
+@lru_cache(maxsize=100)
+def _insert_one(shared: Names, of_executions: Names, of_tries: Names) -> str:
     return (
-        f"WITH e AS ({_insert(TaskExecution, execution, 'id').replace('%(rows)s', '%(executions)s')}) "
-        f"INSERT INTO {TRIES} (task_execution_id, {names}) SELECT e.id, {names} FROM e, "
-        f"{_recordset(TaskExecutionTry, task_try).replace('%(rows)s', '%(tries)s')} RETURNING task_execution_id, id"
+        f"WITH s AS (SELECT * FROM jsonb_to_record(%(shared)s::jsonb) AS s ({_typed(shared)})), "
+        f"e AS ({_insert(TaskExecution, of_executions)} SELECT {_listed(of_executions)} FROM s RETURNING id) "
+        f"{_insert(TaskExecutionTry, ('task_execution_id', *of_tries))} "
+        f"SELECT e.id, {_listed(of_tries)} FROM s, e RETURNING task_execution_id, id"
     )
 
 
-@cache
-def _insert(model: Any, columns: Sequence[str], returned: str) -> str:
-    table = EXECUTIONS if model is TaskExecution else TRIES
-    names = ", ".join(_columns(model, columns))
-    return f"INSERT INTO {table} ({names}) SELECT {names} FROM {_recordset(model, columns)} RETURNING {returned}"
+@lru_cache(maxsize=100)
+def _insert_many(shared: Names, own: Names, spaced: Names, of_executions: Names, of_tries: Names) -> str:
+    """The joins are hash joins: PostgreSQL takes each of the parts for a hundred rows, however many there are.
+
+    A try finds its execution by the uuid, and the caller's row both of them: nothing says that ids follow the order.
+    """
+    values = {name: f"s.{_column(name)} - (%(last)s::bigint - x.place) * interval '1 microsecond'" for name in spaced}
+
+    def listed(names: Names) -> str:
+        return ", ".join(values.get(name) or f"{'x' if name in own else 's'}.{_column(name)}" for name in names)
+
+    return (
+        f"WITH s AS (SELECT * FROM jsonb_to_record(%(shared)s::jsonb) AS s ({_typed(shared)})), "
+        f"x AS (SELECT * FROM ROWS FROM (jsonb_to_recordset(%(rows)s::jsonb) AS ({_typed(own)})) "
+        f"WITH ORDINALITY AS x ({_listed(own)}, place)), "
+        f"e AS ({_insert(TaskExecution, of_executions)} SELECT {listed(of_executions)} FROM s, x ORDER BY x.place "
+        "RETURNING id, uuid), "
+        f"t AS ({_insert(TaskExecutionTry, ('task_execution_id', *of_tries))} "
+        f"SELECT e.id, {listed(of_tries)} FROM s, x JOIN e ON e.uuid = x.uuid ORDER BY x.place "
+        "RETURNING task_execution_id, id) "
+        "SELECT e.id, t.id FROM x JOIN e ON e.uuid = x.uuid JOIN t ON t.task_execution_id = e.id ORDER BY x.place"
+    )
 
 
-def _recordset(model: Any, columns: Sequence[str]) -> str:
-    types = [model._meta.get_field(name).db_type(connections[alias()]).split("(")[0] for name in columns]
-    typed = [f"{name} {type_}" for name, type_ in zip(_columns(model, columns), types, strict=True)]
-    return f"jsonb_to_recordset(%(rows)s::jsonb) AS x ({', '.join(typed)})"
+def _insert(model: Any, names: Names) -> str:
+    return f"INSERT INTO {EXECUTIONS if model is TaskExecution else TRIES} ({_listed(names)})"
 
 
-def _columns(model: Any, names: Sequence[str]) -> list[str]:
-    return [f'"{model._meta.get_field(name).column}"' for name in names]
+def _typed(names: Names) -> str:
+    connection = connections[alias()]
+    return ", ".join(f"{_column(name)} {str(_field(name).db_type(connection)).split('(')[0]}" for name in names)
+
+
+def _listed(names: Names) -> str:
+    return ", ".join(map(_column, names))
+
+
+def _column(name: str) -> str:
+    return f'"{_field(name).column}"'
+
+
+def _field(name: str) -> Any:
+    """The column of an execution, or else of a try: those that both have are of one type."""
+    try:
+        return TaskExecution._meta.get_field(name)
+    except FieldDoesNotExist:
+        return TaskExecutionTry._meta.get_field(name)
