@@ -438,7 +438,7 @@ def test_a_publisher_that_fails_never_reaches_the_caller(sent: NotingPublisher, 
 
 @pytest.mark.django_db(transaction=True)
 def test_a_full_publisher_loses_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(BatchThread, "put", lambda self, item, delay=0: False)
+    monkeypatch.setattr(BatchThread, "put_all", lambda self, items: 0)
     task_try = add.delay(1, 2).task_execution_try
     assert TaskExecutionTry.objects.get(pk=task_try.pk).dispatch_at is not None  # type: ignore[union-attr]
 

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 from django.utils import timezone
 
-from i3tasks.broker.publisher import Outgoing
+from i3tasks.broker.outgoing import MakeMessage, Outgoing
 from i3tasks.core.clock import SYSTEM_CLOCK, going_by
 from i3tasks.engine import outbox
 from i3tasks.exceptions import BrokerError
@@ -21,6 +21,7 @@ from i3tasks.store.operations import DENY
 from i3tasks.store.requests import TryRef
 from i3tasks.telemetry import subscribe
 from tests.store.helpers import ADD, enqueue, row
+from tests.support.rigs import made
 
 
 class Refusing:
@@ -28,8 +29,9 @@ class Refusing:
 
     is_available = True
 
-    def publish(self, message: Outgoing) -> bool:
-        message.on_done(BrokerError("404 Topic not found"))
+    def publish(self, *messages: Outgoing | MakeMessage) -> bool:
+        for message in messages:
+            made(message).on_done(BrokerError("404 Topic not found"))
         return True
 
 

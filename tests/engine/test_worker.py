@@ -176,7 +176,7 @@ async def test_a_message_that_was_never_published_is_by_the_dispatcher(sent: Any
 def sent_for_real(sent: Any) -> None:
     from i3tasks.broker.publisher import get_publisher
 
-    sent.publish = lambda message: get_publisher().publish(message)
+    sent.publish = lambda *messages: get_publisher().publish(*messages)
 
 
 async def test_it_starts_without_a_broker_and_picks_up_when_one_appears(settings: Any, events: list[str]) -> None:

@@ -16,8 +16,9 @@ from multiprocessing import get_context
 from typing import Any
 
 from i3tasks import PermanentError, RetryPolicy, TaskMetadata, task
-from i3tasks.calls.travelling import travels_with
+from i3tasks.calls.travelling import take_along
 from i3tasks.exceptions import TaskCancelled
+from i3tasks.store.enqueue import NewExecution
 from i3tasks.telemetry import TRY, TaskFilter
 from tests.shop.models import Order
 from tests.shop.tasks import add
@@ -161,10 +162,12 @@ def wait_in_process(seconds: float) -> int:
 @task(isolation="process", bind=True)
 def whence(task_metadata: Any = None) -> dict[str, Any]:
     """What travelled here, and what a call that is made here would take along."""
+    call = NewExecution("tests.shop.tasks", "add", [1, 2], {})
+    take_along([call])
     return {
         "headers": dict(task_metadata.headers),
         "traceparent": task_metadata.traceparent,
-        "takes": travels_with("tests.shop.tasks.add", None),
+        "takes": call.trace_context,
     }
 
 

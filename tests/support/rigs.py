@@ -10,12 +10,17 @@ from datetime import datetime
 from typing import Any
 
 from i3tasks.broker.deliveries import Delivery
-from i3tasks.broker.publisher import Outgoing
+from i3tasks.broker.outgoing import MakeMessage, Outgoing
 from i3tasks.conf import get_config
 from i3tasks.core.clock import SYSTEM_CLOCK
 from i3tasks.core.envelope import Envelope
 from i3tasks.engine.worker import Worker
 from i3tasks.models import TaskExecution, TaskExecutionTry
+
+
+def made(message: Outgoing | MakeMessage) -> Outgoing:
+    """The message, as the publisher's thread makes it."""
+    return message if isinstance(message, Outgoing) else message()
 
 
 class NotingPublisher:
@@ -27,8 +32,8 @@ class NotingPublisher:
         self.messages: list[Outgoing] = []
         self.refusing: set[str] = set()
 
-    def publish(self, message: Outgoing) -> bool:
-        self.messages.append(message)
+    def publish(self, *messages: Outgoing | MakeMessage) -> bool:
+        self.messages += map(made, messages)
         return True
 
     def flush(self, timeout: float) -> bool:

@@ -119,7 +119,7 @@ class PubSubBackend(BaseTaskBackend):
         require_discoverable(spec)
         new = [self._call(task, spec, args, kwargs) for args, kwargs in calls]
         answers = enqueue(new, now=current_clock().now())
-        launch([task_try for task_try, is_new in answers if is_new])
+        launch(answers.new)
         results = [
             as_result(task_try.task_execution, self.alias, [task_try] if is_new else None)
             for task_try, is_new in answers

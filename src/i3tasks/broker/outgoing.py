@@ -35,6 +35,10 @@ class Outgoing:
         return len(self.data) + attributes + 2 * _FIELD_OVERHEAD
 
 
+MakeMessage = Callable[[], Outgoing]
+"""Makes a message when it is about to be sent."""
+
+
 def requests(messages: Iterable[Outgoing]) -> Iterator[tuple[str, list[Outgoing]]]:
     """Split `messages` into (topic, messages) of at most 1000 messages and 9 MB, keeping each topic's order.
 

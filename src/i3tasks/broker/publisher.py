@@ -11,7 +11,7 @@ import os
 import threading
 import time
 import weakref
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
@@ -22,7 +22,7 @@ from ..threads.batching import BatchThread
 from .circuit import Circuit, Refusals
 from .errors import BrokerInvalid, BrokerMissing, BrokerUnavailable
 from .loading import importing, is_cut_off, talking
-from .outgoing import MAXIMUM_MESSAGE_BYTES, Outgoing, requests
+from .outgoing import MAXIMUM_MESSAGE_BYTES, MakeMessage, Outgoing, requests
 from .provisioning import ensure_at_start
 
 if TYPE_CHECKING:
@@ -44,7 +44,7 @@ class Publisher:
         self._refusals = Refusals()
         self._sender: Sender | None = None
         self._retired = False
-        self._batches: BatchThread[Outgoing | None] = BatchThread(
+        self._batches: BatchThread[Outgoing | MakeMessage | None] = BatchThread(
             "i3tasks-publisher",
             self._handle,
             max_batch=_MAXIMUM_BATCH,
@@ -78,13 +78,14 @@ class Publisher:
         """Tell whether the topic refused what was published last, because it is missing or not permitted."""
         return self._refusals.includes(topic)
 
-    def publish(self, message: Outgoing) -> bool:
-        """Queue `message`, from any thread. Never blocks, and never raises an error of the broker.
+    def publish(self, *messages: Outgoing | MakeMessage) -> bool:
+        """Queue the messages, from any thread. Never blocks, and never raises an error of the broker.
 
-        Returns False if the queue is full or the interpreter is shutting down; `on_done` is not called then, and the
-        dispatcher publishes the row later.
+        A message that is given as a function is made in the publisher's thread, so that the caller need not wait for
+        it. Returns False if the queue is full or the interpreter is shutting down; `on_done` is not called for those
+        that found no place, and the dispatcher publishes their rows later.
         """
-        return self._batches.put(message)
+        return self._batches.put_all(messages) == len(messages)
 
     def flush(self, timeout: float) -> bool:
         """Wait until all queued messages were sent or have failed. Returns False after `timeout` seconds of waiting."""
@@ -97,8 +98,8 @@ class Publisher:
 
     # ------------------------------------------------------------------------------------------ in the thread
 
-    def _handle(self, batch: Sequence[Outgoing | None]) -> None:
-        for topic, messages in requests(message for message in batch if message is not None):
+    def _handle(self, batch: Sequence[Outgoing | MakeMessage | None]) -> None:
+        for topic, messages in requests(_made(batch)):
             try:
                 self._deliver(topic, messages)
             except Exception as error:  # a bug; the dispatcher publishes the rows later
@@ -177,6 +178,15 @@ class Publisher:
         self._circuit = Circuit("publisher")
 
 
+def _made(batch: Iterable[Outgoing | MakeMessage | None]) -> Iterator[Outgoing]:
+    for message in batch:
+        try:
+            if message is not None:
+                yield message if isinstance(message, Outgoing) else message()
+        except Exception as error:  # a bug; the dispatcher publishes the row later
+            emit("internal_error", where="publisher", error=repr(error), exc_info=error)
+
+
 def _finish(messages: Sequence[Outgoing], error: BrokerError | None) -> None:
     for message in messages:
         try:
@@ -208,7 +218,7 @@ def withholding(is_on: bool = True) -> Iterator[None]:
 class _Withholding(Publisher):
     """Sends nothing."""
 
-    def publish(self, message: Outgoing) -> bool:
+    def publish(self, *messages: Outgoing | MakeMessage) -> bool:
         return False
 
 

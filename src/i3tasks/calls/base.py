@@ -15,15 +15,14 @@ from ..conf import get_config
 from ..core.clock import current_clock
 from ..core.retry import RetryPolicy
 from ..core.steps import Step, Steppable
-from ..core.values import encode_arguments
 from ..engine.launch import launch_refs, refuse_in_loop
 from ..exceptions import ArgumentError
 from ..models import TaskExecutionTry, TaskGroup
 from ..registry import TaskSpec, option_problems, require_discoverable
 from ..store.database import rows
 from .canvas import Signature
-from .options import A_DAY, AS_THE_TASK_SAYS, CallOptions
-from .travelling import travels_with
+from .making import argument_problem, calls_of, encoded
+from .options import AS_THE_TASK_SAYS, CallOptions
 from .when import When, check_period
 from .workflow_parts import failure_step
 
@@ -31,7 +30,6 @@ if TYPE_CHECKING:
     from ..engine.report import Report
     from ..metadata import TaskMetadata
     from ..store.enqueue import NewExecution
-    from ..store.keys import Key
     from ..store.requests import TryRef
     from .handles import ChainHandle
 
@@ -40,7 +38,6 @@ T = TypeVar("T")
 Self = TypeVar("Self", bound="Task[Any, Any]")
 Calls = Iterable[Sequence[Any] | Mapping[str, Any]]
 
-GROUP_KEYWORD = "__i3group__"
 _NOT_FOR_ONE_RUN = ("run_after", "until", "idempotency_key", "max_retries", "retry")
 
 
@@ -147,7 +144,7 @@ class Task(Generic[P, T]):
         from .writing import write
 
         refuse_in_loop("delay_many", "adelay_many")
-        return write([self._call(*split(call)) for call in calls])
+        return write(calls_of(self.spec, self.call_options, map(split, calls)))
 
     async def adelay_many(self, calls: Calls) -> list[ChainHandle[T]]:
         """`delay_many` for coroutines."""
@@ -227,25 +224,33 @@ class Task(Generic[P, T]):
         return [self.as_step()]
 
     def _step(self, args: Sequence[Any], kwargs: Mapping[str, Any]) -> Step:
-        call = self._call(args, kwargs, of_step=True)
-        if call.run_after is not None or call.key is not None:
+        options, spec = self.call_options, self.spec
+        require_discoverable(spec)
+        if options.is_deferred or options.idempotency_key is not None or spec.options.unique:
             raise ArgumentError(
                 "A workflow's step runs in its turn: run_after, until, idempotency_key and unique don't fit."
             )
-        step = {"module_name": call.module_name, "func_name": call.func_name, "args": call.args, "kwargs": call.kwargs}
+        spec.queue_name(options.queue_name)  # raises for a queue that is unknown
+        encoded_args, encoded_kwargs, task_group_id = encoded(args, kwargs, of_step=True)
+        step = {
+            "module_name": spec.module_name,
+            "func_name": spec.func_name,
+            "args": encoded_args,
+            "kwargs": encoded_kwargs,
+        }
         # The task's own options are looked up when the step begins, so that a plain step has just those four keys.
         extras = {
-            "queue_name": self.call_options.queue_name,
-            "priority": self.call_options.priority,
-            "options": call.options or None,
-            "task_group_id": call.task_group_id,
+            "queue_name": options.queue_name,
+            "priority": options.priority,
+            "options": options.in_row() or None,
+            "task_group_id": task_group_id,
         }
         return {**step, **{name: value for name, value in extras.items() if value is not None}}
 
     # ------------------------------------------------------------------------------------------------- inside
 
     def _problem(self, args: Sequence[Any], kwargs: Mapping[str, Any]) -> str:
-        return self.spec.argument_problem(args, {name: kwargs[name] for name in kwargs if name != GROUP_KEYWORD})
+        return argument_problem(self.spec, args, kwargs)
 
     def _shareable(self, args: Sequence[Any], kwargs: Mapping[str, Any]) -> NewExecution | None:
         """The call, if it may share a transaction. None: it has a key, it runs at once, or `delay` refuses it."""
@@ -268,41 +273,8 @@ class Task(Generic[P, T]):
         [(task_try, _)] = enqueue([once], now=current_clock().now())
         return task_try
 
-    def _call(self, args: Sequence[Any], kwargs: Mapping[str, Any], *, of_step: bool = False) -> NewExecution:
-        from ..store.enqueue import NewExecution
-
-        require_discoverable(self.spec)
-        if not of_step and (found := self._problem(args, kwargs)):
-            raise ArgumentError(found)
-        keywords = dict(kwargs)
-        group = keywords.pop(GROUP_KEYWORD, None)
-        if group is not None and not isinstance(group, TaskGroup):
-            raise ArgumentError(f"{GROUP_KEYWORD} must be a TaskGroup, not {group!r:.80}.")
-        limit = get_config().settings.maximum_payload_bytes
-        encoded_args, encoded_kwargs = encode_arguments(args, keywords, limit=limit, of_step=of_step)
-        options, spec = self.call_options, self.spec
-        return NewExecution(
-            module_name=spec.module_name,
-            func_name=spec.func_name,
-            args=encoded_args,
-            kwargs=encoded_kwargs,
-            queue_name=spec.queue_name(options.queue_name),
-            run_after=options.instant(),
-            priority=spec.options.priority if options.priority is None else options.priority,
-            options=options.in_row(),
-            chain=spec.options.on_success,
-            task_group_id=None if group is None else group.pk,
-            trace_context=None if of_step else travels_with(spec.path, spec.queue_name(options.queue_name)),
-            key=self._key(encoded_args, encoded_kwargs),
-        )
-
-    def _key(self, args: Sequence[Any], kwargs: Mapping[str, Any]) -> Key | None:
-        from ..store.keys import argument_key, caller_key
-
-        options = self.call_options
-        if options.idempotency_key is not None:
-            return caller_key(self.spec, options.idempotency_key, options.idempotency_period or A_DAY)
-        return argument_key(self.spec, args, kwargs) if self.spec.options.unique else None
+    def _call(self, args: Sequence[Any], kwargs: Mapping[str, Any]) -> NewExecution:
+        return calls_of(self.spec, self.call_options, [(args, kwargs)])[0]
 
 
 class SyncTask(Task[P, T]):
@@ -356,6 +328,8 @@ class RecordedTask(Task[P, T]):
 
 def split(call: Sequence[Any] | Mapping[str, Any]) -> tuple[Sequence[Any], Mapping[str, Any]]:
     """Positional and keyword arguments of an item of `delay_many`. Raises ArgumentError."""
+    if type(call) is tuple:  # as most are
+        return call, {}
     if isinstance(call, Mapping) and all(isinstance(name, str) for name in call):
         return (), call
     if isinstance(call, (str, bytes)) or not isinstance(call, Sequence):

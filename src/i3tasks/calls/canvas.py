@@ -9,23 +9,23 @@ A workflow is turned into steps (see `core.steps`), whose first ones are written
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any, Generic, TypeAlias, TypeVar, overload
 
 from asgiref.sync import sync_to_async
 
+from ..conf import get_config
 from ..core.clock import current_clock
 from ..core.steps import AsSteps, Step, Steppable, starts_with_result, wants_result
 from ..engine.launch import launch, refuse_in_loop
 from ..exceptions import ArgumentError
 from ..models import TaskGroup
 from ..store.database import atomic
-from .travelling import travels_with
+from .travelling import take_along
 from .workflow_parts import failure_step, flat, steps_of
 
 if TYPE_CHECKING:
-    from ..store.enqueue import NewExecution
     from .base import Task
     from .handles import ChainHandle
 
@@ -185,7 +185,8 @@ class group:
         handle = _start(self.as_steps())
         started = handle.task_group
         assert started is not None
-        started.refresh_from_db()  # an empty group has succeeded
+        if not started.total_count or get_config().settings.force_sync:
+            started.refresh_from_db()  # an empty group has succeeded; with `force_sync`, all calls have run
         vars(started)["_written"] = handle._written
         return started
 
@@ -217,19 +218,13 @@ def _start(steps: Sequence[Step]) -> ChainHandle[Any]:
     with atomic():
         plan = Plan(current_clock().now())
         plan.add(steps, cause=None)
-        plan.calls = [_with_travels(call) for call in plan.calls]
+        take_along(plan.calls)  # `plan.write` adds the context of a step before, and there is none
         tries = plan.write()
     launch(tries)
     written = Written()
     if "group" in steps[0]:
         return ChainHandle(None, list(steps), plan.groups[0], written)
     return ChainHandle(tries[0], list(steps[1:]), _written=written)
-
-
-def _with_travels(call: NewExecution) -> NewExecution:
-    """The call with the context that travels from here: `plan.write` adds that of a step before, and there is none."""
-    queue, task = call.queue_name, f"{call.module_name}.{call.func_name}"
-    return replace(call, trace_context=travels_with(task, queue))
 
 
 def _with_failure(step: Step, failure: Step) -> Step:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import partial
 from typing import TYPE_CHECKING, Any, Generic, TypeVar, cast, overload
@@ -32,7 +33,7 @@ _NOT_ENQUEUED = (
 )
 
 
-@dataclass(slots=True)
+@dataclass(slots=True, repr=False, eq=False)
 class ChainHandle(Generic[T]):
     """An enqueued call, or the first one of a chain; `T` is what it returns.
 
@@ -40,11 +41,27 @@ class ChainHandle(Generic[T]):
     `build_chain()` has nothing but `steps`.
     """
 
-    task_execution_try: TaskExecutionTry | None = None
+    _first_try: TaskExecutionTry | Callable[[], TaskExecutionTry] | None = None
     steps: list[Step] = field(default_factory=list)
     task_group: TaskGroup | None = None  # of a workflow that begins with a group
     _written: Written | None = field(default=None, repr=False, compare=False)
     _first_only: bool = field(default=False, repr=False, compare=False)
+
+    def __repr__(self) -> str:
+        return f"ChainHandle({self.task_group or self.task_execution}, steps={self.steps})"
+
+    def __eq__(self, other: object) -> bool:
+        if not isinstance(other, ChainHandle):
+            return NotImplemented
+        own, its = ((it.task_execution_try, it.steps, it.task_group) for it in (self, other))
+        return own == its
+
+    @property
+    def task_execution_try(self) -> TaskExecutionTry | None:
+        """The first try; of a keyed call, the latest try of the first call."""
+        if self._first_try is not None and not isinstance(self._first_try, TaskExecutionTry):
+            self._first_try = self._first_try()
+        return self._first_try
 
     @property
     def task_execution(self) -> TaskExecution | None:
@@ -154,7 +171,7 @@ class ChainHandle(Generic[T]):
     @property
     def first(self) -> ChainHandle[Any]:
         """The first step alone: its `result()` does not wait for the steps that follow."""
-        return ChainHandle(self.task_execution_try, [], self.task_group, self._written, _first_only=True)
+        return ChainHandle(self._first_try, [], self.task_group, self._written, _first_only=True)
 
     def result(self, timeout: float | None = None) -> T:
         """Wait for the chain to end, and return the result of its last step. A single call is its own last step.

@@ -30,8 +30,15 @@ class CallOptions:
     idempotency_period: timedelta | None = None
     on_failure: Step | None = None
 
+    @property
+    def is_deferred(self) -> bool:
+        """Whether the calls have a time."""
+        return self.run_after is not None or self.until is not None
+
     def in_row(self) -> dict[str, Any]:
         """The options that the worker needs, as the row keeps them."""
+        if self is AS_THE_TASK_SAYS:
+            return {}
         values = {
             "max_retries": self.max_retries,
             "timeout": self.timeout,

@@ -1,15 +1,26 @@
-"""The context that a call takes along from its caller: trace, headers and log context."""
+"""The context that calls take along from their caller: trace, headers and log context."""
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Iterable
+from typing import TYPE_CHECKING
 
 from ..conf import get_config, queue_or_default
 
+if TYPE_CHECKING:
+    from ..store.enqueue import NewExecution
 
-def travels_with(task: str, queue_name: str | None) -> dict[str, Any] | None:
-    """The context that travels with a call of the task, as its row keeps it. A tracer makes its `create` span here."""
-    from ..telemetry.propagation import outgoing  # late: a process that only defines tasks reports nothing
 
-    facts = {"task": task, "queue": queue_or_default(queue_name)}
-    return outgoing(facts, get_config().settings.propagate_context)
+def take_along(calls: Iterable[NewExecution]) -> None:
+    """Give the calls the context that travels with them, as their rows keep it. A tracer makes their spans here."""
+    from ..telemetry import propagation  # late: a process that only defines tasks reports nothing
+
+    names = get_config().settings.propagate_context
+    if propagation.tracer is None:  # then all take the same along
+        travels = propagation.outgoing({}, names)
+        for call in calls:
+            call.trace_context = travels
+        return
+    for call in calls:
+        task = f"{call.module_name}.{call.func_name}"
+        call.trace_context = propagation.outgoing({"task": task, "queue": queue_or_default(call.queue_name)}, names)

@@ -11,6 +11,7 @@ import asyncio
 from collections.abc import Hashable, Sequence
 from contextvars import Context, copy_context
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 from weakref import WeakKeyDictionary
 
@@ -19,9 +20,8 @@ from django.db import InterfaceError, OperationalError
 
 from ..core.clock import current_clock
 from ..engine.launch import launch
-from ..models import TaskExecutionTry
 from ..store.database import alias, in_transaction, is_contention
-from ..store.enqueue import NewExecution, enqueue
+from ..store.enqueue import Enqueued, NewExecution, enqueue
 from .handles import ChainHandle
 from .results import Written
 
@@ -47,10 +47,14 @@ async def awrite(call: NewExecution) -> Handle:
     return await places.setdefault(place, _Batches(places, place)).put(call)
 
 
-def _launched(answers: Sequence[tuple[TaskExecutionTry, bool]]) -> list[Handle]:
-    launch([task_try for task_try, is_new in answers if is_new])
+def _launched(enqueued: Enqueued) -> list[Handle]:
+    launch(enqueued.new)
     written = Written()
-    return [ChainHandle(task_try, _written=written if is_new else None) for task_try, is_new in answers]
+    try_of = enqueued.tries.__getitem__  # made when a handle is asked for it
+    return [
+        ChainHandle(partial(try_of, place), _written=written if enqueued.is_new(place) else None)
+        for place in range(len(enqueued))
+    ]
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -127,10 +131,9 @@ def _write_all(items: Sequence[_Waiting]) -> _Answers:
     items = [item for item in items if not item.future.cancelled()]
     if in_transaction():
         return [(item, _alone(item.call)) for item in items]
-    answers = _together([item.call for item in items])
-    handles = iter(_launched([answer for answer in answers if not isinstance(answer, Exception)]))
-    each = [answer if isinstance(answer, Exception) else next(handles) for answer in answers]
-    return list(zip(items, each, strict=True))
+    parts = _together([item.call for item in items])
+    answers = [each for part in parts for each in (_launched(part) if isinstance(part, Enqueued) else part)]
+    return list(zip(items, answers, strict=True))
 
 
 def _alone(call: NewExecution) -> Handle | Exception:
@@ -140,13 +143,13 @@ def _alone(call: NewExecution) -> Handle | Exception:
         return error
 
 
-def _together(calls: Sequence[NewExecution]) -> Sequence[tuple[TaskExecutionTry, bool] | Exception]:
-    """Write the calls in one transaction; if that fails, each half in one, and so on."""
+def _together(calls: Sequence[NewExecution]) -> list[Enqueued | list[Exception]]:
+    """Write the calls in one transaction; if that fails, each half in one, and so on. Gives an error for each call."""
     try:
-        return enqueue(calls, now=current_clock().now()) if calls else []
+        return [enqueue(calls, now=current_clock().now())] if calls else []
     except Exception as error:
         if len(calls) == 1 or _is_outage(error):
-            return [error] * len(calls)
+            return [[error] * len(calls)]
     middle = len(calls) // 2
     return [*_together(calls[:middle]), *_together(calls[middle:])]
 

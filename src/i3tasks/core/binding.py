@@ -19,11 +19,7 @@ def problem(function: Function, args: Sequence[Any], kwargs: Mapping[str, Any], 
     for name in given:
         if name in kwargs:
             return f"{name} is given by the worker, so leave it out"
-    try:
-        _signature(function).bind(*args, **kwargs, **dict.fromkeys(given))
-    except TypeError as error:
-        return str(error)
-    return ""
+    return _problem_of_shape(function, len(args), (*kwargs, *given))
 
 
 def takes(function: Function, name: str) -> bool:
@@ -100,6 +96,16 @@ def _encoded_default(value: Any) -> JSON:
         return encode(value, "default")
     except ArgumentError:  # no caller can pass such a value, so it is the only one
         return "a default that JSON can't hold"
+
+
+@lru_cache(maxsize=10_000)
+def _problem_of_shape(function: Function, positional: int, keywords: tuple[str, ...]) -> str:
+    """Why the function does not take so many positional arguments and these keywords. Their values don't matter."""
+    try:
+        _signature(function).bind(*[None] * positional, **dict.fromkeys(keywords))
+    except TypeError as error:
+        return str(error)
+    return ""
 
 
 @lru_cache(maxsize=10_000)

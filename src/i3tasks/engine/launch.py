@@ -14,6 +14,7 @@ from ..conf import get_config
 from ..exceptions import I3TasksError
 from ..models import TaskExecutionTry
 from ..store.database import alias, rows
+from ..store.inserting import due_refs
 
 if TYPE_CHECKING:
     from ..store.requests import TryRef
@@ -49,9 +50,7 @@ def refuse_in_loop(name: str, twin: str) -> None:
 
 
 def _send_on_commit(tries: Sequence[TaskExecutionTry]) -> None:
-    from ..store.requests import TryRef
-
-    due = [TryRef.of(task_try) for task_try in tries if task_try.run_after is None]
+    due = due_refs(tries)
 
     def send() -> None:  # a function and not a partial: Django names it when it fails
         from . import outbox  # with the publisher: a process that only defines tasks needs neither

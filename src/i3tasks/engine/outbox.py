@@ -8,11 +8,13 @@ import threading
 import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
 from functools import partial
 from multiprocessing.util import Finalize, register_after_fork
 
 from ..broker.errors import BrokerUnavailable
-from ..broker.publisher import Outgoing, flush_all, get_publisher
+from ..broker.outgoing import MakeMessage, Outgoing
+from ..broker.publisher import flush_all, get_publisher
 from ..conf import Config, get_config, queue_or_default
 from ..core.clock import Clock, current_clock
 from ..core.envelope import Envelope, attributes
@@ -33,19 +35,43 @@ def send(refs: Iterable[TryRef], *, clock: Clock | None = None) -> None:
     """Publish these tries without waiting, from any thread. A try that fails stays due in its row: none is lost."""
     config = get_config()
     pub_time = attributes((clock or current_clock()).now())
+    ways: dict[tuple[str, str, str | None], _Way] = {}
+    messages: list[MakeMessage] = []
+    found_by_workers: list[TryRef] = []
     for ref in refs:
-        if known_pauses.hold(ref.queue_name):
+        place = (ref.module_name, ref.func_name, ref.queue_name)
+        way = ways.get(place) or ways.setdefault(place, _way_of(ref, config))
+        if way.is_paused:
             writer.post(WITHHOLD, ref)
-            continue
-        try:
-            topic = topic_of(ref, config)
-        except UnknownQueueError as error:
-            _report_failure(ref, f"queue {ref.queue_name}", error)
-            continue
-        if topic:
-            get_publisher().publish(_message(ref, topic, pub_time))
+        elif way.error is not None:
+            _report_failure(ref, f"queue {ref.queue_name}", way.error)
+        elif way.topic:
+            messages.append(partial(_message, ref, way.topic, pub_time))
         else:
-            _published(ref, topic, None)
+            found_by_workers.append(ref)
+    if messages:
+        get_publisher().publish(*messages)
+    if found_by_workers:
+        writer.post_all(CONFIRM, found_by_workers)  # there are no messages to wait for
+        _look_for_pauses()
+
+
+@dataclass(frozen=True, slots=True)
+class _Way:
+    """The way of a task's tries on one queue: to a topic, or, without one, to the workers that look for them."""
+
+    topic: str = ""
+    is_paused: bool = False
+    error: UnknownQueueError | None = None
+
+
+def _way_of(ref: TryRef, config: Config) -> _Way:
+    if known_pauses.hold(ref.queue_name):
+        return _Way(is_paused=True)
+    try:
+        return _Way(topic_of(ref, config))
+    except UnknownQueueError as error:
+        return _Way(error=error)
 
 
 def _message(ref: TryRef, topic: str, pub_time: Mapping[str, str]) -> Outgoing:
@@ -101,16 +127,19 @@ def _envelope(ref: TryRef) -> Envelope:
 
 def _published(ref: TryRef, topic: str, error: BrokerError | None) -> None:
     if error is None:
-        # Its turn may come before its message does; and a DatabaseQueue has no messages to wait for.
-        writer.post(CONFIRM, ref, at_once=ref.priority > 0 or not topic)
-        if known_pauses.grow_stale(current_clock().monotonic()):
-            writer.post(READ_PAUSES, None)
+        writer.post(CONFIRM, ref, at_once=ref.priority > 0)  # its turn may come before its message does
+        _look_for_pauses()
         return
     if isinstance(error, BrokerUnavailable):  # the publisher reports an outage once
         writer.post(PUT_BACK, ref)
     else:
         writer.post(DENY, ref)
         _report_failure(ref, topic, error)
+
+
+def _look_for_pauses() -> None:
+    if known_pauses.grow_stale(current_clock().monotonic()):
+        writer.post(READ_PAUSES, None)
 
 
 class _Failures:

@@ -1,6 +1,6 @@
 """The rows. The functions that change them are in `store/`."""
 
-from .base import StoredJSON, new_uuid
+from .base import StoredJSON, new_uuid, new_uuids
 from .board import BoardAct, QueuePause, StackRequest
 from .executions import HEAVY, ExecutionOutcome, TaskExecution, TaskKey
 from .groups import GroupSlice, TaskGroup
@@ -31,4 +31,5 @@ __all__ = [
     "WorkerRole",
     "WorkerState",
     "new_uuid",
+    "new_uuids",
 ]

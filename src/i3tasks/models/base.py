@@ -20,6 +20,11 @@ def new_uuid() -> UUID:
     return current_clock().new_uuid7()
 
 
+def new_uuids(count: int) -> list[str]:
+    """So many of them in hexadecimal, in their order."""
+    return current_clock().new_uuid7s(count)
+
+
 class Unreadable(str):
     """Stands in for JSON that Python can't read. It is text, so that all pages can show it."""
 

@@ -5,15 +5,14 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
-from typing import Any
+from typing import Any, overload
 
 from django.db import transaction
 
 from ..conf import get_config
-from ..core.clock import current_clock
 from ..core.steps import Step
 from ..exceptions import UnknownQueueError
-from ..models import TaskExecutionTry
+from ..models import TaskExecutionTry, new_uuids
 from ..registry import TaskSpec, find
 from ..telemetry import emit, wanted
 from .database import alias, atomic
@@ -36,7 +35,7 @@ class Origin:
 FIRST = Origin()
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)  # not frozen, which would make an instance cost three times as much: a group makes thousands
 class NewExecution:
     """A call, ready to be written. Arguments are JSON data."""
 
@@ -56,6 +55,34 @@ class NewExecution:
     """The context that travels with the call: see `telemetry.propagation`."""
     key: Key | None = None
     """The key of the call: of all calls with the same key, one is written."""
+
+
+class Enqueued(Sequence[tuple[TaskExecutionTry, bool]]):
+    """For each call its try, and whether it is new. A call whose key is taken has the latest try of another call."""
+
+    def __init__(self, tries: Sequence[TaskExecutionTry], are_new: Sequence[bool] | None = None) -> None:
+        self.tries = tries
+        self._are_new = are_new
+
+    def __len__(self) -> int:
+        return len(self.tries)
+
+    @overload
+    def __getitem__(self, place: int) -> tuple[TaskExecutionTry, bool]: ...
+    @overload
+    def __getitem__(self, place: slice) -> list[tuple[TaskExecutionTry, bool]]: ...
+    def __getitem__(self, place: Any) -> Any:
+        if isinstance(place, slice):
+            return [self[each] for each in range(len(self))[place]]
+        return self.tries[place], self.is_new(place)
+
+    def is_new(self, place: int) -> bool:
+        return self._are_new is None or self._are_new[place]
+
+    @property
+    def new(self) -> Sequence[TaskExecutionTry]:
+        """The tries to launch."""
+        return self.tries if self._are_new is None else [task_try for task_try, is_new in self if is_new]
 
 
 def from_step(step: Step, rest: Sequence[Step], origin: Origin = FIRST) -> NewExecution:
@@ -81,17 +108,15 @@ def from_step(step: Step, rest: Sequence[Step], origin: Origin = FIRST) -> NewEx
     )
 
 
-def enqueue(
-    calls: Sequence[NewExecution], *, now: datetime, longest_wait: timedelta = LONGEST_LOCK
-) -> list[tuple[TaskExecutionTry, bool]]:
-    """Write the calls, in the caller's transaction: for each its try, and whether it is new.
+def enqueue(calls: Sequence[NewExecution], *, now: datetime, longest_wait: timedelta = LONGEST_LOCK) -> Enqueued:
+    """Write the calls, in the caller's transaction.
 
-    A call whose key is taken gets the latest try of the call that has it. Raises StoreUnavailable, and writes nothing,
-    if another transaction has written one of the keys and does not commit within `longest_wait`, or if the two wait for
-    each other. Outside a transaction, that is so of each of a few attempts.
+    Raises StoreUnavailable, and writes nothing, if another transaction has written one of the keys and does not commit
+    within `longest_wait`, or if the two wait for each other. Outside a transaction, that is so of each of a few
+    attempts.
     """
     if not any(call.key for call in calls):
-        return [(task_try, True) for task_try in insert(calls, now=now)]
+        return Enqueued(insert(calls, now=now))
     # In the order of their keys, or two transactions that write the same ones could wait for each other.
     in_order = sorted(range(len(calls)), key=lambda index: "" if (key := calls[index].key) is None else key.text)
 
@@ -100,7 +125,8 @@ def enqueue(
             return {index: _enqueue_one(calls[index], now) for index in in_order}
 
     answers = attempted(write)
-    return [answers[index] for index in range(len(calls))]
+    tries, are_new = zip(*(answers[index] for index in range(len(calls))), strict=True)
+    return Enqueued(tries, are_new)
 
 
 def publish_grace() -> timedelta:
@@ -170,7 +196,7 @@ def _table(calls: Sequence[NewExecution], now: datetime) -> Table:
     same = {"created_at": now, "updated_at": now, "try_number": 1, "is_completed": False, "is_success": False}
     columns: dict[str, Sequence[Any]] = {
         **{name: [value] * count for name, value in same.items()},
-        "uuid": current_clock().new_uuid7s(count),
+        "uuid": new_uuids(count),
         "task_path": [call.module_name for call in calls],
         "task_name": [call.func_name for call in calls],
         "task_args": [call.args for call in calls],

@@ -66,14 +66,27 @@ class NewTries(Sequence[TaskExecutionTry]):
         task_try._state.fields_cache = {"task_execution": execution}
         return task_try
 
-    def due(self) -> Iterator[TryRef]:
-        """The tries that are to be published at once."""
+    def due(self) -> list[TryRef]:
+        """The tries that are to be published at once, without an instance of each."""
         from .requests import TryRef  # late: a process that only defines tasks needs none
 
-        names = ("run_after", "task_path", "task_name", "queue_name", "dispatch_at", "trace_context", "priority")
-        for (execution_id, try_id), run_after, *facts in zip(self._ids, *map(self._table.column, names), strict=True):
-            if run_after is None:
-                yield TryRef(try_id, execution_id, *facts)
+        names = ("task_path", "task_name", "queue_name", "dispatch_at", "trace_context", "priority")
+        columns = zip(*map(self._table.column, names), strict=True)
+        waits = self._table.column("run_after")
+        return [
+            TryRef(try_id, execution_id, *facts)
+            for (execution_id, try_id), wait, facts in zip(self._ids, waits, columns, strict=True)
+            if wait is None
+        ]
+
+
+def due_refs(tries: Sequence[TaskExecutionTry]) -> list[TryRef]:
+    """Those of the tries, which were written just now, that are to be published at once."""
+    from .requests import TryRef
+
+    if isinstance(tries, NewTries):
+        return tries.due()
+    return [TryRef.of(task_try) for task_try in tries if task_try.run_after is None]
 
 
 def insert_rows(table: Table) -> Sequence[TaskExecutionTry]:

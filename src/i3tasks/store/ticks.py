@@ -153,7 +153,7 @@ def _tick(schedule: KnownSchedule, call: NewExecution, state: ScheduleState, unt
     written = set(ticks.values_list("slot", flat=True)) if found.slots else set()
     slots = [slot for slot in found.slots if slot not in written]
     answers = enqueue([_for_slot(call, slot) for slot in slots], now=until, longest_wait=NO_WAIT)
-    executions = [task_try.task_execution_id for task_try, _ in answers]
+    executions = [task_try.task_execution_id for task_try in answers.tries]
     rows(ScheduleTick).bulk_create(
         [
             ScheduleTick(schedule_key=schedule.key, slot=slot, execution_id=execution)

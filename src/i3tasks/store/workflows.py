@@ -79,8 +79,11 @@ class Plan:
         if "group" in first:
             self._add_group(first["group"], rest, cause, result, origin)
         else:
-            self.calls.append(from_step(filled_start(first, result), rest, origin))
-            self.causes.append(cause)
+            self._add_call(filled_start(first, result), rest, cause, origin)
+
+    def _add_call(self, first: Step, rest: Sequence[Step], cause: int | None, origin: Origin) -> None:
+        self.calls.append(from_step(first, rest, origin))
+        self.causes.append(cause)
 
     def write(self) -> Sequence[TaskExecutionTry]:
         """Count the members that ended, insert what was planned, and give the new tries in the order of `causes`."""
@@ -91,12 +94,14 @@ class Plan:
         calls = [self._with_travels(call, cause) for call, cause in zip(self.calls, self.causes, strict=True)]
         return insert(self._of_present_groups(calls), now=self.at) if calls else []
 
-    def _of_present_groups(self, calls: Sequence[NewExecution]) -> list[NewExecution]:
+    def _of_present_groups(self, calls: Sequence[NewExecution]) -> Sequence[NewExecution]:
         """The calls; those that were to join a group that has ended and is deleted join none."""
         joined = {call.task_group_id for call in calls if call.task_group_id is not None}
         joined -= {group.pk for group in self.groups}
         present = set(rows(TaskGroup).filter(pk__in=joined).values_list("pk", flat=True)) if joined else joined
         gone = joined - present
+        if not gone:
+            return calls
         return [
             replace(call, task_group_id=None, group_index=None) if call.task_group_id in gone else call
             for call in calls
@@ -122,12 +127,16 @@ class Plan:
         self, group_id: int, members: Sequence[list[Step]], *, cause: int | None, result: Any, first_index: int = 0
     ) -> None:
         """Plan members of a group; `first_index` is the place of the first one among the group's results."""
+        origin = Origin(part_of_id=group_id)
         for index, member in enumerate(members):
             if self.sliced and len(self.calls) >= WRITTEN_AT_ONCE:
                 self._add_slices(group_id, members[index:], result, first_index + index)
                 return
             first, *others = ending_in_group(member, group_id, first_index + index)
-            self.add([filled_start(first, result), *others], cause=cause, origin=Origin(part_of_id=group_id))
+            if "group" in first:
+                self._add_group(first["group"], others, cause, result, origin)
+            else:
+                self._add_call(filled_start(first, result), others, cause, origin)
 
     def _add_slices(self, group_id: int, members: Sequence[list[Step]], result: Any, first_index: int) -> None:
         for start, some in slices(members, WRITTEN_AT_ONCE):

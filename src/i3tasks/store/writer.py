@@ -110,6 +110,10 @@ class Writer:
         waits = operation.is_gathered and not at_once
         self._thread.put(_Item(operation, request), delay=self._seconds_until_gathered() if waits else 0)
 
+    def post_all(self, operation: Operation[Request, Answer], requests: Iterable[Request]) -> None:
+        """`post` each of them, at once. A full queue drops those that find no place."""
+        self._thread.put_all([_Item(operation, request) for request in requests])
+
     def later(
         self,
         delay: float,

@@ -14,7 +14,7 @@ import threading
 import time
 import weakref
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, Generic, TypeVar
 
 from ..telemetry import emit
@@ -78,6 +78,16 @@ class BatchThread(Generic[Item]):
                 self._ready.append(item)
             self._changed.notify_all()
             return True
+
+    def put_all(self, items: Sequence[Item]) -> int:
+        """Queue as many of the items as there is room for, to be handled at once; returns their number."""
+        with self._changed:
+            room = self._max_queued - len(self._ready) - len(self._later)
+            if not items or room <= 0 or not self._started():
+                return 0
+            self._ready.extend(items[:room])
+            self._changed.notify_all()
+            return min(len(items), room)
 
     def hurry(self, is_meant: Callable[[Item], bool]) -> None:
         """Handle the delayed items that are meant now, in the order in which they would have fallen due."""

@@ -7,12 +7,13 @@ from collections import Counter
 from collections.abc import AsyncIterator, Callable, Iterable
 from contextlib import asynccontextmanager
 from datetime import datetime, timedelta
+from functools import partial
 from typing import Any
 
 from django.db import OperationalError, connection
 
 from i3tasks.broker.deliveries import Delivery
-from i3tasks.broker.publisher import Outgoing
+from i3tasks.broker.outgoing import MakeMessage, Outgoing
 from i3tasks.broker.stream_health import Quiet
 from i3tasks.engine import outbox
 from i3tasks.engine.bodies import Raised, Returned, acall, bounded
@@ -27,6 +28,7 @@ from i3tasks.registry import TaskSpec
 from i3tasks.store.operations import CLAIM, PUT_BACK, SETTLE
 from i3tasks.store.requests import LOCKED, TryRef
 from i3tasks.store.writer import Writer
+from tests.support.rigs import made
 
 from .broker import Broker, Message
 from .timeline import Loop, Timeline
@@ -107,9 +109,10 @@ class SimPublisher:
     def is_refused_by(self, topic: str) -> bool:
         return False
 
-    def publish(self, outgoing: Outgoing) -> bool:
+    def publish(self, *messages: Outgoing | MakeMessage) -> bool:
         process = self._process
-        process.after(process.timeline.chance.random() * 0.05, lambda: self._send(outgoing))
+        for message in messages:
+            process.after(process.timeline.chance.random() * 0.05, partial(self._send, made(message)))
         return True
 
     def _send(self, outgoing: Outgoing) -> None:
