@@ -9,7 +9,6 @@ from contextlib import AbstractAsyncContextManager, suppress
 from types import TracebackType
 from typing import Any, Protocol
 
-from anyio.abc import TaskGroup
 from asgiref.sync import ThreadSensitiveContext
 
 from ..conf import get_config
@@ -24,7 +23,7 @@ from .isolation import body_of, run_in_child
 from .lease_renewal import HandedBack, Run
 from .processes import ChildProcesses
 from .shared_lanes import SharedLane, SharedLanes
-from .try_loops import TryLoops
+from .try_loops import Tasks, TryLoops
 from .waiting_bodies import CurrentBody, Waits, current_body
 
 __all__ = ["Carry", "Pool", "PoolClosing", "Room", "Slot", "WorkerPool"]
@@ -74,7 +73,7 @@ class WorkerPool:
         self._context: contextvars.Context | None = None
         self._output_socket: OutputSocket | None = None
 
-    def open(self, tasks: TaskGroup) -> None:
+    def open(self, tasks: Tasks) -> None:
         """Let `submit` use tasks of this group. Bodies get copies of the current context from now on."""
         self._loops = TryLoops(tasks, self._concurrency)
         self._context = contextvars.copy_context()

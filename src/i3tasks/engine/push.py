@@ -1,6 +1,7 @@
 """Runs the tries that Pub/Sub pushes: one engine for each event loop of a web process.
 
-A run belongs to the process and not to the request: a client that disconnects cancels nothing.
+A run belongs to the process and not to the request: a client that disconnects cancels nothing. As in a worker, it is
+carried out by a task of the pool that lives long.
 """
 
 from __future__ import annotations
@@ -8,8 +9,9 @@ from __future__ import annotations
 import asyncio
 import contextvars
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Coroutine, Sequence
 from contextlib import suppress
+from functools import partial
 from typing import Any
 
 from django.db import connections
@@ -18,18 +20,21 @@ from ..broker.deliveries import Delivery
 from ..conf import Identity, get_config
 from ..models import WorkerRole
 from ..store.writer import idle_seconds
+from ..telemetry import emit
 from ..threads.batching import BatchThread
 from ..threads.forking import reset_signals_in_children
 from .assembly import Engine, make_engine
 from .dispatcher import Dispatcher
-from .report import Report
+from .executor import Arrival, Executor
+from .pool import Slot
+from .report import NotRun, Report, Verdict
 from .worker_row import Presence
 
 PASS_EVERY_SECONDS = 5.0
 MOST_REQUESTS = 10_000
 
 _engines: dict[asyncio.AbstractEventLoop, Engine] = {}
-_under_way: set[asyncio.Task[Any]] = set()  # the loop itself refers to its tasks only weakly
+_under_way: set[asyncio.Future[Report]] = set()
 _dispatcher: Dispatcher | None = None
 _presence: tuple[int, Presence] | None = None  # with the id of its process
 
@@ -39,15 +44,31 @@ async def carry_out(delivery: Delivery, sender: Identity | None) -> Report:
 
     With None for `sender` it may be of any push queue. The run goes on if the caller is cancelled.
     """
-    executing = _engine().executor.execute(delivery, get_config().queues_pushed_by(sender))
-    # An empty context, so that the body does not get the request's language, log fields and database thread.
-    task = asyncio.get_running_loop().create_task(executing, context=contextvars.Context())
-    _under_way.add(task)
-    task.add_done_callback(_under_way.discard)
+    engine = _engine()
+    arrival = engine.executor.read(delivery, get_config().queues_pushed_by(sender))
+    if isinstance(arrival, Report):
+        return arrival
+    reported: asyncio.Future[Report] = asyncio.get_running_loop().create_future()
+    refuse = partial(_resolve, reported, Report(Verdict.NACK, NotRun.STOPPING, envelope=arrival.envelope))
+    engine.pool.submit(arrival.spec, partial(_carry_out, engine.executor, arrival, reported), refuse)
+    return await reported
+
+
+async def _carry_out(executor: Executor, arrival: Arrival, reported: asyncio.Future[Report], slot: Slot) -> None:
     presence = web_presence()
+    _under_way.add(reported)
     presence.begin()
-    task.add_done_callback(lambda _: presence.leave())
-    return await asyncio.shield(task)
+    try:
+        _resolve(reported, await executor.carry_out(arrival, slot))
+    except Exception as error:
+        if reported.done():  # nobody waits for it any more
+            emit("internal_error", where="executor", error=repr(error), exc_info=error)
+        else:
+            reported.set_exception(error)
+    finally:
+        _under_way.discard(reported)
+        presence.leave()
+        reported.cancel()  # no-op unless the loop is ending and this task was cancelled
 
 
 async def dispatch(*, every_seconds: float = 0) -> bool:
@@ -98,9 +119,9 @@ def web_presence() -> Presence:
     return _presence[1]
 
 
-def _resolve(passed: asyncio.Future[None]) -> None:
-    if not passed.done():
-        passed.set_result(None)
+def _resolve(future: asyncio.Future[Any], answer: Any = None) -> None:
+    if not future.done():
+        future.set_result(answer)
 
 
 _passes: BatchThread[tuple[float, asyncio.Future[None]]] = BatchThread(
@@ -118,8 +139,22 @@ def _engine() -> Engine:
     if loop not in _engines:
         _close_ended()
         reset_signals_in_children()
-        _engines[loop] = make_engine(worker_id=web_presence().worker_id)
+        engine = _engines[loop] = make_engine(worker_id=web_presence().worker_id)
+        # An empty context: no body gets a request's language, log fields and database thread.
+        contextvars.Context().run(engine.pool.open, _Tasks())
     return _engines[loop]
+
+
+class _Tasks:
+    """The tasks of a pool. They end with their loop."""
+
+    def __init__(self) -> None:
+        self._tasks: set[asyncio.Task[None]] = set()  # the loop itself refers to its tasks only weakly
+
+    def start_soon(self, function: Callable[[], Coroutine[Any, Any, None]]) -> None:
+        task = asyncio.get_running_loop().create_task(function(), context=contextvars.Context())
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
 
 
 def _close_ended() -> None:

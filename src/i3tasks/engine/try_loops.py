@@ -5,17 +5,21 @@ from __future__ import annotations
 import asyncio
 from collections import deque
 from collections.abc import Callable, Coroutine
-from typing import Any
-
-from anyio.abc import TaskGroup
+from typing import Any, Protocol
 
 Job = Callable[[], Coroutine[Any, Any, None]]
+
+
+class Tasks(Protocol):
+    """What the loops' tasks belong to, such as anyio's TaskGroup."""
+
+    def start_soon(self, function: Job, /) -> object: ...
 
 
 class TryLoops:
     """Up to `most` tasks, created when needed. A job should raise nothing but a cancellation."""
 
-    def __init__(self, tasks: TaskGroup, most: int) -> None:
+    def __init__(self, tasks: Tasks, most: int) -> None:
         self._tasks = tasks
         self._left = most
         self._ready: deque[Job] = deque()

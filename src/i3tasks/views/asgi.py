@@ -8,13 +8,11 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable, MutableMapping
-from io import BytesIO
 from typing import Any
 
 from django.conf import settings
 from django.core.exceptions import DisallowedHost, ImproperlyConfigured
-from django.core.handlers.asgi import ASGIRequest
-from django.http import HttpResponse
+from django.http import HttpRequest, HttpResponse
 from django.urls import NoReverseMatch, get_script_prefix, reverse
 
 from ..conf import Identity
@@ -29,6 +27,8 @@ Application = Callable[[Scope, Receive, Send], Awaitable[None]]
 
 BODY_SECONDS = 60.0
 """Time that a verified sender has for the whole body: what Django allows for one under ASGI."""
+_FIELDS = {b"host": "HTTP_HOST", b"x-forwarded-host": "HTTP_X_FORWARDED_HOST", b"authorization": "HTTP_AUTHORIZATION"}
+"""The header fields that say whether a push is let in, and their names in Django's requests."""
 NO_PATH = (
     "with_push() does not find the URL i3tasks-push. Include i3tasks.urls in ROOT_URLCONF, or pass the path at which "
     'it is: with_push(application, path="/i3/tasks-push/").'
@@ -71,13 +71,18 @@ def _prefix(scope: Scope) -> str:
     return str(settings.FORCE_SCRIPT_NAME or scope.get("root_path") or "").rstrip("/")
 
 
-class _Request(ASGIRequest):
-    """Django's request, whose body is received when it is asked for."""
+class _Request(HttpRequest):
+    """As much of Django's request as pushes need. Its body is received when it is asked for."""
 
     def __init__(self, scope: Scope, receive: Receive) -> None:
-        # Without what no push needs and Django fails to read where it is malformed.
-        fields = [field for field in scope["headers"] if field[0] != b"content-type"]
-        super().__init__({**scope, "query_string": b"", "headers": fields}, BytesIO())
+        # Without Django's own: it fills dictionaries of forms, cookies and files.
+        self.method, self.path = scope["method"].upper(), scope["path"]
+        server = scope.get("server") or ("unknown", 0)
+        self.META = {"SERVER_NAME": server[0], "SERVER_PORT": str(server[1])}
+        for name, value in scope["headers"]:
+            if key := _FIELDS.get(name):
+                text = value.decode("latin1")
+                self.META[key] = f"{self.META[key]},{text}" if key in self.META else text
         self._receive = receive
         self.is_left = False
         """Whether its client is gone."""

@@ -38,7 +38,7 @@ def for_google_cloud(verify: Verify) -> Callable[[View], View]:
         @functools.wraps(view)
         async def guarded(request: HttpRequest) -> HttpResponse:
             try:
-                sender = await verify(get_config(), request.headers.get("Authorization"))
+                sender = await verify(get_config(), request.META.get("HTTP_AUTHORIZATION"))
                 return await view(request, sender)
             except RequestRefused as refusal:
                 return _denied(request, refusal)
