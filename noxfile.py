@@ -99,6 +99,12 @@ def docs(session: nox.Session) -> None:
 
 
 @nox.session
+def image(session: nox.Session) -> None:
+    """Run the steps of the shop's image without containers, in an empty environment."""
+    session.run("python", "-m", "tests.image")
+
+
+@nox.session
 def helpers(session: nox.Session) -> None:
     """The tests of `i3tasks.testing` in the order of the files, in random orders, and in several processes."""
     session.install("-e", ".[test]", "pytest-randomly>=3.16")
@@ -146,12 +152,20 @@ def bench(session: nox.Session) -> None:
 
 @nox.session
 def release(session: nox.Session) -> None:
-    """Build sdist and wheel into dist/, look into them, and test the wheel in empty environments. Uploads nothing."""
+    """Build sdist and wheel into dist/, look into them, and test the wheel in empty environments. Uploads nothing.
+
+    `nox -s release -- https://github.com/OWNER/i3tasks` gives them the public address that an upload needs.
+    """
     session.install("build", "twine")
     shutil.rmtree("dist", ignore_errors=True)
-    session.run("python", "-m", "build", "--outdir", "dist", ".")
+    tree = "."
+    if session.posargs:
+        tree = os.path.join(session.create_tmp(), "tree")
+        shutil.rmtree(tree, ignore_errors=True)
+        session.run("python", "tests/addresses.py", tree, *session.posargs)
+    session.run("python", "-m", "build", "--outdir", "dist", tree)
     session.run("twine", "check", "--strict", "dist/*.whl", "dist/*.tar.gz")
-    session.run("python", "tests/release.py", "dist")
+    session.run("python", "tests/release.py", "dist", *(["--to-upload"] if session.posargs else []))
     for python in dict.fromkeys(python for python, _ in PAIRS):
         command = shutil.which(f"python{python}")
         if command and not subprocess.run([command, "-c", ""], capture_output=True, check=False).returncode:

@@ -11,6 +11,7 @@ import sys
 import tarfile
 import tempfile
 import zipfile
+from email import message_from_bytes
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -28,6 +29,7 @@ IN_SDIST = (
     "examples/census/run.py",
     "noxfile.py",
 )
+LINKS = ("Repository", "Documentation", "Changelog")
 HELP = (["--version"], ["--help"], ["run-worker", "--help"], ["emulator", "--help"], ["doctor", "--help"])
 ENQUEUE = "from shop.tasks import greet; greet.delay('Ada')"
 LOOK = "from i3tasks.models import TaskExecution as E; assert E.objects.get().outcome == 'success'"
@@ -37,12 +39,18 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("folder", type=Path)
     parser.add_argument("--try-on", metavar="PYTHON")
+    parser.add_argument("--to-upload", action="store_true", help="links are needed, too")
     options = parser.parse_args()
     [wheel] = options.folder.glob("*.whl")
     if options.try_on:
         return try_on(options.try_on, wheel)
     [sdist] = options.folder.glob("*.tar.gz")
     problems = [*versions(wheel, sdist), *contents(wheel, sdist)]
+    missing = links(wheel)
+    if options.to_upload:
+        problems += missing
+    elif missing:
+        print("Not to be uploaded: `nox -s release -- ADDRESS` gives it the links that an index shows.")
     for problem in problems:
         print(problem, file=sys.stderr)
     return 1 if problems else 0
@@ -81,6 +89,18 @@ def contents(wheel: Path, sdist: Path) -> list[str]:
     problems += [f"{name} is missing from the wheel" for name in sorted(modules - packed)]
     foreign = {name for name in packed if not name.startswith(("i3tasks/", "i3tasks-"))}
     return problems + [f"{name} is in the wheel" for name in sorted(foreign)]
+
+
+def links(wheel: Path) -> list[str]:
+    """What the wheel's links lack: those of `[project.urls]`, and links in the README that an index can follow."""
+    with zipfile.ZipFile(wheel) as archive:
+        [name] = [name for name in archive.namelist() if name.endswith(".dist-info/METADATA")]
+        metadata = message_from_bytes(archive.read(name))
+    named = dict(link.split(", ", 1) for link in metadata.get_all("Project-URL", []))
+    problems = [f"The wheel has no link to its {name}" for name in LINKS if name not in named]
+    problems += [f"{link} is of another version" for link in named.values() if "/v" in link and version() not in link]
+    relative = re.findall(r"\]\((?!https://|#)([^)]+)\)", str(metadata.get_payload()))
+    return problems + [f"The README links to {path}, which no index has" for path in relative]
 
 
 def try_on(python: str, wheel: Path) -> int:

@@ -20,6 +20,7 @@ from i3tasks.contrib.prometheus.gauges import RowGauges
 from i3tasks.emulator import EmulatorProcess
 from i3tasks.store.figures import WAITING
 from i3tasks.types import I3TasksSettings
+from tests.image import DOCKERFILE, Image, steps
 from tests.support.doc_commands import problem
 
 hcl2 = pytest.importorskip("hcl2", reason="python-hcl2 comes with the extra dev")
@@ -240,6 +241,18 @@ def test_the_image_is_made_of_what_there_is() -> None:
     extras = tomllib.loads((EXAMPLES.parent / "pyproject.toml").read_text())["project"]["optional-dependencies"]
     [wanted] = re.findall(r"/i3tasks\[([\w,]+)\]", source)
     assert set(wanted.split(",")) <= set(extras)
+
+
+def test_the_image_is_sent_what_it_is_made_of_and_little_else() -> None:
+    """`python -m tests.image` runs its steps."""
+    lines = (EXAMPLES / "shop/Dockerfile.dockerignore").read_text().splitlines()
+    allowed = {line.removeprefix("!") for line in lines if line.startswith("!")}
+    copied = re.findall(r"^COPY (.+)$", (EXAMPLES / "shop/Dockerfile").read_text(), re.M)
+    assert lines[1] == "*"
+    assert allowed == {path for line in copied for path in line.split()[:-1]}
+    assert {name for name, _ in steps(DOCKERFILE.read_text())} <= {
+        name.removeprefix("step_").upper() for name in vars(Image) if name.startswith("step_")
+    }
 
 
 def test_the_shop_takes_an_order_and_a_worker_sends_its_receipt(tmp_path: Path) -> None:

@@ -18,7 +18,7 @@ from i3tasks.broker.outgoing import MAXIMUM_MESSAGE_BYTES
 from i3tasks.calls.canvas import LONGEST_DEADLINE
 from i3tasks.contrib.prometheus.counters import MOST_VALUES
 from i3tasks.core.schedule_fields import LONGEST_NAME, LONGEST_PATH
-from i3tasks.core.values import MAXIMUM_DEPTH
+from i3tasks.core.values import MAXIMUM_DEPTH, MAXIMUM_DIGITS
 from i3tasks.emulator import Seed
 from i3tasks.store import figures, search, suspects
 from i3tasks.store.pauses import ASIDE_FROM
@@ -194,6 +194,7 @@ def test_the_limits_are_those_of_the_code() -> None:
         "arguments of a call, as JSON": settings.maximum_payload_bytes,
         "a result, as JSON": settings.maximum_payload_bytes,
         "nesting of arguments and results": MAXIMUM_DEPTH,
+        "an int": MAXIMUM_DIGITS,
         "name of a task's module, and of its function": LONGEST_PATH,
         "name of a schedule": LONGEST_NAME,
         "`run_after`, `until`, `reschedule`": ASIDE_FROM.year,

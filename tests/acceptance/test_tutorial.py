@@ -61,18 +61,25 @@ class Reader:
             self.run(text)
 
     def make_environment(self, text: str) -> None:
-        """The environment of the first block, with the packages of ours instead of pip's."""
+        """The environment of the first block: under CI as written, elsewhere with our packages instead of pip's."""
+        self.environ["PUBSUB_EMULATOR_HOST"] = f"127.0.0.1:{free_port()}"
+        own = self.project / ".venv" / "bin"
+        if "CI" in os.environ:
+            (self.folder / "i3tasks").symlink_to(ROOT)
+            self.run(text, self.folder)
+        else:
+            self.borrow_packages(text, own)
+        self.environ["PATH"] = f"{own}{os.pathsep}{self.environ['PATH']}"
+
+    def borrow_packages(self, text: str, own: Path) -> None:
         self.run(text.replace(INSTALL, "").replace("-m venv", "-m venv --without-pip"), self.folder)
         site = self.project / ".venv" / "lib" / f"python{sysconfig.get_python_version()}" / "site-packages"
         (site / "ours.pth").write_text(f"import site; site.addsitedir({sysconfig.get_paths()['purelib']!r})\n")
-        own = self.project / ".venv" / "bin"
         for script, module in (("django-admin", "django.core.management"), ("i3tasks", "i3tasks.cli")):
             call = "execute_from_command_line" if script == "django-admin" else "main"
             code = f"#!{own}/python\nimport sys\nfrom {module} import {call} as main\nsys.exit(main())\n"
             (own / script).write_text(code)
             (own / script).chmod(0o755)
-        self.environ["PATH"] = f"{own}{os.pathsep}{self.environ['PATH']}"
-        self.environ["PUBSUB_EMULATOR_HOST"] = f"127.0.0.1:{free_port()}"
 
     def run(self, commands: str, folder: Path | None = None) -> None:
         shell = ["bash", "-e", "-c", commands]

@@ -10,7 +10,17 @@ Values are nested at most MAXIMUM_DEPTH levels deep, and all walks take time in 
 
 from .decoding import decode, unavailable
 from .encoding import EncodedResult, encode, encode_arguments, encode_result
-from .form import JSON, MAXIMUM_BYTES, MAXIMUM_DEPTH, MAXIMUM_STORED_DEPTH, RESULT, RESULT_JSON, TAG, Placeholder
+from .form import (
+    JSON,
+    MAXIMUM_BYTES,
+    MAXIMUM_DEPTH,
+    MAXIMUM_DIGITS,
+    MAXIMUM_STORED_DEPTH,
+    RESULT,
+    RESULT_JSON,
+    TAG,
+    Placeholder,
+)
 from .text import clean_text
 from .walking import placeholders, shown, shown_keywords, with_result
 
@@ -18,6 +28,7 @@ __all__ = [
     "JSON",
     "MAXIMUM_BYTES",
     "MAXIMUM_DEPTH",
+    "MAXIMUM_DIGITS",
     "MAXIMUM_STORED_DEPTH",
     "RESULT",
     "RESULT_JSON",

@@ -15,9 +15,22 @@ from uuid import UUID
 from zoneinfo import ZoneInfo
 
 from ...exceptions import ArgumentError
-from .form import JSON, LONGEST_SHOWN, MAXIMUM_BYTES, MAXIMUM_DEPTH, RESULT_JSON, TAG, Placeholder, enum_named, tagged
+from .form import (
+    JSON,
+    LONGEST_SHOWN,
+    MAXIMUM_BYTES,
+    MAXIMUM_DEPTH,
+    MAXIMUM_DIGITS,
+    RESULT_JSON,
+    TAG,
+    Placeholder,
+    enum_named,
+    tagged,
+)
 from .text import clean_text
 from .walking import placeholders
+
+_BEYOND_INTEGERS = 10**MAXIMUM_DIGITS
 
 
 def encode(value: Any, path: str, limit: int = MAXIMUM_BYTES) -> JSON:
@@ -189,10 +202,11 @@ class _Encoder:
         return str.__str__(value)  # of a subclass, its text only
 
     def _integer(self, value: int) -> int:
-        if value.bit_length() > 13_000:  # about 4,000 digits; Python refuses to print more than 4,300
-            raise _Refused("is an integer of more than 3,900 digits. Pass it as text.")
-        self._spend(value.bit_length() // 3)
-        return int(value)
+        plain = int(value)  # of a subclass, its number only
+        if not -_BEYOND_INTEGERS < plain < _BEYOND_INTEGERS:
+            raise _Refused(f"is an integer of more than {MAXIMUM_DIGITS:,} digits. Pass it as text.")
+        self._spend(plain.bit_length() // 3)
+        return plain
 
     def _spend(self, count: int) -> None:
         self._left -= count
