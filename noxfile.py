@@ -162,13 +162,13 @@ def release(session: nox.Session) -> None:
     if session.posargs:
         tree = os.path.join(session.create_tmp(), "tree")
         shutil.rmtree(tree, ignore_errors=True)
-        session.run("python", "tests/addresses.py", tree, *session.posargs)
+        session.run("python", "-m", "tests.addresses", tree, *session.posargs)
     session.run("python", "-m", "build", "--outdir", "dist", tree)
     session.run("twine", "check", "--strict", "dist/*.whl", "dist/*.tar.gz")
-    session.run("python", "tests/release.py", "dist", *(["--to-upload"] if session.posargs else []))
+    session.run("python", "-m", "tests.release", "dist", *(["--to-upload"] if session.posargs else []))
     for python in dict.fromkeys(python for python, _ in PAIRS):
         command = shutil.which(f"python{python}")
         if command and not subprocess.run([command, "-c", ""], capture_output=True, check=False).returncode:
-            session.run("python", "tests/release.py", "dist", "--try-on", command)
+            session.run("python", "-m", "tests.release", "dist", "--try-on", command)
         else:
             session.warn(f"Python {python} is not here.")

@@ -1,4 +1,4 @@
-"""Gives a release its public address: `python tests/addresses.py FOLDER https://github.com/OWNER/i3tasks`.
+"""Gives a release its public address: `python -m tests.addresses FOLDER https://github.com/OWNER/i3tasks`.
 
 Copies the last commit into the folder, and writes there what the repository can't know of itself: `[project.urls]`,
 which package indexes show, and absolute links in the README, since an index can't follow relative ones.

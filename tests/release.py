@@ -1,4 +1,4 @@
-"""Looks at what a release would upload: `python tests/release.py dist`. `--try-on PYTHON` installs and runs it."""
+"""Looks at what a release would upload: `python -m tests.release dist`. `--try-on PYTHON` installs and runs it."""
 
 from __future__ import annotations
 
