@@ -111,13 +111,16 @@ class ResultUnavailable(I3TasksError):
 class Retry(I3TasksError):
     """The task asked to be tried again. Raise `Retry(delay=seconds)` in a body; it counts as a failed try.
 
-    `delay` is in seconds or a timedelta; None means the task's own backoff.
+    `delay` is in seconds or a timedelta; None means the task's own backoff. Raises ArgumentError for a message that is
+    a number or a timedelta, which was meant as the delay.
     """
 
     _page = ""
     delay: timedelta | None = None  # also for a subclass that does not call `__init__`
 
     def __init__(self, message: str | None = None, *, delay: float | timedelta | None = None) -> None:
+        if isinstance(message, (int, float, timedelta)):
+            raise ArgumentError(f"The first argument of Retry is its message: write Retry(delay={message!r:.80}).")
         self.delay = delay if isinstance(delay, timedelta) or delay is None else timedelta(seconds=delay)
         if message is None and type(self) is Retry:
             message = f"The body asked for another try {_when(self.delay)}."

@@ -1,6 +1,7 @@
+# pyright: reportUnnecessaryTypeIgnoreComment=true
 """What type checkers must make of a task. Never run: `mypy --strict` and `pyright` read it.
 
-A `type: ignore` marks a mistake that must be found: mypy reports it as unused when it is not.
+A `type: ignore` marks a mistake that must be found: mypy and pyright report it as unused when it is not.
 """
 
 from collections.abc import Coroutine

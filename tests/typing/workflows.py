@@ -1,3 +1,4 @@
+# pyright: reportUnnecessaryTypeIgnoreComment=true
 """What type checkers must make of workflows. Never run; see `calls`."""
 
 from typing import Any, assert_type

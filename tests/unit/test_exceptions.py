@@ -6,6 +6,7 @@ import re
 import traceback
 from datetime import timedelta
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -55,6 +56,12 @@ def test_retry_takes_seconds_and_timedeltas() -> None:
     assert exceptions.Retry(delay=1.5).delay == timedelta(seconds=1.5)
     assert exceptions.Retry(delay=timedelta(minutes=2)).delay == timedelta(minutes=2)
     assert exceptions.Retry("later").delay is None
+
+
+@pytest.mark.parametrize("given", [60, 1.5, timedelta(minutes=1)])
+def test_a_delay_in_the_place_of_retrys_message_is_refused(given: Any) -> None:
+    with pytest.raises(exceptions.ArgumentError, match=re.escape(f"write Retry(delay={given!r})")):
+        exceptions.Retry(given)
 
 
 @pytest.mark.parametrize("kind", [kind for kind in ERRORS if kind is not exceptions.I3TasksError])

@@ -81,9 +81,10 @@ class _LateModule(ModuleType):
         return ModuleType.__getattribute__(self, name)
 
 
-def _execute(module: Any) -> None:
+def _execute(late: ModuleType) -> None:
+    module: Any = late  # which is to become one of another class
     with _execution.held():
-        is_late = type(module) is _LateModule and module.__name__ not in _executing
+        is_late = type(late) is _LateModule and late.__name__ not in _executing
         if not is_late:  # another thread was quicker, or the module asks for names of its own
             return
         _executing.add(module.__name__)

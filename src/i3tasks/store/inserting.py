@@ -63,7 +63,8 @@ class NewTries(Sequence[TaskExecutionTry]):
         execution = _instance(TaskExecution, _execution_columns(row), execution_id, self._using)
         of_try = {"task_execution_id": execution_id, **_picked(row, OF_TRIES)}
         task_try: TaskExecutionTry = _instance(TaskExecutionTry, of_try, try_id, self._using)
-        task_try._state.fields_cache = {"task_execution": execution}
+        state: Any = task_try._state  # a descriptor gives `fields_cache` at its first use, which may be set
+        state.fields_cache = {"task_execution": execution}
         return task_try
 
     def due(self) -> list[TryRef]:
