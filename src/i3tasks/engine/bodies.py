@@ -138,12 +138,17 @@ class BodyEnding:
             self.run.stop(error)
             raise
         finally:
+            self._halt = _let_be  # the body's own `halt` refers to this, and would wait for the garbage collector
             if self._timer is not None:
                 self._timer.cancel()
 
     def _time_out(self, timeout: float) -> None:
         if not self.has_come:
             self.run.stop(TaskTimeout(f"The body ran longer than its timeout of {timeout:g} seconds."))
+
+
+def _let_be() -> None:
+    """What is left to halt of a body that has ended, or is no longer waited for."""
 
 
 def is_cancelling() -> bool:

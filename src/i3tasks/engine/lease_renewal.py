@@ -62,6 +62,10 @@ class Run:
             if self.ending is not None:
                 self.ending.hurry()
 
+    def let_go(self) -> None:
+        """Forget the body, whose task refers to this run: the cycle would wait for the garbage collector."""
+        self.ending = self.stack = None
+
 
 @dataclass(slots=True)
 class _Expected:
@@ -127,6 +131,7 @@ class Running:
         try:
             yield run
         finally:
+            run.let_go()
             with self._lock:
                 self._runs.pop(claimed.try_id, None)
                 if not self._runs and not self._expected and self._stop_beating is not None:

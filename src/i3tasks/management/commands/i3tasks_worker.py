@@ -20,6 +20,7 @@ from django.db import connections
 from ...broker.loading import leave_forks_alone
 from ...conf import Config, QueueNames, get_config
 from ...engine.exits import EXITS, Loop
+from ...engine.garbage import collected_rarely
 from ...engine.worker import Worker
 from ...store.database import alias
 from ...types import PushQueue
@@ -95,7 +96,8 @@ class Command(BaseCommand):
                 worker_id=options["worker_id"],
                 until_empty=options["until_empty"],
             )
-            _run(worker)
+            with collected_rarely(options["concurrency"]):
+                _run(worker)
 
 
 def _run(worker: Worker) -> None:
