@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from dataclasses import replace
 from typing import Any
 
+import anyio
 import pytest
 import structlog
 from asgiref.sync import async_to_sync, sync_to_async
@@ -22,6 +23,9 @@ from i3tasks.core.clock import SYSTEM_CLOCK
 from i3tasks.core.outcome import Success
 from i3tasks.engine import push
 from i3tasks.engine.assembly import make_engine
+from i3tasks.engine.executor import Arrival
+from i3tasks.engine.pool import Slot
+from i3tasks.engine.report import Verdict
 from i3tasks.models import TaskExecution, TaskExecutionTry
 from i3tasks.store import workflows
 from i3tasks.store.settle import settle
@@ -32,7 +36,7 @@ from tests.shop.isolated import whence
 from tests.shop.tasks import aadd, add, fail
 from tests.store.helpers import enqueue as write
 from tests.store.helpers import lease, says
-from tests.support.rigs import NotingPublisher, delivery_of
+from tests.support.rigs import NotingPublisher, auntil, delivery_of
 
 pytestmark = pytest.mark.django_db(transaction=True)
 
@@ -57,6 +61,11 @@ async def arrives(before: Any, task_metadata: Any = None) -> dict[str, Any]:
 @task(bind=True)
 async def on_failure(execution_id: int, task_metadata: Any = None) -> dict[str, str]:
     return dict(task_metadata.headers)
+
+
+@task
+async def calls() -> None:
+    await aadd.adelay(1, 2)
 
 
 @pytest.fixture(autouse=True)
@@ -205,6 +214,32 @@ async def _execute(task_try: TaskExecutionTry) -> None:
     engine = make_engine(concurrency=1, threads=1)
     await engine.executor.execute(delivery_of(task_try))
     engine.pool.close()
+
+
+async def test_it_reaches_the_calls_of_bodies_in_a_workers_tasks() -> None:
+    """The long-lived tasks of a worker carry one try after the other: each has what its own call took along."""
+    handles = [await calls.adelay() for _ in range(2)]
+    for number, handle in enumerate(handles):
+        trace = {"headers": {"x-request-id": f"r-{number}"}}
+        await TaskExecution.objects.filter(pk=handle.task_execution_try.task_execution_id).aupdate(trace_context=trace)
+    engine = make_engine(concurrency=1, threads=1)
+    answered: list[Verdict] = []
+    async with anyio.create_task_group() as tasks:
+        engine.pool.open(tasks)
+        for handle in handles:
+            arrival = engine.executor.read(delivery_of(handle.task_execution_try))
+            assert isinstance(arrival, Arrival)
+
+            async def carry(slot: Slot, arrival: Arrival = arrival) -> None:
+                answered.append((await engine.executor.carry_out(arrival, slot)).verdict)
+
+            engine.pool.submit(calls.spec, carry, lambda: None)
+        await auntil(lambda: len(answered) == 2)
+        tasks.cancel_scope.cancel()
+    engine.pool.close()
+
+    made = TaskExecution.objects.filter(task_name="aadd").order_by("pk")
+    assert [row.trace_context async for row in made] == [{"headers": {"x-request-id": f"r-{n}"}} for n in range(2)]
 
 
 def test_headers_without_the_middleware_are_a_warning(settings: Any) -> None:

@@ -44,7 +44,7 @@ def a_run() -> Run:
 async def test_a_loop_carries_out_one_job_after_the_other() -> None:
     carried: list[asyncio.Task[Any] | None] = []
     async with anyio.create_task_group() as tasks:
-        loops = TryLoops(tasks, 2)
+        loops = TryLoops(tasks, 2, contextvars.copy_context())
 
         async def job() -> None:
             carried.append(asyncio.current_task())

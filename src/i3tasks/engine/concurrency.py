@@ -60,9 +60,12 @@ class Admission:
     @property
     def room(self) -> Room:
         """The room that is free now; none once no new try is started."""
-        if self.is_closed:
-            return Room(0, 0)
-        return Room(self._free, max(self._threads - self._bound, 0))
+        return Room(0 if self.is_closed else self._free, self.spare_threads)
+
+    @property
+    def spare_threads(self) -> int:
+        """The threads that are free now; none once no new try is started."""
+        return 0 if self.is_closed else max(self._threads - self._bound, 0)
 
     def ask(self, applicant: Applicant) -> None:
         """Let `applicant` begin as soon as there is room for it and for those before it."""

@@ -5,24 +5,22 @@ from __future__ import annotations
 import asyncio
 import contextvars
 from collections.abc import Callable, Coroutine
-from contextlib import AbstractAsyncContextManager, suppress
+from contextlib import AbstractAsyncContextManager, nullcontext, suppress
 from types import TracebackType
 from typing import Any, Protocol
 
-from asgiref.sync import ThreadSensitiveContext
-
 from ..conf import get_config
 from ..registry import TaskSpec
-from ..telemetry import bind_run, run_facts
 from .bodies import STOPPING_SECONDS, BodyEnding, Raised, Returned, acall, bounded
 from .body_threads import LONGEST_WAIT_SECONDS, BodyThreads
 from .child_output import CAN_HAND_OVER, OutputSocket
 from .concurrency import Admission, Room
 from .connections import left_open
 from .isolation import body_of, run_in_child
+from .lane_of_body import LaneOfBody
 from .lease_renewal import HandedBack, Run
 from .processes import ChildProcesses
-from .shared_lanes import SharedLane, SharedLanes
+from .shared_lanes import SharedLanes
 from .try_loops import Tasks, TryLoops
 from .waiting_bodies import CurrentBody, Waits, current_body
 
@@ -69,14 +67,15 @@ class WorkerPool:
         self._processes = ChildProcesses(threads)  # a body that has its slot never waits for one
         self._threads = BodyThreads("i3tasks-sync", threads)
         self._coroutine_lanes = SharedLanes("i3tasks-lane", database_lanes)
+        self._lane_of_body = LaneOfBody(self._coroutine_lanes)
         self._loops: TryLoops | None = None
-        self._context: contextvars.Context | None = None
         self._output_socket: OutputSocket | None = None
 
     def open(self, tasks: Tasks) -> None:
-        """Let `submit` use tasks of this group. Bodies get copies of the current context from now on."""
-        self._loops = TryLoops(tasks, self._concurrency)
-        self._context = contextvars.copy_context()
+        """Let `submit` use tasks of this group. Bodies get copies of the current context, with what their try adds."""
+        context = contextvars.copy_context()
+        context.run(self._lane_of_body.enter)
+        self._loops = TryLoops(tasks, self._concurrency, context)
 
     def submit(self, spec: TaskSpec | None, carry: Carry, refuse: Callable[[], None]) -> None:
         """Call `carry` in one of the pool's tasks when there is a slot, or `refuse` if no new body is started."""
@@ -105,13 +104,15 @@ class WorkerPool:
             self._output_socket.close()
 
     async def run_in_loop(self, run: Run, function: Callable[[], Any], timeout: float | None) -> Returned | Raised:
-        return await bounded(run, self._in_loop(run, function), timeout, self._new_context(in_thread=False))
+        return await bounded(run, self._in_loop(run, function), timeout)
 
     async def run_in_thread(
         self, run: Run, function: Callable[[], Any], timeout: float | None, freed: Callable[[float | None], None]
     ) -> Returned | Raised:
         """`freed` is called when the thread is free again, which may be long after a timeout: see BodyThreads."""
-        return await self._threads.run(run, function, self._new_context(in_thread=True), timeout, freed)
+        context = contextvars.copy_context()
+        context.run(current_body.set, CurrentBody(self._waits, in_thread=True))
+        return await self._threads.run(run, function, context, timeout, freed)
 
     async def run_in_process(self, spec: TaskSpec, run: Run, timeout: float | None) -> Returned | Raised:
         with self._waits.child() as place:
@@ -127,20 +128,15 @@ class WorkerPool:
         return None if self._output_socket is None else self._output_socket.path
 
     async def _in_loop(self, run: Run, function: Callable[[], Any]) -> Returned | Raised:
-        lane = SharedLane(self._coroutine_lanes)
+        """The coroutine of a task of its own, whose context nothing else has."""
+        body = CurrentBody(self._waits, in_thread=False)
+        current_body.set(body)
         try:
-            async with ThreadSensitiveContext(executor=lane):
+            async with nullcontext() if self._lane_of_body.is_entered else self._lane_of_body.entered():
                 answer = await acall(run, function)
-            return left_open(answer) if await lane.left_open() else answer
+            return left_open(answer) if body.lane is not None and await body.lane.left_open() else answer
         finally:
-            lane.release()
-
-    def _new_context(self, *, in_thread: bool) -> contextvars.Context:
-        """A context for one body: what it sets reaches no other body."""
-        context = contextvars.copy_context() if self._context is None else self._context.copy()
-        context.run(bind_run, run_facts())
-        context.run(current_body.set, CurrentBody(self._waits, in_thread=in_thread))
-        return context
+            body.end()
 
 
 class _Slot:
@@ -162,7 +158,7 @@ class _Slot:
 
     @property
     def spare_threads(self) -> int | None:
-        return None if self._has_thread else self._pool.room.threads
+        return None if self._has_thread else self._pool.admission.spare_threads
 
     async def run(
         self, spec: TaskSpec, run: Run, function: Callable[[], Any], timeout: float | None

@@ -152,7 +152,7 @@ class _Tasks:
         self._tasks: set[asyncio.Task[None]] = set()  # the loop itself refers to its tasks only weakly
 
     def start_soon(self, function: Callable[[], Coroutine[Any, Any, None]]) -> None:
-        task = asyncio.get_running_loop().create_task(function(), context=contextvars.Context())
+        task = asyncio.get_running_loop().create_task(function())
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
 

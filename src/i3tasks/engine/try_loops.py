@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextvars
 from collections import deque
 from collections.abc import Callable, Coroutine
 from typing import Any, Protocol
@@ -17,10 +18,14 @@ class Tasks(Protocol):
 
 
 class TryLoops:
-    """Up to `most` tasks, created when needed. A job should raise nothing but a cancellation."""
+    """Up to `most` tasks, created when needed. A job should raise nothing but a cancellation.
 
-    def __init__(self, tasks: Tasks, most: int) -> None:
+    They run in copies of `context`: what is current where a job is given belongs to another try.
+    """
+
+    def __init__(self, tasks: Tasks, most: int, context: contextvars.Context) -> None:
         self._tasks = tasks
+        self._context = context
         self._left = most
         self._ready: deque[Job] = deque()
         self._idle: list[asyncio.Future[None]] = []
@@ -28,6 +33,9 @@ class TryLoops:
     def give(self, job: Job) -> None:
         """Let a loop take the job: an idle one, a new one, or the first that is done with another."""
         self._ready.append(job)
+        self._call_a_loop()
+
+    def _call_a_loop(self) -> None:
         while self._idle:
             woken = self._idle.pop()
             if not woken.done():  # else its task was cancelled
@@ -35,12 +43,20 @@ class TryLoops:
                 return
         if self._left:
             self._left -= 1
-            self._tasks.start_soon(self._loop)
+            self._context.run(self._tasks.start_soon, self._loop)
 
     async def _loop(self) -> None:
+        context = contextvars.copy_context()
         while True:
             while self._ready:
                 await self._ready.popleft()()
+                if contextvars.copy_context() != context:
+                    return self._replace()  # a listener to events has set something, which the next try must not see
             woken = asyncio.get_running_loop().create_future()
             self._idle.append(woken)
             await woken
+
+    def _replace(self) -> None:
+        self._left += 1
+        if self._ready:
+            self._call_a_loop()

@@ -15,6 +15,10 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from contextvars import ContextVar
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from .shared_lanes import SharedLane
 
 _COUNTS = struct.Struct("=ii")  # of the bodies in the process itself: all, and those that occupy a thread
 
@@ -142,9 +146,19 @@ class _Board:
 class CurrentBody:
     """The body that runs in this context."""
 
+    lane: SharedLane | None = None
+    """For the ORM calls of a coroutine, once it has made one."""
+    has_ended = False
+
     def __init__(self, waits: Waits | ChildWaits, *, in_thread: bool) -> None:
         self.waits = waits
         self._in_thread = in_thread
+
+    def end(self) -> None:
+        """Give the lane up. What the body has left behind makes no ORM calls in it any more."""
+        self.has_ended = True
+        if self.lane is not None:
+            self.lane.release()
 
     @contextmanager
     def waiting(self) -> Iterator[None]:
