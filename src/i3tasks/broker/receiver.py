@@ -256,7 +256,7 @@ class Receiver:
     def _delivery(self, message: Any) -> Delivery:
         return Delivery(
             data=message.data,
-            attributes=dict(message.attributes),
+            attributes=message.attributes,
             message_id=message.message_id,
             publish_time=message.publish_time,
             delivery_attempt=message.delivery_attempt,

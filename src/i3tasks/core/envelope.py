@@ -69,7 +69,7 @@ def attributes(pub_time: datetime) -> dict[str, str]:
 
 def _meta_info(data: bytes, encoding: str) -> Mapping[str, Any]:
     # A sender must not choose the codec: some take quadratic time, and Python keeps each unknown name for ever.
-    if not is_utf8(encoding):
+    if encoding != ENCODING and not is_utf8(encoding):
         raise EnvelopeError(f"The message's `encoding` must be utf-8, not {encoding!r:.80}.")
     try:
         body = json.loads(data.decode(ENCODING))

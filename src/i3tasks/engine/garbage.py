@@ -1,8 +1,8 @@
 """The garbage collector of a process that only runs tries.
 
 It starts whenever so many more objects were made than freed, and walks through those that live. A few hundred tries
-under way are some ten thousand objects, which their end frees without it. With Python's thresholds it would walk through
-them several times for each batch of claims, and now and then through all that the project has imported.
+under way are some ten thousand objects, which their end frees without it. With Python's thresholds it would walk
+through them several times for each batch of claims, and now and then through all that the project has imported.
 """
 
 from __future__ import annotations

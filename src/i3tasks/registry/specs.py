@@ -49,6 +49,11 @@ class TaskSpec:
     func_name: str
     function: Callable[..., Any]
     options: TaskOptions = field(default_factory=TaskOptions)
+    is_coroutine: bool = field(init=False, compare=False)
+    """Whether the function is an `async def`. Kept, because `inspect` takes long to tell."""
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "is_coroutine", inspect.iscoroutinefunction(self.function))
 
     @property
     def path(self) -> str:
@@ -62,10 +67,6 @@ class TaskSpec:
         """
         name = asked or self.options.queue_name
         return None if self.options.topic_name and not name else get_config().queue(name).name
-
-    @property
-    def is_coroutine(self) -> bool:
-        return inspect.iscoroutinefunction(self.function)
 
     def argument_problem(self, args: Sequence[Any], kwargs: Mapping[str, Any]) -> str:
         """Why the task does not take these arguments, in a sentence; "" if it does."""
