@@ -11,6 +11,7 @@ sqlite    on SQLite, with the options that the documentation gives, instead of P
 admin     with Django's admin installed
 beside    in a database of its own, whose rows are kept, to be beside many that have ended
 cN        --concurrency N instead of 500
+streamsN  --streams N instead of 1
 """
 
 from __future__ import annotations
@@ -185,10 +186,15 @@ class Contestant(Base):
 
     @property
     def _concurrency(self) -> int:
-        return next((int(word[1:]) for word in self._words if word[0] == "c" and word[1:].isdigit()), 500)
+        return self._number("c", 500)
+
+    def _number(self, name: str, otherwise: int) -> int:
+        """The number in a word such as c500."""
+        numbers = [word.removeprefix(name) for word in self._words if word.startswith(name)]
+        return next((int(number) for number in numbers if number.isdigit()), otherwise)
 
     def _options(self, kind: str) -> list[str]:
-        options = ["--concurrency", str(self._concurrency)]
+        options = ["--concurrency", str(self._concurrency), "--streams", str(self._number("streams", 1))]
         if "threads" in self._words:
             options += ["--threads", "100" if kind.startswith("io") else "16"]
         return options
