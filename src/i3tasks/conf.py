@@ -6,9 +6,8 @@ import difflib
 import os
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
 from functools import lru_cache
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from django.conf import settings as django_settings
 from django.core.exceptions import ImproperlyConfigured
@@ -34,8 +33,7 @@ class WrongSettings(ImproperlyConfigured):
     """Settings that can be read, but name a thing that does not exist. With manage.py, the system checks report it."""
 
 
-@dataclass(frozen=True, slots=True)
-class PubSubConfig:
+class PubSubConfig(NamedTuple):
     """The checked content of `PUBSUB_CONFIG`."""
 
     emulator: bool
@@ -46,8 +44,7 @@ class PubSubConfig:
     """Path of a service account's key file; None for application default credentials."""
 
 
-@dataclass(frozen=True, slots=True)
-class Identity:
+class Identity(NamedTuple):
     """The sender that is expected of a request: the claims of the OIDC token that it carries."""
 
     service_account: str
@@ -56,8 +53,7 @@ class Identity:
     """Its `aud`."""
 
 
-@dataclass(frozen=True, slots=True)
-class QueueNames:
+class QueueNames(NamedTuple):
     """A queue, and the full names of its topics and subscriptions in Pub/Sub. A DatabaseQueue has none: they are ""."""
 
     queue: PushQueue | PullQueue | DatabaseQueue
@@ -80,8 +76,7 @@ class QueueNames:
         return None if isinstance(self.queue, DatabaseQueue) else self.queue.subscription_name
 
 
-@dataclass(frozen=True, slots=True)
-class Config:
+class Config(NamedTuple):
     """The whole configuration, as the rest of i3tasks reads it."""
 
     settings: I3TasksSettings

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import dataclasses
 import threading
 from typing import Any
 
@@ -27,7 +26,7 @@ class Source:
         self.open = threading.Event()
         self.open.set()
         self.time = 1_000.0
-        self.cache = CertificateCache(self._fetch, dataclasses.replace(SYSTEM_CLOCK, monotonic=lambda: self.time))
+        self.cache = CertificateCache(self._fetch, SYSTEM_CLOCK._replace(monotonic=lambda: self.time))
 
     def _fetch(self) -> Fetched:
         self.fetches += 1

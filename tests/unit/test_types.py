@@ -83,7 +83,16 @@ def test_values_unpack_like_the_namedtuples_they_were() -> None:
 def test_values_are_frozen_and_can_be_copied(value: Any) -> None:
     with pytest.raises(dataclasses.FrozenInstanceError):
         setattr(value, dataclasses.fields(value)[0].name, "other")
+    with pytest.raises(dataclasses.FrozenInstanceError):
+        delattr(value, dataclasses.fields(value)[0].name)
     assert copy.deepcopy(value) == pickle.loads(pickle.dumps(value)) == dataclasses.replace(value) == value
+
+
+def test_a_default_that_can_change_is_made_for_each_value() -> None:
+    one, other = Schedule("m", "f", "* * * * *"), Schedule("m", "f", "* * * * *")
+    assert one.args is not other.args
+    assert inspect.signature(Schedule).parameters["args"].default == []
+    assert [*inspect.signature(PullQueue).parameters] == [item.name for item in dataclasses.fields(PullQueue)]
 
 
 @pytest.mark.parametrize(

@@ -91,7 +91,7 @@ class Task(Generic[P, T]):
             "on_failure": None if on_failure is None else failure_step("on_failure", on_failure),
         }
         changes = {name: value for name, value in given.items() if value is not None}
-        changed = replace(self.call_options, **changes)
+        changed = self.call_options._replace(**changes)
         for problem in option_problems(changed):
             raise ArgumentError(f"A call's {problem}.")
         get_config().queue(queue_name)

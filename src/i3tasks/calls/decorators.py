@@ -204,7 +204,7 @@ def options_of(given: Mapping[str, Any]) -> TaskOptions:
 
 
 def _require_known(names: Iterable[str]) -> None:
-    known = [*TaskOptions.__dataclass_fields__, "encoding"]
+    known = [*TaskOptions._fields, "encoding"]
     for name in names:
         if name not in known:
             import difflib

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import fields
 from typing import TYPE_CHECKING, Any
 
 from ..exceptions import ArgumentError
@@ -24,7 +23,7 @@ def discard_waiting(spec: TaskSpec, options: CallOptions, min_tries: Any) -> int
 
     if isinstance(min_tries, bool) or not isinstance(min_tries, int) or min_tries < 0:
         raise ArgumentError(f"min_tries is a number of tries, 0 or more, not {min_tries!r:.80}.")
-    others = [field.name for field in fields(options) if field.name != "queue_name"]
+    others = [name for name in options._fields if name != "queue_name"]
     if unfit := [name for name in others if getattr(options, name) != getattr(AS_THE_TASK_SAYS, name)]:
         raise ArgumentError(f"Of the options of using(), discard heeds queue_name only: leave {unfit[0]} out.")
     search = Search(states=WAITING, task=spec.path, queue=options.queue_name or "", min_tries=min_tries)

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from datetime import datetime, timedelta
-from typing import Any
+from typing import Any, NamedTuple
 
 from ..core.clock import current_clock
 from ..core.retry import RetryPolicy
@@ -15,8 +14,7 @@ from .when import When, instant
 A_DAY = timedelta(days=1)
 
 
-@dataclass(frozen=True, slots=True)
-class CallOptions:
+class CallOptions(NamedTuple):
     """The options that `using(...)` sets for the calls made through its result. None: the task's own."""
 
     queue_name: str | None = None

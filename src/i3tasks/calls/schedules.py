@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable, Coroutine, Mapping, Sequence
-from dataclasses import replace
 from typing import Any, Literal, ParamSpec, TypeVar
 
 from asgiref.sync import sync_to_async
@@ -62,7 +61,7 @@ def schedule_task(
         raise ScheduleError(f"args must be a list of positional arguments, not {args!r:.80}.")
     if kwargs is not None and not isinstance(kwargs, Mapping):
         raise ScheduleError(f"kwargs must be a dict of keyword arguments, not {kwargs!r:.80}.")
-    if replace(task.call_options, queue_name=None) != AS_THE_TASK_SAYS:
+    if task.call_options._replace(queue_name=None) != AS_THE_TASK_SAYS:
         raise ScheduleError("Of using(...), a schedule keeps the queue_name only. Give the task itself other options.")
     limit = get_config().settings.maximum_payload_bytes
     encoded_args, encoded_kwargs = encode_arguments(args, kwargs or {}, limit=limit)

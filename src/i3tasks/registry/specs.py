@@ -5,7 +5,7 @@ from __future__ import annotations
 import inspect
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 from ..conf import get_config
 from ..core import binding, concealing
@@ -19,8 +19,7 @@ METADATA = "task_metadata"
 """The parameter that a body declared with `bind=True` has."""
 
 
-@dataclass(frozen=True, slots=True)
-class TaskOptions:
+class TaskOptions(NamedTuple):
     """The options of `@task(...)`. None always means: as I3TASKS says."""
 
     bind: bool = False

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from contextlib import ExitStack
-from dataclasses import replace
 from datetime import datetime, timedelta
 
 from ..core.clock import SYSTEM_CLOCK, Clock, going_by
@@ -36,8 +35,7 @@ def reset_clock() -> None:
 
 def moved_clock() -> Clock:
     """The clock of the test, which is the database's, too: inside a transaction, PostgreSQL's own stands still."""
-    return replace(
-        SYSTEM_CLOCK,
+    return SYSTEM_CLOCK._replace(
         now=_now,
         monotonic=lambda: SYSTEM_CLOCK.monotonic() + _ahead.total_seconds(),
         database_now=_now,

@@ -3,18 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass, field, fields
+from dataclasses import field, fields
 from datetime import timedelta
 from typing import Any
 
 from django.core.exceptions import ImproperlyConfigured
 
 from ..core.schedule_fields import hash_key, problems
-from .base import Checked, require_identity, require_name, require_url
+from .base import Checked, dataclass, require_identity, require_name, require_url
 from .retention import Retention, require_retention
 
 
-@dataclass(frozen=True, slots=True, repr=False, eq=False)
+@dataclass(frozen=True, slots=True)
 class PullQueue(Checked):
     """A topic whose subscription workers stream from (`i3tasks run-worker`)."""
 
@@ -32,7 +32,7 @@ class PullQueue(Checked):
         return iter((self.queue_name, self.subscription_name))
 
 
-@dataclass(frozen=True, slots=True, repr=False, eq=False)
+@dataclass(frozen=True, slots=True)
 class PushQueue(Checked):
     """A topic whose subscription POSTs each message to `push_endpoint`, the full URL of `tasks-push/`."""
 
@@ -63,7 +63,7 @@ class PushQueue(Checked):
         return iter((self.queue_name, self.subscription_name, self.push_endpoint))
 
 
-@dataclass(frozen=True, slots=True, repr=False, eq=False)
+@dataclass(frozen=True, slots=True)
 class DatabaseQueue(Checked):
     """A queue without Pub/Sub: workers look for its tries in the database.
 
@@ -90,7 +90,7 @@ class DatabaseQueue(Checked):
 Queue = PushQueue  # the older name
 
 
-@dataclass(frozen=True, slots=True, repr=False, eq=False)
+@dataclass(frozen=True, slots=True)
 class Schedule(Checked):
     """Runs the task `module_name.func_name` with `args` and `kwargs` whenever `cron` is due."""
 

@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, fields
+from dataclasses import fields
 from datetime import timedelta
 
 from django.core.exceptions import ImproperlyConfigured
 
-from .base import Checked
+from .base import Checked, dataclass
 
 LONGEST = timedelta(days=365_000)  # a thousand years; there is no date before the year 1
 
 
-@dataclass(frozen=True, slots=True, repr=False, eq=False)
+@dataclass(frozen=True, slots=True)
 class Retention(Checked):
     """How long after its end `i3tasks clean` deletes an execution, by how it ended."""
 

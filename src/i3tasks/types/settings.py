@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import field
 from datetime import timedelta
 
 from ..core.values import MAXIMUM_BYTES
-from .base import Checked
+from .base import Checked, dataclass
 from .queues import DatabaseQueue, PullQueue, PushQueue, Schedule
 from .retention import Retention
 from .rules import check
@@ -14,7 +14,7 @@ from .rules import check
 _DEFAULT_QUEUE = PullQueue("default", "worker")
 
 
-@dataclass(frozen=True, slots=True, repr=False, eq=False)
+@dataclass(frozen=True, slots=True)
 class I3TasksSettings(Checked):
     """All settings of i3tasks. Times are in seconds unless the name says otherwise."""
 

@@ -6,11 +6,10 @@ import json
 import math
 from base64 import b64encode
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
 from datetime import date, datetime, time, timedelta
 from decimal import Decimal
 from enum import Enum
-from typing import Any
+from typing import Any, NamedTuple
 from uuid import UUID
 from zoneinfo import ZoneInfo
 
@@ -66,8 +65,7 @@ def encode_arguments(
         raise refused.error("kwargs") from None
 
 
-@dataclass(frozen=True, slots=True)
-class EncodedResult:
+class EncodedResult(NamedTuple):
     """A return value as JSON data; with `text_of`, the name of a type that JSON can't hold, `data` is its text."""
 
     data: JSON
