@@ -31,15 +31,17 @@ class Clock(NamedTuple):
 
     def new_uuid7(self) -> UUID:
         """A version 7 UUID (RFC 9562): sorts by its time of creation, so that its index grows at one end."""
-        return UUID(self.new_uuid7s(1)[0])
+        return UUID(int=self._uuid7s(1)[0])
 
     def new_uuid7s(self, count: int) -> list[str]:
         """So many of them in hexadecimal, in their order."""
+        return [f"{number:032x}" for number in sorted(self._uuid7s(count))]
+
+    def _uuid7s(self, count: int) -> list[int]:
         moment = int(self.now().timestamp() * 1000) << 80 | 7 << 76 | 0b10 << 62
         chance = self.random_bytes(10 * count)
         each = [int.from_bytes(chance[start : start + 10], "big") for start in range(0, len(chance), 10)]
-        made = sorted([moment | (bits >> 68) << 64 | bits & (1 << 62) - 1 for bits in each])
-        return [f"{number:032x}" for number in made]
+        return [moment | (bits >> 68) << 64 | bits & (1 << 62) - 1 for bits in each]
 
 
 class _Entropy:

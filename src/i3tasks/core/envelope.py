@@ -14,11 +14,11 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
 from ..exceptions import EnvelopeError
+from .record import record
 from .values.text import is_utf8
 
 ENCODING = "utf-8"
@@ -27,7 +27,7 @@ LONGEST_NAME = 256
 _MAXIMUM_ID = 2**63 - 1
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Envelope:
     """Names one try. `module_name` and `func_name` are for logs, old workers, and the choice of where it waits."""
 

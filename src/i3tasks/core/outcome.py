@@ -11,6 +11,7 @@ from ..exceptions import MaxRetriesExceededError
 from .clock import Clock
 from .concealing import Conceal
 from .deciding import GiveUp, RetryIn, decide
+from .record import record
 from .retry import RetryPolicy, class_name
 from .values import clean_text
 
@@ -48,7 +49,7 @@ class ErrorRecord:
         )
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Success:
     """The body returned `value`, encoded as JSON data; with `text_of`, a type's name, only a text of that value."""
 

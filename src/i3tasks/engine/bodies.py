@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
+from ..core.record import record
 from ..exceptions import PermanentError, TaskTimeout
 from .exits import hold_responsible
 from .forked import end_child
@@ -26,7 +27,7 @@ _EAGER: dict[str, Any] = {"eager_start": True} if sys.version_info >= (3, 12) el
 STOPPING_SECONDS = 3.0  # for a cancelled coroutine to clean up; less than a worker's HAND_BACK_SECONDS
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Returned:
     """The body's return value."""
 

@@ -8,7 +8,6 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable, Iterable, Mapping
 from contextlib import suppress
-from dataclasses import dataclass
 from datetime import datetime, timedelta
 from functools import partial
 from typing import Any
@@ -22,6 +21,7 @@ from ..core.clock import SYSTEM_CLOCK, Clock
 from ..core.deciding import GiveUp
 from ..core.envelope import ENCODING, Envelope
 from ..core.outcome import ErrorRecord, Failure, Outcome, Released, Success
+from ..core.record import record
 from ..core.values import decode, encode_result
 from ..exceptions import EnvelopeError, PermanentError, Snooze, StoreUnavailable, UnknownTaskError
 from ..registry import TaskSpec, concealer_of, find, load, policy_of
@@ -50,7 +50,7 @@ Queues = frozenset[str | None] | None
 """Queue names as the rows hold them, where null is the default queue. None instead of a set means all queues."""
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Arrival:
     """A try that has arrived, by a message or from the database, and that the store has not been asked for yet."""
 

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from enum import Enum
 
 from ..core.envelope import Envelope
 from ..core.outcome import Outcome
+from ..core.record import record
 from ..store.requests import Claimed, Refusal, Settled
 
 
@@ -26,7 +26,7 @@ class NotRun(Enum):
     STALE = "stale"  # the lease was lost: the body's outcome is not recorded
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Report:
     """Describes how a delivery was handled.
 

@@ -11,6 +11,7 @@ from uuid import UUID
 
 from ..conf import queue_or_default
 from ..core.outcome import Outcome
+from ..core.record import record
 from ..models import TaskExecutionTry
 
 
@@ -66,7 +67,7 @@ class Locked(Enum):
 LOCKED = Locked.LOCKED
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class ClaimRequest:
     """A request for the lease on a try. `token` is fresh; a repeat after a lost answer brings the same one."""
 
@@ -103,7 +104,7 @@ def slot_of(options: Any) -> datetime | None:
         return None
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Claimed:
     """A lease, with the call to run. Arguments are JSON data as stored."""
 
@@ -151,7 +152,7 @@ class Claimed:
         }
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Settlement:
     """The report of a lease's holder on how its try ended."""
 
@@ -177,7 +178,7 @@ class NextTry:
         return cls(task_try.pk, task_try.try_number, task_try.asked_at)
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Settled:
     """The settlement was recorded. `due` are the tries that it created and that may be published at once."""
 
