@@ -86,7 +86,7 @@ def spelling(session: nox.Session) -> None:
 def pictures(session: nox.Session) -> None:
     """Take the pictures of the board for the documentation, as the browser's tests go by."""
     session.install("-e", ".[test]")
-    session.run("pytest", "-n", "0", "tests/browser", *session.posargs, env={"I3TASKS_BOARD_PICTURES": "docs/board"})
+    session.run("pytest", "-n", "0", "tests/browser", *session.posargs, env={"I3TASKS_BOARD_PICTURES": "docs"})
 
 
 @nox.session

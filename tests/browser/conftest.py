@@ -29,7 +29,8 @@ OPTIONS = (
     "--disable-background-networking",
 )
 PICTURES = os.environ.get("I3TASKS_BOARD_PICTURES", "")
-"""A folder: the pictures of docs/ are put there."""
+"""A folder: the pictures of docs/ are put there, each at its place."""
+DOCS = Path(__file__).parents[2] / "docs"
 
 
 @dataclass
@@ -53,6 +54,7 @@ class Site:
 
     def picture(self, name: str) -> None:
         """Keep a picture of the page, as far as it is seen without much scrolling."""
+        assert (DOCS / f"{name}.png").exists() or PICTURES, "take it by `nox -s pictures`, and show it on a page"
         if PICTURES:
             size = self.page.viewport_size
             assert size

@@ -221,7 +221,7 @@ def test_a_chain_is_walked_by_its_picture(site: Site) -> None:
         60,
     )
     page = site.open(f"executions/{first}/")
-    site.picture("chain-light")
+    site.picture("board/chain-light")
 
     page.locator(".graph a", has_text="publish_album").click()
     page.wait_for_url(re.compile(r"executions/\d+/$"))
@@ -310,7 +310,7 @@ def test_a_checker_of_accessibility_finds_nothing(site: Site, pages: dict[str, s
             for name, path in pages.items():
                 page = site.open(path)
                 if scheme == "light" and name in IN_LIGHT:
-                    site.picture(f"{name}-light")
+                    site.picture(f"board/{name}-light")
                 found = axe.run(page, options={"resultTypes": ["violations"]}).response["violations"]
                 told = [(rule["impact"], rule["id"], [node["html"] for node in rule["nodes"]]) for rule in found]
                 assert not told, f"{name}, {scheme}: {told}"
@@ -382,15 +382,15 @@ def test_the_admins_pages_show_states_errors_and_tracebacks_in_place(site: Site,
     page.set_viewport_size({"width": 1500, "height": 800})
     page.goto(f"{site.address}/admin/i3tasks/taskexecution/?state=failed")
     assert "CardDeclined" in page.locator("#result_list").inner_text()
-    site.picture("admin-executions-light")
+    site.picture("admin/executions-light")
     page.goto(f"{site.address}/admin/i3tasks/taskexecution/")
     page.locator("#result_list tbody tr", has_text="charge_card").locator("a").first.click()
     page.wait_for_url(re.compile(r"/\d+/change/$"))
     page.locator("details summary", has_text="CardDeclined").first.click()
     assert "raise CardDeclined" in page.locator("details[open] pre").first.inner_text()
     assert page.get_by_role("button", name="Retry").or_(page.get_by_role("link", name="Retry")).count() >= 1
-    site.picture("admin-execution-light")
+    site.picture("admin/execution-light")
     page.goto(f"{site.address}/admin/i3tasks/taskschedule/")
     assert "stock of the night" in page.locator("#result_list").inner_text()
-    site.picture("admin-schedules-light")
+    site.picture("admin/schedules-light")
     page.set_viewport_size({"width": 1280, "height": 800})
