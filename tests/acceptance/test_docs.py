@@ -110,7 +110,7 @@ def is_contestant(name: str) -> bool:
         return True
     contestant, _, variant = name.partition(":")
     explained = import_module(f"tests.benchmarks.contestants.{contestant}").__doc__ or ""
-    words = [re.sub(r"^c\d+$", "cN", word) for word in variant.split("_")]
+    words = [re.sub(r"(?<=[a-z])\d+$", "N", word) for word in variant.split("_")]
     return all(word and re.search(rf"\b{word}\b", explained) for word in words)
 
 
