@@ -10,12 +10,14 @@ import pytest
 from django.db import connection
 from django.utils import timezone
 
+from i3tasks.core.outcome import Success
 from i3tasks.models import TaskExecutionTry
 from i3tasks.store import figures
 from i3tasks.store.dispatching import confirm_published, next_due
 from i3tasks.store.fallback import WaitingRequest, take_waiting
 from i3tasks.store.requests import TryRef
-from tests.store.helpers import enqueue
+from i3tasks.store.settle import settle
+from tests.store.helpers import enqueue, lease, says
 
 pytestmark = [pytest.mark.postgres, pytest.mark.django_db]
 BACKLOG = 3000
@@ -51,6 +53,17 @@ def test_of_a_new_backlog_only_what_comes_first_is_read(look: Callable[[], Any],
     before = rows_read()
     assert look() != [[]]
     assert rows_read() - before < BACKLOG / 4
+
+
+def test_a_large_batch_reads_its_own_rows_and_no_table() -> None:
+    tries = enqueue(BACKLOG)
+    before = rows_read()
+    claims = lease(*tries[: BACKLOG // 10])
+    settle([says(claimed, Success(1)) for claimed in claims])
+    assert rows_read() - before < BACKLOG
+    with connection.cursor() as cursor:
+        cursor.execute("SELECT current_setting('enable_seqscan'), current_setting('enable_hashjoin')")
+        assert cursor.fetchone() == ("on", "on")
 
 
 def test_sorting_is_as_before_once_that_is_read() -> None:

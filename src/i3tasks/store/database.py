@@ -23,6 +23,9 @@ CONFLICT = frozenset({"40001", "40P01"})
 CONTENTION = CONFLICT | {"55P03"}
 """The same, and the state of a lock that was not granted in time."""
 
+_MANY = 20
+"""Rows from which on PostgreSQL may prefer to read a whole table; below, two more statements would cost more."""
+
 Row = TypeVar("Row", bound=Model)
 Rows = Any
 """A QuerySet whose rows may carry annotations, which have no static type."""
@@ -165,21 +168,37 @@ def in_index_order() -> Iterator[None]:
     Where millions of rows have ended, PostgreSQL expects far fewer waiting rows than there are (it multiplies the
     selectivities of correlated columns), and would read and sort hundreds of thousands to find the first hundred.
     """
-    with _local("enable_sort", "off"):
+    with _switched_off("enable_sort"):
         yield
 
 
 @contextmanager
-def _local(setting: str, value: str) -> Iterator[None]:
+def joined_by_index(count: int) -> Iterator[None]:
+    """A part of a transaction in which PostgreSQL looks up so many given rows one by one.
+
+    For some hundred of them it would read and hash all of a table of tens of thousands: in each statement, and more
+    slowly the larger the table is, until it is analyzed.
+    """
+    if count < _MANY:
+        yield
+        return
+    with _switched_off("enable_seqscan", "enable_hashjoin", "enable_mergejoin"):
+        yield
+
+
+@contextmanager
+def _switched_off(*settings: str) -> Iterator[None]:
     connection = connections[alias()]
     if connection.vendor != "postgresql":
         yield
         return
     with connection.cursor() as cursor:
-        cursor.execute("SELECT current_setting(%s), set_config(%s, %s, true)", [setting, setting, value])
-        before = cursor.fetchone()[0]
+        read = ", ".join(f"current_setting('{name}'), set_config('{name}', 'off', true)" for name in settings)
+        cursor.execute(f"SELECT {read}")
+        before = cursor.fetchone()[::2]
         yield
-        cursor.execute("SELECT set_config(%s, %s, true)", [setting, before])
+        restored = ", ".join(f"set_config('{name}', %s, true)" for name in settings)
+        cursor.execute(f"SELECT {restored}", before)
 
 
 def is_contention(error: BaseException) -> bool:
