@@ -22,6 +22,7 @@ from i3tasks.store.requests import Claimed, ClaimRequest, Settlement
 T = TypeVar("T")
 ADD = NewExecution("tests.shop.tasks", "add", [1, 2], {})
 CONTROL = ("BEGIN", "COMMIT", "SAVEPOINT", "RELEASE", "ROLLBACK")
+PLANNING = ("SELECT current_setting('enable_", "SELECT set_config('enable_")
 ERROR = ErrorRecord("shop.CardDeclined", "no money", "Traceback: no money")
 
 
@@ -98,10 +99,10 @@ def plans(function: Callable[[], Any], *, deferred: int = 0) -> list[str]:
 
 
 def queries_of(function: Callable[[], Any]) -> int:
-    """How many statements it takes, transaction control aside."""
+    """How many statements about rows it takes: without transaction control, and what sets the planner for a batch."""
     with CaptureQueriesContext(connection) as captured:
         function()
-    return sum(not query["sql"].startswith(CONTROL) for query in captured.captured_queries)
+    return sum(not query["sql"].startswith((*CONTROL, *PLANNING)) for query in captured.captured_queries)
 
 
 def in_threads(functions: Sequence[Callable[[], T]]) -> list[T]:

@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 from django.db import connection
+from django.test.utils import CaptureQueriesContext
 from django.utils import timezone
 
 from i3tasks.core.outcome import Success
@@ -64,6 +65,14 @@ def test_a_large_batch_reads_its_own_rows_and_no_table() -> None:
     with connection.cursor() as cursor:
         cursor.execute("SELECT current_setting('enable_seqscan'), current_setting('enable_hashjoin')")
         assert cursor.fetchone() == ("on", "on")
+
+
+def test_the_planner_is_set_twice_for_a_large_batch_and_never_for_a_small_one() -> None:
+    for count, times in ((19, 0), (20, 2), (200, 2)):
+        tries = enqueue(count)
+        with CaptureQueriesContext(connection) as captured:
+            lease(*tries)
+        assert sum("enable_seqscan" in query["sql"] for query in captured.captured_queries) == times
 
 
 def test_sorting_is_as_before_once_that_is_read() -> None:
