@@ -103,6 +103,35 @@ async def test_what_is_asked_together_is_one_transaction(writer: Spied) -> None:
     assert await TaskExecutionTry.objects.filter(is_success=True).acount() == 300
 
 
+async def test_what_an_answer_brings_about_is_written_with_what_waits(
+    writer: Spied, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first, second = await aenqueue(2)
+    settling = threading.Event()
+    monkeypatch.setattr(module.time, "sleep", lambda seconds: settling.wait(SOON))
+    waits: list[Any] = []
+    loop = asyncio.get_running_loop()
+    entered, go_on = asyncio.Event(), threading.Event()
+
+    def hold() -> None:
+        loop.call_soon_threadsafe(entered.set)
+        go_on.wait(SOON)
+
+    writer.before = once(hold)
+    claiming = asyncio.create_task(writer.ask(CLAIM, request(first)))
+    await entered.wait()
+    waits.append(asyncio.create_task(writer.ask(CLAIM, request(second))))
+    await asyncio.sleep(0)  # it asks
+    go_on.set()
+    claimed = await claiming
+    assert isinstance(claimed, Claimed)
+    waits.append(asyncio.create_task(writer.ask(SETTLE, says(claimed, Success(1)))))
+    await asyncio.sleep(0)
+    settling.set()
+    assert [type(answer) for answer in await asyncio.gather(*waits)] == [Claimed, Settled]
+    assert writer.batches == [1, 2]
+
+
 async def test_the_answer_comes_after_the_commit(writer: Spied) -> None:
     [task_try] = await aenqueue()
     claimed = await writer.ask(CLAIM, request(task_try))

@@ -33,9 +33,21 @@ def claim(
     not claimable: `expiry.expire_leases` ends such a try and writes the next one.
     """
     tokens = _tokens(requests)
+    if len(requests) == 1 and (claimed := _claim_alone(requests, tokens, now, wait)):
+        return [claimed]
     with atomic():
         # With `wait` the caller's own thread runs this try, and no other.
         return _answers(requests, tokens, now, wait=wait, heed_turns=not wait)
+
+
+def _claim_alone(
+    requests: Sequence[ClaimRequest], tokens: Mapping[Holder, UUID], now: Instant, wait: bool
+) -> Claimed | None:
+    """Claim one plain try by one statement, which is a transaction by itself, if it is not part of another."""
+    if not are_known(now) or (last_look.are_any and not wait):
+        return None
+    won = claim_plain(requests, _of_each(requests, tokens), now, wait=wait, heed_turns=not wait)
+    return won.get(requests[0].try_id)
 
 
 def _tokens(requests: Iterable[ClaimRequest]) -> dict[Holder, UUID]:

@@ -89,6 +89,11 @@ class BatchThread(Generic[Item]):
             self._changed.notify_all()
             return min(len(items), room)
 
+    @property
+    def has_ready(self) -> bool:
+        """Whether items wait to be handled at once."""
+        return bool(self._ready)
+
     def hurry(self, is_meant: Callable[[Item], bool]) -> None:
         """Handle the delayed items that are meant now, in the order in which they would have fallen due."""
         with self._changed:

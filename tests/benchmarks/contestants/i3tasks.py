@@ -8,6 +8,7 @@ push      with_push() under uvicorn, one process, instead of a worker
 view      the push view without with_push()
 threads   plain functions in threads (16; 100 for those that sleep) instead of coroutines
 sqlite    on SQLite, with the options that the documentation gives, instead of PostgreSQL
+prepared  with statements that psycopg prepares
 admin     with Django's admin installed
 beside    in a database of its own, whose rows are kept, to be beside many that have ended
 cN        --concurrency N instead of 500
@@ -98,7 +99,7 @@ class Contestant(Base):
         elif "push" in self._words:
             queue = PushQueue("queue", "worker", self.endpoint)
         return {
-            "DATABASES": self._sqlite() if "sqlite" in self._words else self.django_database(),
+            "DATABASES": self._sqlite() if "sqlite" in self._words else self._postgres(),
             **(ADMIN if "admin" in self._words else {"INSTALLED_APPS": ["i3tasks"]}),
             "BENCH_URLS": {"i3/": "i3tasks.urls"},
             "BENCH_PUSH_IN_FRONT": "push" in self._words and "view" not in self._words,
@@ -234,6 +235,12 @@ class Contestant(Base):
     @property
     def _sqlite_file(self) -> str:
         return f"{self.measure.record}.sqlite3"
+
+    def _postgres(self) -> dict[str, Any]:
+        databases = self.django_database()
+        if "prepared" in self._words:
+            databases["default"]["OPTIONS"] = {"server_side_binding": True, "prepare_threshold": 5}
+        return databases
 
     def _sqlite(self) -> dict[str, Any]:
         options = {"OPTIONS": SQLITE_OPTIONS, "CONN_MAX_AGE": None}

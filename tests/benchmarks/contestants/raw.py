@@ -19,7 +19,7 @@ from ..harness.contestant import Contestant as Base
 
 class Contestant(Base):
     services = ("google",)
-    sizes = {"drain": 20_000, "io": 1000, "enqueue": 500, "push": 5000}
+    sizes = {"drain": 20_000, "io": 1000, "enqueue": 500, "push": 20_000}
     tasks = "raw"
 
     def described(self) -> str:

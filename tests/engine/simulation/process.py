@@ -44,6 +44,9 @@ MOST_TAKEN = 5
 class SimBatches:
     """In the place of a BatchThread: what was put is handled in one batch, a little later, by the timeline."""
 
+    has_ready = False
+    """What comes together is the timeline's to say: nothing is waited for."""
+
     def __init__(self, process: Process, handle: Callable[[list[Any]], None]) -> None:
         self._process = process
         self._handle = handle
