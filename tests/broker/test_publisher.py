@@ -8,6 +8,7 @@ import textwrap
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -148,6 +149,23 @@ def test_a_callback_that_raises_hurts_no_other(broker: Broker, events: Events) -
     get_publisher().publish(Outgoing(broker.queue.topic, b"1", {}, broken))
 
     assert broker.publish(b"2").wait() == [None]
+    assert "oops" in events.wait_for("internal_error")["error"]
+
+
+def test_messages_are_made_in_the_thread_and_one_that_can_not_be_hurts_no_other(broker: Broker, events: Events) -> None:
+    broker.ensure()
+    makers: set[str] = set()
+
+    def make(data: bytes) -> Outgoing:
+        makers.add(threading.current_thread().name)
+        return Outgoing(broker.queue.topic, data, {}, lambda error: None)
+
+    def broken() -> Outgoing:
+        raise RuntimeError("oops")
+
+    assert get_publisher().publish(partial(make, b"1"), broken, partial(make, b"2"))
+    assert sorted(broker.pull(2)) == [b"1", b"2"]
+    assert makers == {"i3tasks-publisher"}
     assert "oops" in events.wait_for("internal_error")["error"]
 
 

@@ -18,7 +18,7 @@ from django.test.utils import CaptureQueriesContext
 from django.urls import path
 from django.utils import timezone
 
-from i3tasks import RetryPolicy, TaskDecorator, task
+from i3tasks import ChainHandle, RetryPolicy, TaskDecorator, task
 from i3tasks.calls.base import AsyncTask, RecordedTask, SyncTask
 from i3tasks.exceptions import ArgumentError, TaskDefinitionError, UnknownQueueError
 from i3tasks.models import TaskExecution, TaskExecutionTry
@@ -267,6 +267,25 @@ def test_delay_many_is_all_or_nothing_and_publishes_together(sent: NotingPublish
     assert (executions(), sent.messages) == (0, [])
     handles = add.delay_many([(number, 1) for number in range(3)])
     assert sent.try_ids == [handle.task_execution_try.pk for handle in handles]  # type: ignore[union-attr]
+
+
+@pytest.mark.usefixtures("sent")
+@pytest.mark.django_db(transaction=True)
+def test_handles_of_many_calls_have_rows_of_their_own() -> None:
+    handles = add.delay_many([(number, 1) for number in range(3)])
+    for number, handle in enumerate(handles):
+        task_try = handle.task_execution_try
+        assert task_try is not None
+        assert task_try is handle.task_execution_try is handle.first.task_execution_try
+        assert task_try == TaskExecutionTry.objects.get(task_execution__task_args=[number, 1])
+        assert (handle.task_execution_id, handle.task_uuid) == (
+            task_try.task_execution_id,
+            task_try.task_execution.uuid,
+        )  # type: ignore[union-attr]
+        assert handle == ChainHandle.get(handle.task_uuid)  # type: ignore[arg-type]
+        assert str(handle.task_execution) in repr(handle)
+    assert handles[0] != handles[1]
+    assert handles[0] != "a handle"
 
 
 @pytest.mark.django_db(transaction=True)

@@ -125,6 +125,27 @@ def test_each_row_has_its_own_values_and_the_shared_ones(monkeypatch: pytest.Mon
     assert uuids == sorted(set(uuids))
 
 
+TRICKY = "{\u2028'\\\"%s"
+
+
+@pytest.mark.postgres
+@pytest.mark.django_db(transaction=True)
+def test_with_server_side_binding_and_prepared_it_is_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
+    options = {**connection.settings_dict["OPTIONS"], "server_side_binding": True, "prepare_threshold": 1}
+    monkeypatch.setitem(connection.settings_dict, "OPTIONS", options)
+    connection.close()
+    try:
+        for count in (1, 1, 1, 30, 30, 30, 2001):
+            calls = [NewExecution("m", "f", [number, TRICKY], {}) for number in range(count)]
+            for number, task_try in enumerate(insert(calls, now=timezone.now())):
+                if number in (0, 29, 2000):
+                    stored = TaskExecutionTry.objects.select_related("task_execution").get(pk=task_try.pk)
+                    assert stored.task_execution.task_args == calls[number].args
+                    assert stored.asked_at == task_try.asked_at
+    finally:
+        connection.close()
+
+
 def test_answers_are_in_the_order_of_the_calls() -> None:
     tries = insert([NewExecution("m", "f", [number], {}) for number in range(200)], now=timezone.now())
     for number, task_try in enumerate(tries):

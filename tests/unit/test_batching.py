@@ -105,6 +105,15 @@ def test_a_full_queue_refuses_without_blocking(handler: Handler) -> None:
     assert thread.put(4)
 
 
+def test_many_items_are_put_together_as_far_as_there_is_room(handler: Handler) -> None:
+    thread = make(handler, max_queued=3)
+    assert thread.put_all([]) == 0
+    with handler.busy(thread):
+        assert [thread.put_all([1, 2]), thread.put_all([3, 4]), thread.put_all([5])] == [2, 1, 0]
+    assert thread.flush(SOON)
+    assert handler.batches == [[0], [1, 2, 3]]
+
+
 def test_a_delayed_item_waits_and_does_not_hold_up_others(handler: Handler) -> None:
     thread = make(handler)
     thread.put(2, delay=0.05)

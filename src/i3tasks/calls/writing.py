@@ -44,7 +44,8 @@ async def awrite(call: NewExecution) -> Handle:
     places = _batches.setdefault(asyncio.get_running_loop(), {})
     # What `sync_to_async` chooses the thread by, and the database that the router chooses in this context.
     place = (getattr(AsyncToSync.executors, "current", None), SyncToAsync.thread_sensitive_context.get(None), alias())
-    return await places.setdefault(place, _Batches(places, place)).put(call)
+    batches = places.get(place) or places.setdefault(place, _Batches(places, place))
+    return await batches.put(call)
 
 
 def _launched(enqueued: Enqueued) -> list[Handle]:
@@ -57,7 +58,7 @@ def _launched(enqueued: Enqueued) -> list[Handle]:
     ]
 
 
-@dataclass(frozen=True, slots=True, eq=False)
+@dataclass(slots=True, eq=False)
 class _Waiting:
     """A call whose coroutine waits for its handle."""
 

@@ -15,6 +15,7 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from datetime import datetime
+from functools import lru_cache
 from typing import Any
 
 from ..exceptions import EnvelopeError
@@ -39,15 +40,9 @@ class Envelope:
 
     def to_bytes(self) -> bytes:
         """The message's data."""
-        meta_info = {
-            "bind": self.bind,
-            "encoding": ENCODING,
-            "module_name": self.module_name,
-            "func_name": self.func_name,
-            "task_execution_id": self.task_execution_id,
-            "task_execution_try_id": self.task_execution_try_id,
-        }
-        return json.dumps({"args": [], "kwargs": {}, "meta_info": meta_info}).encode(ENCODING)
+        start = _start(self.bind, self.module_name, self.func_name)
+        execution_id, try_id = self.task_execution_id, self.task_execution_try_id
+        return f'{start}, "task_execution_id": {execution_id}, "task_execution_try_id": {try_id}}}}}'.encode(ENCODING)
 
     @classmethod
     def from_bytes(cls, data: bytes, encoding: str = ENCODING) -> Envelope:
@@ -60,6 +55,13 @@ class Envelope:
             func_name=_name(meta_info, "func_name"),
             bind=meta_info.get("bind") is True,
         )
+
+
+@lru_cache(maxsize=1000)
+def _start(bind: bool, module_name: str, func_name: str) -> str:
+    """The text before the ids, which is the same for all tries of a task."""
+    meta_info = {"bind": bind, "encoding": ENCODING, "module_name": module_name, "func_name": func_name}
+    return json.dumps({"args": [], "kwargs": {}, "meta_info": meta_info}).removesuffix("}}")
 
 
 def attributes(pub_time: datetime) -> dict[str, str]:

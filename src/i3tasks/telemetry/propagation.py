@@ -8,7 +8,7 @@ execution runs within it, and passes it on to the calls that its body makes and 
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
 from contextvars import ContextVar
 from typing import Any, Protocol
@@ -55,13 +55,13 @@ def travels_now() -> Travels | None:
     return _travels.get()
 
 
-def outgoing(facts: Facts, names: Iterable[str]) -> dict[str, Any] | None:
+def outgoing(facts: Facts, names: Collection[str]) -> dict[str, Any] | None:
     """The context that a call that is made here takes along; None: there is none.
 
     `facts` are the `task`, the `queue` and its `topic`; `names` those of the log context that travel.
     """
-    travels = dict(_travels.get() or {})
-    if chosen := _log_context(names):
+    travels = dict(_travels.get() or ())
+    if names and (chosen := _log_context(names)):
         travels["context"] = {**travels.get("context", {}), **chosen}
     if tracer is not None:
         travels.update(tracer.created(facts))
@@ -127,12 +127,9 @@ def _bound(context: dict[str, Any]) -> AbstractContextManager[Any]:
     return bound_contextvars(**context)
 
 
-def _log_context(names: Iterable[str]) -> dict[str, Any]:
-    chosen = list(names)
-    if not chosen:
-        return {}
+def _log_context(names: Collection[str]) -> dict[str, Any]:
     bound = log_context()
-    return {name: _plain(bound[name]) for name in chosen if name in bound}
+    return {name: _plain(bound[name]) for name in names if name in bound}
 
 
 def _plain(value: Any) -> Any:
