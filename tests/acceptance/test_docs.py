@@ -45,6 +45,7 @@ HOSTS = {
     "pypi.org",
     "taskiq-python.github.io",
     "www.postgresql.org",
+    "www.sqlite.org",
 }
 """What external links may lead to."""
 KNOWN = {"cd", "curl", "django-admin", "docker", "export", "gcloud", "i3tasks", "mkdir", "pip", "python", "python3"}

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
+from django.db import connection
 
 from i3tasks.models import TaskExecution, TaskExecutionTry
 from tests.shop.forking import CODES, in_lane, in_loop, in_process, in_thread
@@ -28,7 +29,9 @@ def test_children_of_bodies(children: Children) -> None:
     ways = {**CODES, "pool": [True, True]}
     wanted: dict[str, Any] = {f"{name} {way}": ways[way] for name in ("thread", "process", "lane") for way in ways}
     wanted |= {f"loop {way}": CODES[way] for way in ("exit", "sys.exit", "raise", "return")} | {"loop await": 1}
-    worker = children.worker("--concurrency", "4", "--threads", "2", lease_seconds=60)
+    # SQLite's locks are not made for a fork beside a thread that holds them: see docs/workers.md.
+    concurrency = "1" if connection.vendor == "sqlite" else "4"
+    worker = children.worker("--concurrency", concurrency, "--threads", "2", lease_seconds=60)
     tasks = {"thread": in_thread, "process": in_process, "lane": in_lane, "loop": in_loop}
     handles = {name: tasks[name.split()[0]].delay(name.split()[1]) for name in wanted}
     assert results(worker, handles) == wanted, worker.output

@@ -61,7 +61,7 @@ async def _carry_out(executor: Executor, arrival: Arrival, reported: asyncio.Fut
     try:
         _resolve(reported, await executor.carry_out(arrival, slot))
     except Exception as error:
-        if reported.done():  # nobody waits for it any more
+        if reported.done():  # its caller is gone
             emit("internal_error", where="executor", error=repr(error), exc_info=error)
         else:
             reported.set_exception(error)
