@@ -7,7 +7,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from i3tasks.engine.garbage import OBJECTS_OF_A_TRY, collected_rarely
+from i3tasks.engine.garbage import MOST_OBJECTS, OBJECTS_OF_A_TRY, collected_rarely
 from i3tasks.engine.lease_renewal import Run
 from i3tasks.engine.report import Verdict
 from tests.engine.test_executor import enqueued, running_engine
@@ -43,10 +43,11 @@ async def test_a_run_is_freed_without_the_collector(task: object) -> None:
 
 
 @pytest.mark.usefixtures("as_it_was")
-def test_the_objects_of_the_tries_under_way_do_not_set_it_off() -> None:
+@pytest.mark.parametrize(("concurrency", "objects"), [(500, 500 * OBJECTS_OF_A_TRY), (20_000, MOST_OBJECTS)])
+def test_the_objects_of_the_tries_under_way_do_not_set_it_off(concurrency: int, objects: int) -> None:
     gc.set_threshold(700, 10, 10)
-    with collected_rarely(500):
-        assert gc.get_threshold() == (500 * OBJECTS_OF_A_TRY, 10, 10)
+    with collected_rarely(concurrency):
+        assert gc.get_threshold() == (objects, 10, 10)
         assert gc.get_freeze_count() > 10_000, "what was imported is left alone"
     assert gc.get_threshold() == (700, 10, 10)
     assert gc.get_freeze_count() == 0

@@ -13,6 +13,8 @@ from contextlib import contextmanager
 
 OBJECTS_OF_A_TRY = 100
 """What a message, its claim, its body and its settlement hold at the same time, roughly."""
+MOST_OBJECTS = 100_000
+"""So that the cycles of bodies, which may hold much more than their own size, are not left for too long."""
 
 
 @contextmanager
@@ -24,7 +26,8 @@ def collected_rarely(concurrency: int) -> Iterator[None]:
     before = gc.get_threshold()
     gc.freeze()
     if before[0]:
-        gc.set_threshold(max(before[0], concurrency * OBJECTS_OF_A_TRY), *before[1:])
+        enough = min(concurrency * OBJECTS_OF_A_TRY, MOST_OBJECTS)
+        gc.set_threshold(max(before[0], enough), *before[1:])
     try:
         yield
     finally:
