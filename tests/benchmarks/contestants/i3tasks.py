@@ -13,6 +13,7 @@ admin     with Django's admin installed
 beside    in a database of its own, whose rows are kept, to be beside many that have ended
 cN        --concurrency N instead of 500
 streamsN  --streams N instead of 1
+processesN  --processes N instead of 1
 """
 
 from __future__ import annotations
@@ -196,6 +197,8 @@ class Contestant(Base):
 
     def _options(self, kind: str) -> list[str]:
         options = ["--concurrency", str(self._concurrency), "--streams", str(self._number("streams", 1))]
+        if processes := self._number("processes", 0):
+            options += ["--processes", str(processes)]
         if "threads" in self._words:
             options += ["--threads", "100" if kind.startswith("io") else "16"]
         return options
