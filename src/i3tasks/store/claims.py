@@ -33,21 +33,15 @@ def claim(
     not claimable: `expiry.expire_leases` ends such a try and writes the next one.
     """
     tokens = _tokens(requests)
-    if len(requests) == 1 and (claimed := _claim_alone(requests, tokens, now, wait)):
-        return [claimed]
+    heed_turns = not wait  # with `wait` the caller's own thread runs this try, and no other
+    if len(requests) == 1 and are_known(now) and not (heed_turns and last_look.are_any):
+        # One plain claim is one statement, which is a transaction by itself, if it is not part of another.
+        if won := claim_plain(requests, _of_each(requests, tokens), now, wait=wait, heed_turns=heed_turns):
+            return [*won.values()]
+        with atomic():
+            return _claim_rest(requests, tokens, now, wait=wait, heed_turns=heed_turns)
     with atomic():
-        # With `wait` the caller's own thread runs this try, and no other.
-        return _answers(requests, tokens, now, wait=wait, heed_turns=not wait)
-
-
-def _claim_alone(
-    requests: Sequence[ClaimRequest], tokens: Mapping[Holder, UUID], now: Instant, wait: bool
-) -> Claimed | None:
-    """Claim one plain try by one statement, which is a transaction by itself, if it is not part of another."""
-    if not are_known(now) or (last_look.are_any and not wait):
-        return None
-    won = claim_plain(requests, _of_each(requests, tokens), now, wait=wait, heed_turns=not wait)
-    return won.get(requests[0].try_id)
+        return _answers(requests, tokens, now, wait=wait, heed_turns=heed_turns)
 
 
 def _tokens(requests: Iterable[ClaimRequest]) -> dict[Holder, UUID]:
@@ -68,9 +62,15 @@ def _answers(
     if are_known(now):
         won = claim_plain(requests, _of_each(requests, tokens), now, wait=wait, heed_turns=heed_turns)
     rest = [request for request in requests if request.try_id not in won]
-    claim_rest = _claim_by_turns if heed_turns else _claim
-    answers = iter(claim_rest(rest, tokens, now, wait) if rest else ())
+    answers = iter(_claim_rest(rest, tokens, now, wait=wait, heed_turns=heed_turns) if rest else ())
     return [won[request.try_id] if request.try_id in won else next(answers) for request in requests]
+
+
+def _claim_rest(
+    requests: Sequence[ClaimRequest], tokens: Mapping[Holder, UUID], now: Instant, *, wait: bool, heed_turns: bool
+) -> list[Claimed | Refusal | Locked]:
+    """Claim what is not plain."""
+    return (_claim_by_turns if heed_turns else _claim)(requests, tokens, now, wait)
 
 
 def _of_each(requests: Sequence[ClaimRequest], tokens: Mapping[Holder, UUID]) -> list[UUID]:

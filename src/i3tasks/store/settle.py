@@ -46,9 +46,12 @@ def settle(
     settlements: Sequence[Settlement], *, now: Instant = DATABASE_TIME, wait: bool = False
 ) -> list[Settled | Stale | Locked]:
     """Record how tries ended. Stale: the lease was lost, nothing changed. Locked: ask again later."""
-    # One plain settlement is one statement, which is a transaction by itself, if it is not part of another.
-    if len(settlements) == 1 and are_known(now) and (plain := settle_plain(settlements, now, wait)):
-        return [*plain.values()]
+    if len(settlements) == 1 and are_known(now):
+        # One plain settlement is one statement, which is a transaction by itself, if it is not part of another.
+        if plain := settle_plain(settlements, now, wait):
+            return [*plain.values()]
+        with atomic():
+            return _settle(settlements, now, wait)
     with atomic():
         plain = settle_plain(settlements, now, wait) if are_known(now) else {}
         rest = [item for item in settlements if item.try_id not in plain]
