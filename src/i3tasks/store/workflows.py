@@ -76,14 +76,14 @@ class Plan:
         if not steps:
             return
         first, *rest = steps
+        self._add(first, rest, cause, result, origin)
+
+    def _add(self, first: Step, rest: Sequence[Step], cause: int | None, result: Any, origin: Origin) -> None:
         if "group" in first:
             self._add_group(first["group"], rest, cause, result, origin)
         else:
-            self._add_call(filled_start(first, result), rest, cause, origin)
-
-    def _add_call(self, first: Step, rest: Sequence[Step], cause: int | None, origin: Origin) -> None:
-        self.calls.append(from_step(first, rest, origin))
-        self.causes.append(cause)
+            self.calls.append(from_step(filled_start(first, result), rest, origin))
+            self.causes.append(cause)
 
     def write(self) -> Sequence[TaskExecutionTry]:
         """Count the members that ended, insert what was planned, and give the new tries in the order of `causes`."""
@@ -133,10 +133,7 @@ class Plan:
                 self._add_slices(group_id, members[index:], result, first_index + index)
                 return
             first, *others = ending_in_group(member, group_id, first_index + index)
-            if "group" in first:
-                self._add_group(first["group"], others, cause, result, origin)
-            else:
-                self._add_call(filled_start(first, result), others, cause, origin)
+            self._add(first, others, cause, result, origin)
 
     def _add_slices(self, group_id: int, members: Sequence[list[Step]], result: Any, first_index: int) -> None:
         for start, some in slices(members, WRITTEN_AT_ONCE):
