@@ -76,6 +76,35 @@ class AddConstraintOnline(migrations.AddConstraint):
             super().database_backwards(app_label, schema_editor, from_state, to_state)
 
 
+class DropIndexOfForeignKeyOnline(migrations.AlterField):
+    """AlterField to a foreign key with `db_index=False`, under the conditions of AddIndexOnline.
+
+    It drops that index alone, where AlterField would have SQLite copy the whole table.
+    """
+
+    def database_forwards(self, app_label: str, schema_editor: Any, from_state: Any, to_state: Any) -> None:
+        model = to_state.apps.get_model(app_label, self.model_name)
+        if self.allow_migrate_model(schema_editor.connection.alias, model):
+            concurrently = "CONCURRENTLY " if _concurrently(schema_editor) else ""
+            name = schema_editor.quote_name(self._index_name(schema_editor, model))
+            schema_editor.execute(f"DROP INDEX {concurrently}IF EXISTS {name}", params=None)
+
+    def database_backwards(self, app_label: str, schema_editor: Any, from_state: Any, to_state: Any) -> None:
+        model = to_state.apps.get_model(app_label, self.model_name)
+        if self.allow_migrate_model(schema_editor.connection.alias, model) and _is_missing(
+            schema_editor, model, self._index_name(schema_editor, model)
+        ):
+            statement = str(schema_editor._create_index_sql(model, fields=[model._meta.get_field(self.name)]))
+            if _concurrently(schema_editor):
+                statement = statement.replace("CREATE INDEX", "CREATE INDEX CONCURRENTLY", 1)
+            schema_editor.execute(statement, params=None)
+
+    def _index_name(self, schema_editor: Any, model: Any) -> str:
+        """The name that Django gives to a foreign key's index."""
+        name: str = schema_editor._create_index_name(model._meta.db_table, [model._meta.get_field(self.name).column])
+        return name
+
+
 @contextmanager
 def _patient(migration: Migration, schema_editor: Any, collect_sql: bool) -> Iterator[None]:
     """Limit the waits for locks, and translate the error of one that took too long."""

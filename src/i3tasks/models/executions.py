@@ -32,7 +32,9 @@ class TaskExecution(Stamped):
     task_args = StoredJSON(default=list)
     task_kwargs = StoredJSON(default=dict)
     chain = StoredJSON(null=True, blank=True)
-    task_group = models.ForeignKey(TaskGroup, models.SET_NULL, null=True, blank=True, related_name="members")
+    task_group = models.ForeignKey(
+        TaskGroup, models.SET_NULL, null=True, blank=True, related_name="members", db_index=False
+    )
     task_group_id: int | None
     group_index = models.IntegerField(null=True, blank=True)  # the member's place among the group's results
     previous = models.ForeignKey(
@@ -61,6 +63,7 @@ class TaskExecution(Stamped):
             models.Index(fields=["finished_at"], name="i3tasks_te_failed_idx", condition=Q(outcome="failed")),
             models.Index(fields=["finished_at"], name="i3tasks_te_cancelled_idx", condition=Q(outcome="cancelled")),
             models.Index(fields=["task_name", "id"], name="i3tasks_te_task_idx"),
+            models.Index(fields=["task_group"], name="i3tasks_te_group_idx", condition=Q(task_group__isnull=False)),
             models.Index(fields=["part_of"], name="i3tasks_te_part_of_idx", condition=Q(part_of__isnull=False)),
         ]
         constraints = [

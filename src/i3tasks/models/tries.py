@@ -60,7 +60,8 @@ class TaskExecutionTry(Stamped):
     finished_at    null unless terminal
     """
 
-    task_execution = models.ForeignKey(TaskExecution, models.CASCADE, related_name="tries")
+    # No index of its own: that of (task_execution, try_number) serves its lookups, too.
+    task_execution = models.ForeignKey(TaskExecution, models.CASCADE, related_name="tries", db_index=False)
     task_execution_id: int
     try_number = models.IntegerField(default=1)
     asked_at = models.DateTimeField(auto_now_add=True)

@@ -24,6 +24,10 @@ CONTENTION = CONFLICT | {"55P03"}
 """The same, and the state of a lock that was not granted in time."""
 
 _MANY = 20
+# What has no index to go by counts as most expensive then, and must not be compiled for that.
+_BY_INDEX = ", ".join(
+    f"set_config('{name}', 'off', true)" for name in ("enable_seqscan", "enable_hashjoin", "enable_mergejoin", "jit")
+)
 """Rows from which on PostgreSQL may prefer to read a whole table; below, two more statements would cost more."""
 
 Row = TypeVar("Row", bound=Model)
@@ -168,37 +172,27 @@ def in_index_order() -> Iterator[None]:
     Where millions of rows have ended, PostgreSQL expects far fewer waiting rows than there are (it multiplies the
     selectivities of correlated columns), and would read and sort hundreds of thousands to find the first hundred.
     """
-    with _switched_off("enable_sort"):
-        yield
-
-
-@contextmanager
-def joined_by_index(count: int) -> Iterator[None]:
-    """A part of a transaction in which PostgreSQL looks up so many given rows one by one.
-
-    For some hundred of them it would read and hash all of a table of tens of thousands: in each statement, and more
-    slowly the larger the table is, until it is analyzed.
-    """
-    if count < _MANY:
-        yield
-        return
-    with _switched_off("enable_seqscan", "enable_hashjoin", "enable_mergejoin"):
-        yield
-
-
-@contextmanager
-def _switched_off(*settings: str) -> Iterator[None]:
     connection = connections[alias()]
     if connection.vendor != "postgresql":
         yield
         return
     with connection.cursor() as cursor:
-        read = ", ".join(f"current_setting('{name}'), set_config('{name}', 'off', true)" for name in settings)
-        cursor.execute(f"SELECT {read}")
-        before = cursor.fetchone()[::2]
+        cursor.execute("SELECT current_setting('enable_sort'), set_config('enable_sort', 'off', true)")
+        before, _ = cursor.fetchone()
         yield
-        restored = ", ".join(f"set_config('{name}', %s, true)" for name in settings)
-        cursor.execute(f"SELECT {restored}", before)
+        cursor.execute("SELECT set_config('enable_sort', %s, true)", [before])
+
+
+def join_by_index(count: int) -> None:
+    """Have PostgreSQL look up so many given rows one by one, until the transaction ends.
+
+    For some hundred of them it would read and hash all of a table of tens of thousands: in each statement, and more
+    slowly the larger the table is, until it is analyzed.
+    """
+    connection = connections[alias()]
+    if count >= _MANY and connection.vendor == "postgresql":
+        with connection.cursor() as cursor:
+            cursor.execute(f"SELECT {_BY_INDEX}")
 
 
 def is_contention(error: BaseException) -> bool:

@@ -28,7 +28,7 @@ from ..exceptions import StoreUnavailable
 from ..telemetry import emit
 from ..threads.batching import BatchThread
 from ..threads.forking import ForkBarrier
-from .database import alias, atomic, is_contention, time_of
+from .database import alias, atomic, is_contention, join_by_index, time_of
 from .operations import IN_ORDER, SETTLE, Answer, Operation, Request
 from .requests import LOCKED, Claimed, Settlement
 
@@ -187,6 +187,7 @@ class Writer:
         # Each operation is a transaction by itself: one alone needs none around it, which costs two round trips.
         is_alone = len(items) == 1 and self._connection.get_autocommit()
         with nullcontext() if is_alone else atomic():
+            join_by_index(len(items))
             for operation in IN_ORDER:
                 if group := grouped.get(operation):
                     answers += zip(group, operation.run([item.request for item in group], now=now), strict=True)

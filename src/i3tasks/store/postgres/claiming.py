@@ -8,7 +8,7 @@ from typing import Any
 from uuid import UUID
 
 from ...conf import get_config
-from ..database import Instant, joined_by_index
+from ..database import Instant
 from ..requests import Claimed, ClaimRequest
 from ..suspects import SUSPECT_AFTER
 from .priority import ANY_RANKED
@@ -83,16 +83,15 @@ def claim_plain(
         is_plain = asked[request.try_id] == 1 and not request.taken
         kind_of.append(kinds.setdefault(kind, len(kinds)) if is_plain else -1)
         holders[request.try_id] = token, request.worker_id
-    with joined_by_index(len(requests)):
-        found = fetched(
-            _CLAIM_WAITING if wait else _CLAIM,
-            now=now,
-            tries=integers([request.try_id for request in requests]),
-            executions=integers([request.execution_id for request in requests]),
-            kinds=integers(kind_of),
-            default=get_config().settings.default_queue.queue_name,
-            asked=document([_record(kind, number) for kind, number in kinds.items()]),
-        )
+    found = fetched(
+        _CLAIM_WAITING if wait else _CLAIM,
+        now=now,
+        tries=integers([request.try_id for request in requests]),
+        executions=integers([request.execution_id for request in requests]),
+        kinds=integers(kind_of),
+        default=get_config().settings.default_queue.queue_name,
+        asked=document([_record(kind, number) for kind, number in kinds.items()]),
+    )
     return {row[0]: _claimed(row, *holders[row[0]]) for row in found}
 
 

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 from ...core.outcome import Success
 from ...models import ExecutionOutcome
-from ..database import Instant, joined_by_index
+from ..database import Instant
 from ..requests import Settled, Settlement
 from .statements import (
     EXECUTIONS,
@@ -73,20 +73,19 @@ def settle_plain(settlements: Sequence[Settlement], now: Instant, wait: bool) ->
     if not any(outcomes):
         return {}
     times = Counter([item.try_id for item in settlements])
-    with joined_by_index(len(settlements)):
-        found = fetched(
-            _SETTLE_WAITING if wait else _SETTLE,
-            now=now,
-            tries=integers([item.try_id for item in settlements]),
-            executions=integers([item.execution_id for item in settlements]),
-            tokens=uuids(
-                [
-                    item.token if outcome is not None and times[item.try_id] == 1 else None
-                    for item, outcome in zip(settlements, outcomes, strict=True)
-                ]
-            ),
-            places=integers(range(len(settlements))),
-            results=document([outcome and outcome.value for outcome in outcomes]),
-            texts_of=document([outcome and outcome.text_of for outcome in outcomes]),
-        )
+    found = fetched(
+        _SETTLE_WAITING if wait else _SETTLE,
+        now=now,
+        tries=integers([item.try_id for item in settlements]),
+        executions=integers([item.execution_id for item in settlements]),
+        tokens=uuids(
+            [
+                item.token if outcome is not None and times[item.try_id] == 1 else None
+                for item, outcome in zip(settlements, outcomes, strict=True)
+            ]
+        ),
+        places=integers(range(len(settlements))),
+        results=document([outcome and outcome.value for outcome in outcomes]),
+        texts_of=document([outcome and outcome.text_of for outcome in outcomes]),
+    )
     return {try_id: Settled(at=moment(at)) for try_id, at in found}
