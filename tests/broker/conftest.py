@@ -8,7 +8,7 @@ import os
 import queue
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import pytest
@@ -147,8 +147,8 @@ class Outcomes:
         self._queue: queue.SimpleQueue[tuple[int, BrokerError | None]] = queue.SimpleQueue()
         self.threads: set[str] = set()
 
-    def on_done(self, index: int) -> Callable[[BrokerError | None], None]:
-        def done(error: BrokerError | None) -> None:
+    def on_done(self, index: int) -> Callable[[Sequence[Outgoing], BrokerError | None], None]:
+        def done(messages: Sequence[Outgoing], error: BrokerError | None) -> None:
             self.threads.add(threading.current_thread().name)
             self._queue.put((index, error))
 

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from i3tasks.broker.outgoing import Outgoing, requests
 from i3tasks.exceptions import BrokerError
 
 
-def done(error: BrokerError | None) -> None:
+def done(messages: Sequence[Outgoing], error: BrokerError | None) -> None:
     pass
 
 
@@ -40,6 +42,27 @@ def test_a_larger_message_goes_alone() -> None:
 
 def test_nothing_makes_no_request() -> None:
     assert list(requests([])) == []
+
+
+def test_messages_that_share_their_attributes_and_others_are_encoded_as_they_are() -> None:
+    from google.pubsub_v1 import types
+
+    from i3tasks.broker.sending import _request
+
+    shared, own = {"encoding": "utf-8", "pub_time": "now"}, {"encoding": "utf-8", "traceparent": "00-1"}
+    messages = [Outgoing("a", b"%d" % n, given, done) for n, given in enumerate((shared, shared, own, {}, shared))]
+    plain = types.PubsubMessage.pb()
+
+    assert _request("a", messages) == types.PublishRequest.pb()(
+        topic="a", messages=[plain(data=one.data, attributes=one.attributes) for one in messages]
+    )
+
+
+def test_requests_of_messages_with_large_attributes_are_cut_as_well() -> None:
+    large, small = {"a": "x" * 5_000_000}, {"a": "x"}
+    messages = [Outgoing("a", b"x", given, done) for given in (small, large, small, large, large)]
+
+    assert [len(part) for _, part in requests(messages)] == [3, 1, 1]
 
 
 def test_the_size_is_an_upper_bound_of_the_bytes_in_a_request() -> None:

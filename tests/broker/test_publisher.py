@@ -7,6 +7,7 @@ import sys
 import textwrap
 import threading
 import time
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from typing import TYPE_CHECKING, Any
@@ -143,7 +144,7 @@ def test_a_message_that_is_too_large_fails_alone(broker: Broker) -> None:
 def test_a_callback_that_raises_hurts_no_other(broker: Broker, events: Events) -> None:
     broker.ensure()
 
-    def broken(error: BrokerError | None) -> None:
+    def broken(*_: Any) -> None:
         raise RuntimeError("oops")
 
     get_publisher().publish(Outgoing(broker.queue.topic, b"1", {}, broken))
@@ -152,13 +153,34 @@ def test_a_callback_that_raises_hurts_no_other(broker: Broker, events: Events) -
     assert "oops" in events.wait_for("internal_error")["error"]
 
 
+def test_messages_with_one_callback_share_its_calls(broker: Broker) -> None:
+    broker.ensure()
+    told: list[tuple[list[Any], BrokerError | None]] = []
+    attributes = {"encoding": "utf-8"}
+
+    def on_done(messages: Sequence[Outgoing], error: BrokerError | None) -> None:
+        told.append(([message.about for message in messages], error))
+
+    def alone(messages: Sequence[Outgoing], error: BrokerError | None) -> None:
+        on_done(messages, error)
+
+    callbacks = [on_done, on_done, alone, alone, on_done]
+    topic = broker.queue.topic
+    messages = [Outgoing(topic, b"%d" % n, attributes, callbacks[n], about=n) for n in range(5)]
+
+    assert get_publisher().publish(*messages)
+    assert get_publisher().flush(SECONDS)
+    assert told == [([0, 1], None), ([2, 3], None), ([4], None)]
+    assert sorted(broker.pull(5)) == [b"0", b"1", b"2", b"3", b"4"]
+
+
 def test_messages_are_made_in_the_thread_and_one_that_can_not_be_hurts_no_other(broker: Broker, events: Events) -> None:
     broker.ensure()
     makers: set[str] = set()
 
     def make(data: bytes) -> Outgoing:
         makers.add(threading.current_thread().name)
-        return Outgoing(broker.queue.topic, data, {}, lambda error: None)
+        return Outgoing(broker.queue.topic, data, {}, lambda *_: None)
 
     def broken() -> Outgoing:
         raise RuntimeError("oops")
@@ -173,7 +195,7 @@ def test_a_full_queue_says_no(broker: Broker, monkeypatch: pytest.MonkeyPatch) -
     monkeypatch.setattr(publishing, "_MAXIMUM_QUEUED", 0)
     publisher = Publisher(broker.config)
 
-    assert publisher.publish(Outgoing(broker.queue.topic, b"x", {}, lambda error: None)) is False
+    assert publisher.publish(Outgoing(broker.queue.topic, b"x", {}, lambda *_: None)) is False
 
 
 # ------------------------------------------------------------------------------------------------ outages
@@ -291,8 +313,9 @@ def run_script(broker: Broker, script: str) -> subprocess.CompletedProcess[str]:
             PUBSUB_CONFIG={{"EMULATOR": True, "HOST": {broker.config.pubsub.host!r}, "PROJECT_ID": "test"}},
         )
         from i3tasks.broker.publisher import Outgoing, get_publisher
-        def say(error):
-            os.write(1, b"sent\\n" if error is None else f"failed {{error}}\\n".encode())
+        def say(messages, error):
+            text = "sent\\n" if error is None else f"failed {{error}}\\n"
+            os.write(1, text.encode() * len(messages))
         def publish(data):
             return get_publisher().publish(Outgoing({broker.queue.topic!r}, data, {{}}, say))
     """

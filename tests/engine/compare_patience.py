@@ -46,7 +46,7 @@ async def test_patience(
             messages = await confirmed(sent)
             await asyncio.sleep(delay)
             for message in messages:
-                late.publish(replace(message, on_done=lambda error: None))
+                late.publish(replace(message, on_done=lambda *_: None))
             await afinished(await TaskExecution.objects.acount(), 90)
             await asyncio.sleep(2)
             said.append(
@@ -62,5 +62,5 @@ async def confirmed(sent: NotingPublisher) -> list[Any]:
     messages = list(sent.messages)
     sent.messages.clear()
     for message in messages:
-        message.on_done(None)
+        message.on_done([message], None)
     return messages

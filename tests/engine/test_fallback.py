@@ -309,7 +309,7 @@ async def test_what_the_broker_has_lost_is_run_soon(settings: Any, sent: NotingP
     async with working():
         await add.adelay_many([(number, 1) for number in range(20)])
         await aadd.using(queue_name="heavy").adelay_many([(number, 1) for number in range(20)])
-        [message.on_done(None) for message in sent.messages]
+        [message.on_done([message], None) for message in sent.messages]
         await afinished(40)
     assert await TaskExecutionTry.objects.acount() == 40
     assert {"fallback_begun"} <= set(events)
@@ -344,7 +344,7 @@ async def test_what_a_deleted_topic_refuses_is_run_soon(settings: Any, events: l
 async def test_none_waits_for_messages_and_nothing_else(settings: Any, sent: NotingPublisher, taken: list[int]) -> None:
     settings.I3TASKS = replace(settings.I3TASKS, fallback_seconds=None)
     handle = await add.adelay(1, 1)
-    [message.on_done(None) for message in sent.messages]
+    [message.on_done([message], None) for message in sent.messages]
     async with working():
         await auntil(lambda: True)
     assert taken == []

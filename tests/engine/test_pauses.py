@@ -100,12 +100,16 @@ def test_a_process_that_enqueues_learns_of_a_pause_by_its_publishes(
     sent: NotingPublisher, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     posted: list[Any] = []
-    monkeypatch.setattr(outbox.writer, "post", lambda operation, request, **_: posted.append((operation, request)))
+
+    def post_all(operation: Any, requests: Any, **_: Any) -> None:
+        posted.extend((operation, request) for request in requests)
+
+    monkeypatch.setattr(outbox.writer, "post_all", post_all)
     known_pauses.forget()
     pause("default")
     handle = add.delay(1, 2)
-    sent.messages[0].on_done(None)
-    sent.messages[0].on_done(None)
+    sent.messages[0].on_done(sent.messages[:1], None)
+    sent.messages[0].on_done(sent.messages[:1], None)
     assert [operation for operation, _ in posted].count(READ_PAUSES) == 1
     READ_PAUSES.run([None], now=timezone.now())
     ref = TryRef.of(handle.task_execution_try)

@@ -104,7 +104,7 @@ async def test_a_pushed_message_brings_the_urgent_one_and_its_own_is_published_a
 def confirm_all(sent: NotingPublisher) -> None:
     """As Pub/Sub's confirmations would."""
     for message in sent.messages:
-        message.on_done(None)
+        message.on_done([message], None)
     writer.flush(30)
 
 

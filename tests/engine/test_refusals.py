@@ -30,7 +30,8 @@ class Refusing:
 
     def publish(self, *messages: Outgoing | MakeMessage) -> bool:
         for message in messages:
-            made(message).on_done(BrokerError("404 Topic not found"))
+            outgoing = made(message)
+            outgoing.on_done([outgoing], BrokerError("404 Topic not found"))
         return True
 
 
@@ -48,9 +49,9 @@ class Rig:
 @pytest.fixture
 def rig(monkeypatch: pytest.MonkeyPatch) -> Iterator[Rig]:
     rig = Rig()
-    post = lambda operation, ref: rig.posted.append((operation, ref.try_id))  # noqa: E731
+    post_all = lambda operation, refs: rig.posted.extend((operation, ref.try_id) for ref in refs)  # noqa: E731
     monkeypatch.setattr(outbox, "get_publisher", Refusing)
-    monkeypatch.setattr(outbox, "writer", SimpleNamespace(post=post))
+    monkeypatch.setattr(outbox, "writer", SimpleNamespace(post_all=post_all))
     monkeypatch.setattr(outbox, "_failures", outbox._Failures())
     unsubscribe = subscribe(lambda event, facts: rig.said.append({"event": event.name, **facts}))
     with going_by(SYSTEM_CLOCK._replace(monotonic=lambda: rig.seconds)):

@@ -68,8 +68,11 @@ def simulated(monkeypatch: pytest.MonkeyPatch, settings: Any) -> Iterator[None]:
     )  # a query, and the timeline decides
     for module in (outbox, dispatcher, fallback):
         monkeypatch.setattr(module, "get_publisher", lambda: Process.current.publisher)
-    current_writer = SimpleNamespace(post=lambda *args, **options: Process.current.writer.post(*args, **options))
-    monkeypatch.setattr(outbox, "writer", current_writer)
+    posting = {
+        "post": lambda *args, **options: Process.current.writer.post(*args, **options),
+        "post_all": lambda *args, **options: Process.current.writer.post_all(*args, **options),
+    }
+    monkeypatch.setattr(outbox, "writer", SimpleNamespace(**posting))
     with going_by(CALLERS_CLOCK):
         yield
 

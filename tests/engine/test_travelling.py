@@ -82,7 +82,7 @@ def run_all(sent: NotingPublisher) -> None:
         engine = make_engine(concurrency=2, threads=1)
         while sent.messages:
             message = sent.messages.pop(0)
-            message.on_done(None)
+            message.on_done([message], None)
             delivery = Delivery(message.data, message.attributes, "1", SYSTEM_CLOCK.now(), None, "")
             await engine.executor.execute(delivery)
         engine.pool.close()

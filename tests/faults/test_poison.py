@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from dataclasses import replace
 from datetime import timedelta
 from typing import Any
@@ -53,8 +54,12 @@ def test_messages_of_another_system_are_no_tasks_and_stop_none(world: World) -> 
     worker = world.worker()
     topic = get_config().queue(None).topic
     published: list[object] = []
+
+    def on_done(messages: Sequence[Outgoing], error: Exception | None) -> None:
+        published.extend(messages)
+
     for data in FOREIGN:
-        get_publisher().publish(Outgoing(topic, data, {"of": "another system"}, published.append))
+        get_publisher().publish(Outgoing(topic, data, {"of": "another system"}, on_done))
     until(lambda: len(published) == len(FOREIGN))
     world.load(40)
     world.until_finished()

@@ -415,7 +415,7 @@ def test_under_wsgi_requests_leave_no_threads_and_no_loops_behind() -> None:
 
 async def test_a_beat_publishes_again_what_a_quiet_push_queue_lost(sent: NotingPublisher, events: list[str]) -> None:
     task_try = await enqueued(pushed, "hello")
-    [message.on_done(None) for message in sent.messages]
+    [message.on_done([message], None) for message in sent.messages]
     await asyncio.to_thread(writer.flush, 10)
     assert (await row(task_try)).publish_count == 1
     long_ago = (await row(task_try)).dispatch_at - timedelta(minutes=2)

@@ -114,6 +114,13 @@ def test_many_items_are_put_together_as_far_as_there_is_room(handler: Handler) -
     assert handler.batches == [[0], [1, 2, 3]]
 
 
+def test_many_items_may_be_delayed_together(handler: Handler) -> None:
+    thread = make(handler, max_queued=3)
+    assert [thread.put_all([1, 2], delay=0.05), thread.put_all([3, 4], delay=0.05)] == [2, 1]
+    assert handler.items == []
+    until(lambda: handler.items == [1, 2, 3])
+
+
 def test_a_delayed_item_waits_and_does_not_hold_up_others(handler: Handler) -> None:
     thread = make(handler)
     thread.put(2, delay=0.05)

@@ -13,6 +13,8 @@ import time
 import weakref
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
+from itertools import groupby
+from operator import attrgetter
 from typing import TYPE_CHECKING
 
 from ..conf import Config, get_config
@@ -188,9 +190,9 @@ def _made(batch: Iterable[Outgoing | MakeMessage | None]) -> Iterator[Outgoing]:
 
 
 def _finish(messages: Sequence[Outgoing], error: BrokerError | None) -> None:
-    for message in messages:
+    for on_done, together in groupby(messages, key=attrgetter("on_done")):
         try:
-            message.on_done(error)
+            on_done(list(together), error)
         except Exception as raised:
             emit("internal_error", where="on_done of a publish", error=repr(raised), exc_info=raised)
 

@@ -7,7 +7,7 @@ import os
 import threading
 import time
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from multiprocessing.util import Finalize, register_after_fork
@@ -46,13 +46,13 @@ def send(refs: Iterable[TryRef], *, clock: Clock | None = None) -> None:
         elif way.error is not None:
             _report_failure(ref, f"queue {ref.queue_name}", way.error)
         elif way.topic:
-            messages.append(partial(_message, ref, way.topic, pub_time))
+            messages.append(partial(_message, ref, way, pub_time))
         else:
             found_by_workers.append(ref)
     if messages:
         get_publisher().publish(*messages)
     if found_by_workers:
-        writer.post_all(CONFIRM, found_by_workers)  # there are no messages to wait for
+        writer.post_all(CONFIRM, found_by_workers, at_once=True)  # there are no messages to wait for
         _look_for_pauses()
 
 
@@ -61,6 +61,7 @@ class _Way:
     """The way of a task's tries on one queue: to a topic, or, without one, to the workers that look for them."""
 
     topic: str = ""
+    bind: bool = False
     is_paused: bool = False
     error: UnknownQueueError | None = None
 
@@ -69,34 +70,33 @@ def _way_of(ref: TryRef, config: Config) -> _Way:
     if known_pauses.hold(ref.queue_name):
         return _Way(is_paused=True)
     try:
-        return _Way(topic_of(ref, config))
+        spec = find(ref.module_name, ref.func_name)
+        return _Way(topic_of(ref, config), bind=spec is not None and spec.options.bind)
     except UnknownQueueError as error:
         return _Way(error=error)
 
 
-def _message(ref: TryRef, topic: str, pub_time: Mapping[str, str]) -> Outgoing:
-    told = partial(_published, ref, topic)
+def _message(ref: TryRef, way: _Way, pub_time: Mapping[str, str]) -> Outgoing:
+    envelope = Envelope(ref.execution_id, ref.try_id, ref.module_name, ref.func_name, way.bind)
     if ref.trace_context is None:
-        return Outgoing(topic, _envelope(ref).to_bytes(), pub_time, told)
+        return Outgoing(way.topic, envelope.to_bytes(), pub_time, _published, ref)
     attributes = {**pub_time, **message_attributes(ref.trace_context)}
-    return Outgoing(topic, _envelope(ref).to_bytes(), attributes, _traced(ref, topic, told))
+    return Outgoing(way.topic, envelope.to_bytes(), attributes, _traced(ref, way.topic), ref)
 
 
-def _traced(
-    ref: TryRef, topic: str, told: Callable[[BrokerError | None], None]
-) -> Callable[[BrokerError | None], None]:
+def _traced(ref: TryRef, topic: str) -> Callable[[Sequence[Outgoing], BrokerError | None], None]:
     tracer = propagation.tracer
     if tracer is None or not isinstance(ref.trace_context, dict):
-        return told
+        return _published
     queue = queue_or_default(ref.queue_name)
     facts = {"task": f"{ref.module_name}.{ref.func_name}", "queue": queue, "topic": topic}
     began = time.time_ns()
 
-    def told_and_traced(error: BrokerError | None) -> None:
-        told(error)
+    def published_and_traced(messages: Sequence[Outgoing], error: BrokerError | None) -> None:
+        _published(messages, error)
         tracer.sent(facts, ref.trace_context, began, error)
 
-    return told_and_traced
+    return published_and_traced
 
 
 def topic_of(ref: TryRef, config: Config) -> str:
@@ -114,27 +114,19 @@ def topic_of(ref: TryRef, config: Config) -> str:
     return f"projects/{spec.options.project_id or config.pubsub.project_id}/topics/{topic}"
 
 
-def _envelope(ref: TryRef) -> Envelope:
-    spec = find(ref.module_name, ref.func_name)
-    return Envelope(
-        task_execution_id=ref.execution_id,
-        task_execution_try_id=ref.try_id,
-        module_name=ref.module_name,
-        func_name=ref.func_name,
-        bind=spec is not None and spec.options.bind,
-    )
-
-
-def _published(ref: TryRef, topic: str, error: BrokerError | None) -> None:
+def _published(messages: Sequence[Outgoing], error: BrokerError | None) -> None:
+    refs = [message.about for message in messages]
     if error is None:
-        writer.post(CONFIRM, ref, at_once=ref.priority > 0)  # its turn may come before its message does
+        # The turn of those with a priority may come before their messages do.
+        writer.post_all(CONFIRM, [ref for ref in refs if ref.priority > 0], at_once=True)
+        writer.post_all(CONFIRM, [ref for ref in refs if ref.priority <= 0])
         _look_for_pauses()
-        return
-    if isinstance(error, BrokerUnavailable):  # the publisher reports an outage once
-        writer.post(PUT_BACK, ref)
+    elif isinstance(error, BrokerUnavailable):  # the publisher reports an outage once
+        writer.post_all(PUT_BACK, refs)
     else:
-        writer.post(DENY, ref)
-        _report_failure(ref, topic, error)
+        writer.post_all(DENY, refs)
+        for message in messages:
+            _report_failure(message.about, message.topic, error)
 
 
 def _look_for_pauses() -> None:

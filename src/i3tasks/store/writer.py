@@ -113,12 +113,15 @@ class Writer:
 
     def post(self, operation: Operation[Request, Answer], request: Request, *, at_once: bool = False) -> None:
         """Ask without waiting for the answer, from any thread. A full queue drops the request."""
-        waits = operation.is_gathered and not at_once
-        self._thread.put(_Item(operation, request), delay=self._seconds_until_gathered() if waits else 0)
+        self.post_all(operation, [request], at_once=at_once)
 
-    def post_all(self, operation: Operation[Request, Answer], requests: Iterable[Request]) -> None:
-        """`post` each of them, at once. A full queue drops those that find no place."""
-        self._thread.put_all([_Item(operation, request) for request in requests])
+    def post_all(
+        self, operation: Operation[Request, Answer], requests: Iterable[Request], *, at_once: bool = False
+    ) -> None:
+        """`post` each of them. A full queue drops those that find no place."""
+        waits = operation.is_gathered and not at_once
+        items = [_Item(operation, request) for request in requests]
+        self._thread.put_all(items, delay=self._seconds_until_gathered() if waits else 0)
 
     def later(
         self,

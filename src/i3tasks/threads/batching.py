@@ -65,29 +65,29 @@ class BatchThread(Generic[Item]):
         Returns False if the queue is full or the interpreter is shutting down: the item was not queued.
         `even_if_full` is for items that must not be lost and whose number is limited elsewhere.
         """
-        with self._changed:
-            is_full = len(self._ready) + len(self._later) >= self._max_queued
-            if (is_full and not even_if_full) or not self._started():
-                return False
-            if delay > 0:
-                due = time.monotonic() + delay
-                heapq.heappush(self._later, (due, next(self._count), item))
-                if due >= self._wakes_at:
-                    return True  # the thread wakes early enough by itself
-            else:
-                self._ready.append(item)
-            self._changed.notify_all()
-            return True
+        room = None if even_if_full else self._max_queued
+        return self._put([item], delay, room) == 1
 
-    def put_all(self, items: Sequence[Item]) -> int:
-        """Queue as many of the items as there is room for, to be handled at once; returns their number."""
+    def put_all(self, items: Sequence[Item], *, delay: float = 0) -> int:
+        """Queue as many of the items as there is room for, to be handled after `delay` seconds; returns their number"""
+        return self._put(items, delay, self._max_queued)
+
+    def _put(self, items: Sequence[Item], delay: float, most: int | None) -> int:
         with self._changed:
-            room = self._max_queued - len(self._ready) - len(self._later)
+            room = len(items) if most is None else most - len(self._ready) - len(self._later)
             if not items or room <= 0 or not self._started():
                 return 0
-            self._ready.extend(items[:room])
+            taken = items[:room]
+            if delay > 0:
+                due = time.monotonic() + delay
+                for item in taken:
+                    heapq.heappush(self._later, (due, next(self._count), item))
+                if due >= self._wakes_at:
+                    return len(taken)  # the thread wakes early enough by itself
+            else:
+                self._ready.extend(taken)
             self._changed.notify_all()
-            return min(len(items), room)
+            return len(taken)
 
     @property
     def has_ready(self) -> bool:

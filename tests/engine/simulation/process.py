@@ -61,6 +61,9 @@ class SimBatches:
             self._make_ready(item)
         return True
 
+    def put_all(self, items: list[Any], *, delay: float = 0) -> int:
+        return sum(self.put(item, delay=delay) for item in items)
+
     def discard(self, item: Any) -> None:
         self._later = [other for other in self._later if other is not item]
 
@@ -122,7 +125,7 @@ class SimPublisher:
         process = self._process
 
         def answer(error: Any) -> None:
-            process.after(process.timeline.chance.random() * 0.05, lambda: outgoing.on_done(error))
+            process.after(process.timeline.chance.random() * 0.05, lambda: outgoing.on_done([outgoing], error))
 
         process.broker.publish(outgoing, answer)
 
