@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import threading
+from dataclasses import replace
 from datetime import UTC, date, datetime, timedelta
 from decimal import Decimal
 from typing import Any
@@ -202,6 +203,17 @@ def test_using_changes_each_option_for_its_calls_only() -> None:
     assert plain is not None
     assert (plain.queue_name, plain.priority, plain.options) == ("default", 0, None)
     assert base.delay(1, 2).task_execution_try.run_after is None  # type: ignore[union-attr]
+
+
+@pytest.mark.django_db
+@pytest.mark.usefixtures("sent")
+def test_each_call_goes_by_the_settings_of_its_time(settings: Any) -> None:
+    heavy = add.using(queue_name="heavy")
+    assert [job.delay(1, 2).task_execution.queue_name for job in (add, heavy)] == ["default", "heavy"]  # type: ignore[union-attr]
+    settings.I3TASKS = replace(settings.I3TASKS, default_queue=PullQueue("other", "worker"), other_queues=())
+    assert add.delay(1, 2).task_execution.queue_name == "other"  # type: ignore[union-attr]
+    with pytest.raises(UnknownQueueError, match="'heavy'"):
+        heavy.delay(1, 2)
 
 
 @pytest.mark.django_db

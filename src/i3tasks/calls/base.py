@@ -20,8 +20,8 @@ from ..exceptions import ArgumentError
 from ..models import TaskExecutionTry, TaskGroup
 from ..registry import TaskSpec, option_problems, require_discoverable
 from ..store.database import rows
+from .arguments import argument_problem, encoded
 from .canvas import Signature
-from .making import argument_problem, calls_of, encoded
 from .options import AS_THE_TASK_SAYS, CallOptions
 from .when import When, check_period
 from .workflow_parts import failure_step
@@ -32,6 +32,7 @@ if TYPE_CHECKING:
     from ..store.enqueue import NewExecution
     from ..store.requests import TryRef
     from .handles import ChainHandle
+    from .making import Common
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -48,6 +49,7 @@ class Task(Generic[P, T]):
         functools.update_wrapper(cast("Callable[..., Any]", self), spec.function)
         self.spec = spec
         self.call_options = options
+        self._common: Common | None = None
 
     def __repr__(self) -> str:
         return f"<task {self.spec.path}>"
@@ -144,7 +146,7 @@ class Task(Generic[P, T]):
         from .writing import write
 
         refuse_in_loop("delay_many", "adelay_many")
-        return write(calls_of(self.spec, self.call_options, map(split, calls)))
+        return write(self._calls(map(split, calls)))
 
     async def adelay_many(self, calls: Calls) -> list[ChainHandle[T]]:
         """`delay_many` for coroutines."""
@@ -274,7 +276,15 @@ class Task(Generic[P, T]):
         return task_try
 
     def _call(self, args: Sequence[Any], kwargs: Mapping[str, Any]) -> NewExecution:
-        return calls_of(self.spec, self.call_options, [(args, kwargs)])[0]
+        return self._calls([(args, kwargs)])[0]
+
+    def _calls(self, arguments: Iterable[tuple[Sequence[Any], Mapping[str, Any]]]) -> list[NewExecution]:
+        from .making import calls_of, common_of
+
+        common = self._common
+        if common is None or common.config is not get_config():
+            common = self._common = common_of(self.spec, self.call_options)
+        return calls_of(common, arguments)
 
 
 class SyncTask(Task[P, T]):

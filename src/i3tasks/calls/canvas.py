@@ -22,7 +22,6 @@ from ..engine.launch import launch, refuse_in_loop
 from ..exceptions import ArgumentError
 from ..models import TaskGroup
 from ..store.database import atomic
-from .travelling import take_along
 from .workflow_parts import failure_step, flat, steps_of
 
 if TYPE_CHECKING:
@@ -207,6 +206,7 @@ def _start(steps: Sequence[Step]) -> ChainHandle[Any]:
     from ..store.workflows import Plan
     from .handles import ChainHandle
     from .results import Written
+    from .travelling import take_along
 
     if not steps:
         raise ArgumentError("The workflow has no step. Give it at least one, such as task.s().")

@@ -3,36 +3,49 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any, NamedTuple
 
-from ..conf import get_config
-from ..core.values import JSON, encode_arguments
+from ..conf import Config, get_config
+from ..core.values import JSON
 from ..exceptions import ArgumentError
-from ..models import TaskGroup
 from ..registry import TaskSpec, require_discoverable
+from ..store.enqueue import NewExecution
+from ..store.keys import Key, argument_key, caller_key
+from .arguments import argument_problem, encoded
 from .options import A_DAY, CallOptions
 from .travelling import take_along
 
-if TYPE_CHECKING:
-    from ..store.enqueue import NewExecution
-    from ..store.keys import Key
 
-GROUP_KEYWORD = "__i3group__"
+class Common(NamedTuple):
+    """What the calls of a task that are made with the same options have in common, looked up once."""
+
+    config: Config
+    """It is so for as long as this is the configuration."""
+    spec: TaskSpec
+    options: CallOptions
+    queue_name: str | None
+    priority: int
+    in_row: Mapping[str, Any]
+    is_keyed: bool
 
 
-def calls_of(
-    spec: TaskSpec, options: CallOptions, arguments: Iterable[tuple[Sequence[Any], Mapping[str, Any]]]
-) -> list[NewExecution]:
-    """A call of the task with each of these arguments. What they have in common is looked up once.
-
-    Raises ArgumentError, UnknownQueueError, UnknownTaskError.
-    """
-    from ..store.enqueue import NewExecution
-
+def common_of(spec: TaskSpec, options: CallOptions) -> Common:
+    """Raises UnknownQueueError, UnknownTaskError."""
     require_discoverable(spec)
-    queue_name, in_row = spec.queue_name(options.queue_name), options.in_row()
-    is_keyed = options.idempotency_key is not None or spec.options.unique
-    priority = spec.options.priority if options.priority is None else options.priority
+    return Common(
+        config=get_config(),
+        spec=spec,
+        options=options,
+        queue_name=spec.queue_name(options.queue_name),
+        priority=spec.options.priority if options.priority is None else options.priority,
+        in_row=options.in_row(),
+        is_keyed=options.idempotency_key is not None or spec.options.unique,
+    )
+
+
+def calls_of(common: Common, arguments: Iterable[tuple[Sequence[Any], Mapping[str, Any]]]) -> list[NewExecution]:
+    """A call with each of these arguments. Raises ArgumentError."""
+    _, spec, options, queue_name, priority, in_row, is_keyed = common
     calls: list[NewExecution] = []
     for args, kwargs in arguments:
         if found := argument_problem(spec, args, kwargs):
@@ -56,31 +69,7 @@ def calls_of(
     return calls
 
 
-def argument_problem(spec: TaskSpec, args: Sequence[Any], kwargs: Mapping[str, Any]) -> str:
-    """Why the task does not take these arguments, in a sentence; "" if it does."""
-    if GROUP_KEYWORD in kwargs:
-        kwargs = {name: kwargs[name] for name in kwargs if name != GROUP_KEYWORD}
-    return spec.argument_problem(args, kwargs)
-
-
-def encoded(
-    args: Sequence[Any], kwargs: Mapping[str, Any], *, of_step: bool = False
-) -> tuple[list[JSON], dict[str, JSON], int | None]:
-    """The arguments as JSON data, and the id of the group that the call is to join. Raises ArgumentError."""
-    task_group_id = None
-    if GROUP_KEYWORD in kwargs:
-        kwargs = dict(kwargs)
-        group = kwargs.pop(GROUP_KEYWORD)
-        if group is not None and not isinstance(group, TaskGroup):
-            raise ArgumentError(f"{GROUP_KEYWORD} must be a TaskGroup, not {group!r:.80}.")
-        task_group_id = None if group is None else group.pk
-    limit = get_config().settings.maximum_payload_bytes
-    return (*encode_arguments(args, kwargs, limit=limit, of_step=of_step), task_group_id)
-
-
 def _key(spec: TaskSpec, options: CallOptions, args: Sequence[JSON], kwargs: Mapping[str, JSON]) -> Key:
-    from ..store.keys import argument_key, caller_key
-
     if options.idempotency_key is not None:
         return caller_key(spec, options.idempotency_key, options.idempotency_period or A_DAY)
     return argument_key(spec, args, kwargs)

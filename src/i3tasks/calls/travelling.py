@@ -3,18 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import TYPE_CHECKING
 
 from ..conf import get_config, queue_or_default
-
-if TYPE_CHECKING:
-    from ..store.enqueue import NewExecution
+from ..store.enqueue import NewExecution
+from ..telemetry import propagation
 
 
 def take_along(calls: Iterable[NewExecution]) -> None:
     """Give the calls the context that travels with them, as their rows keep it. A tracer makes their spans here."""
-    from ..telemetry import propagation  # late: a process that only defines tasks reports nothing
-
     names = get_config().settings.propagate_context
     if propagation.tracer is None:  # then all take the same along
         travels = propagation.outgoing({}, names)

@@ -8,7 +8,7 @@ When such a transaction fails, its calls are halved until those that caused it f
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Hashable, Sequence
+from collections.abc import Awaitable, Hashable, Sequence
 from contextvars import Context, copy_context
 from dataclasses import dataclass, field
 from functools import partial
@@ -36,16 +36,17 @@ def write(calls: Sequence[NewExecution]) -> list[Handle]:
     return _launched(enqueue(calls, now=current_clock().now())) if calls else []
 
 
-async def awrite(call: NewExecution) -> Handle:
+def awrite(call: NewExecution) -> Awaitable[Handle]:
     """`write` for a coroutine's call that has no key; outside of transactions together with those of other coroutines.
 
     They share the thread and the connection that `sync_to_async` gives them, as without this function.
     """
-    places = _batches.setdefault(asyncio.get_running_loop(), {})
+    loop = asyncio.get_running_loop()
+    places = _batches.get(loop) or _batches.setdefault(loop, {})
     # What `sync_to_async` chooses the thread by, and the database that the router chooses in this context.
     place = (getattr(AsyncToSync.executors, "current", None), SyncToAsync.thread_sensitive_context.get(None), alias())
     batches = places.get(place) or places.setdefault(place, _Batches(places, place))
-    return await batches.put(call)
+    return batches.put(_Waiting(call, loop.create_future()))
 
 
 def _launched(enqueued: Enqueued) -> list[Handle]:
@@ -89,8 +90,7 @@ class _Batches:
         self._batch: list[_Waiting] = []
         self._task: asyncio.Task[_Answers] | None = None
 
-    async def put(self, call: NewExecution) -> Handle:
-        item = _Waiting(call, asyncio.get_running_loop().create_future())
+    async def put(self, item: _Waiting) -> Handle:
         self._waiting.append(item)
         if self._task is None:
             self._begin()

@@ -133,8 +133,10 @@ def discover() -> None:
 
 def require_discoverable(spec: TaskSpec) -> None:
     """Raise UnknownTaskError for a task of a module beside settings.py that no worker would import."""
+    if (spec.module_name, spec.func_name) in _discovered:
+        return
     package = spec.module_name.rpartition(".")[0]
-    if not package or package != settings_package() or (spec.module_name, spec.func_name) in _discovered:
+    if not package or package != settings_package():
         return
     if not _lies_in_installed_app(spec.module_name):
         raise UnknownTaskError(

@@ -69,7 +69,7 @@ class BatchThread(Generic[Item]):
         return self._put([item], delay, room) == 1
 
     def put_all(self, items: Sequence[Item], *, delay: float = 0) -> int:
-        """Queue as many of the items as there is room for, to be handled after `delay` seconds; returns their number"""
+        """Queue as many of the items as there is room for, to be handled after `delay` seconds: their number."""
         return self._put(items, delay, self._max_queued)
 
     def _put(self, items: Sequence[Item], delay: float, most: int | None) -> int:

@@ -30,6 +30,7 @@ from .text import clean_text
 from .walking import placeholders
 
 _BEYOND_INTEGERS = 10**MAXIMUM_DIGITS
+_SMALL_BITS = 1000
 
 
 def encode(value: Any, path: str, limit: int = MAXIMUM_BYTES) -> JSON:
@@ -201,9 +202,10 @@ class _Encoder:
 
     def _integer(self, value: int) -> int:
         plain = int(value)  # of a subclass, its number only
-        if not -_BEYOND_INTEGERS < plain < _BEYOND_INTEGERS:
+        bits = plain.bit_length()
+        if bits > _SMALL_BITS and abs(plain) >= _BEYOND_INTEGERS:
             raise _Refused(f"is an integer of more than {MAXIMUM_DIGITS:,} digits. Pass it as text.")
-        self._spend(plain.bit_length() // 3)
+        self._spend(bits // 3)
         return plain
 
     def _spend(self, count: int) -> None:
