@@ -18,10 +18,11 @@ from ..core.steps import Step, Steppable
 from ..engine.launch import launch_refs, refuse_in_loop
 from ..exceptions import ArgumentError
 from ..models import TaskExecutionTry, TaskGroup
-from ..registry import TaskSpec, option_problems, require_discoverable
+from ..registry import TaskSpec, option_problems
 from ..store.database import rows
 from .arguments import argument_problem, encoded
 from .canvas import Signature
+from .common import Common, common_of
 from .options import AS_THE_TASK_SAYS, CallOptions
 from .when import When, check_period
 from .workflow_parts import failure_step
@@ -32,7 +33,6 @@ if TYPE_CHECKING:
     from ..store.enqueue import NewExecution
     from ..store.requests import TryRef
     from .handles import ChainHandle
-    from .making import Common
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -226,28 +226,20 @@ class Task(Generic[P, T]):
         return [self.as_step()]
 
     def _step(self, args: Sequence[Any], kwargs: Mapping[str, Any]) -> Step:
-        options, spec = self.call_options, self.spec
-        require_discoverable(spec)
-        if options.is_deferred or options.idempotency_key is not None or spec.options.unique:
+        common, spec = self._looked_up(), self.spec
+        if common.is_keyed or common.options.is_deferred:
             raise ArgumentError(
                 "A workflow's step runs in its turn: run_after, until, idempotency_key and unique don't fit."
             )
-        spec.queue_name(options.queue_name)  # raises for a queue that is unknown
         encoded_args, encoded_kwargs, task_group_id = encoded(args, kwargs, of_step=True)
         step = {
             "module_name": spec.module_name,
             "func_name": spec.func_name,
             "args": encoded_args,
             "kwargs": encoded_kwargs,
+            **common.in_step,
         }
-        # The task's own options are looked up when the step begins, so that a plain step has just those four keys.
-        extras = {
-            "queue_name": options.queue_name,
-            "priority": options.priority,
-            "options": options.in_row() or None,
-            "task_group_id": task_group_id,
-        }
-        return {**step, **{name: value for name, value in extras.items() if value is not None}}
+        return step if task_group_id is None else {**step, "task_group_id": task_group_id}
 
     # ------------------------------------------------------------------------------------------------- inside
 
@@ -279,12 +271,15 @@ class Task(Generic[P, T]):
         return self._calls([(args, kwargs)])[0]
 
     def _calls(self, arguments: Iterable[tuple[Sequence[Any], Mapping[str, Any]]]) -> list[NewExecution]:
-        from .making import calls_of, common_of
+        from .making import calls_of
 
+        return calls_of(self._looked_up(), arguments)
+
+    def _looked_up(self) -> Common:
         common = self._common
         if common is None or common.config is not get_config():
             common = self._common = common_of(self.spec, self.call_options)
-        return calls_of(common, arguments)
+        return common
 
 
 class SyncTask(Task[P, T]):

@@ -3,49 +3,23 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any, NamedTuple
+from typing import Any
 
-from ..conf import Config, get_config
 from ..core.values import JSON
 from ..exceptions import ArgumentError
-from ..registry import TaskSpec, require_discoverable
+from ..registry import TaskSpec
 from ..store.enqueue import NewExecution
 from ..store.keys import Key, argument_key, caller_key
 from .arguments import argument_problem, encoded
+from .common import Common
 from .options import A_DAY, CallOptions
 from .travelling import take_along
 
 
-class Common(NamedTuple):
-    """What the calls of a task that are made with the same options have in common, looked up once."""
-
-    config: Config
-    """It is so for as long as this is the configuration."""
-    spec: TaskSpec
-    options: CallOptions
-    queue_name: str | None
-    priority: int
-    in_row: Mapping[str, Any]
-    is_keyed: bool
-
-
-def common_of(spec: TaskSpec, options: CallOptions) -> Common:
-    """Raises UnknownQueueError, UnknownTaskError."""
-    require_discoverable(spec)
-    return Common(
-        config=get_config(),
-        spec=spec,
-        options=options,
-        queue_name=spec.queue_name(options.queue_name),
-        priority=spec.options.priority if options.priority is None else options.priority,
-        in_row=options.in_row(),
-        is_keyed=options.idempotency_key is not None or spec.options.unique,
-    )
-
-
 def calls_of(common: Common, arguments: Iterable[tuple[Sequence[Any], Mapping[str, Any]]]) -> list[NewExecution]:
     """A call with each of these arguments. Raises ArgumentError."""
-    _, spec, options, queue_name, priority, in_row, is_keyed = common
+    spec, options = common.spec, common.options
+    is_keyed, is_deferred = common.is_keyed, options.is_deferred
     calls: list[NewExecution] = []
     for args, kwargs in arguments:
         if found := argument_problem(spec, args, kwargs):
@@ -56,10 +30,10 @@ def calls_of(common: Common, arguments: Iterable[tuple[Sequence[Any], Mapping[st
             func_name=spec.func_name,
             args=encoded_args,
             kwargs=encoded_kwargs,
-            queue_name=queue_name,
-            run_after=options.instant() if options.is_deferred else None,
-            priority=priority,
-            options=in_row,
+            queue_name=common.queue_name,
+            run_after=options.instant() if is_deferred else None,
+            priority=common.priority,
+            options=common.in_row,
             chain=spec.options.on_success,
             task_group_id=task_group_id,
             key=_key(spec, options, encoded_args, encoded_kwargs) if is_keyed else None,

@@ -195,7 +195,6 @@ def _table(calls: Sequence[NewExecution], now: datetime) -> Table:
     unconfirmed_until = now + publish_grace()
     same = {"created_at": now, "updated_at": now, "try_number": 1, "is_completed": False, "is_success": False}
     columns: dict[str, Sequence[Any]] = {
-        **{name: [value] * count for name, value in same.items()},
         "uuid": new_uuids(count),
         "task_path": [call.module_name for call in calls],
         "task_name": [call.func_name for call in calls],
@@ -214,7 +213,7 @@ def _table(calls: Sequence[NewExecution], now: datetime) -> Table:
         "run_after": run_after,
         "dispatch_at": [instant or unconfirmed_until for instant in run_after],
     }
-    return Table.of(columns, {"asked_at": now})  # calls wait in the order in which they were given
+    return Table.of(columns, same, {"asked_at": now})  # calls wait in the order in which they were given
 
 
 def _part_of(call: NewExecution) -> int | None:

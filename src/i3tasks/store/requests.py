@@ -15,7 +15,7 @@ from ..core.record import record
 from ..models import TaskExecutionTry
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class TryRef:
     """A try that is due to be published. `dispatch_at` as read: the confirmation compares it."""
 

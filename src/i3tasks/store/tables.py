@@ -26,11 +26,11 @@ class Table:
     """Instants that are a microsecond apart, so that rows have an order: those of the last row."""
 
     @classmethod
-    def of(cls, columns: Mapping[str, Sequence[Any]], spaced: dict[str, datetime]) -> Table:
-        """The table of these columns, which are equally long, and not empty."""
+    def of(cls, columns: Mapping[str, Sequence[Any]], same: Columns, spaced: dict[str, datetime]) -> Table:
+        """The table of these columns, which are equally long, and not empty; and of `same`, one value for all rows."""
         shared = {name: values[0] for name, values in columns.items() if _is_one(values)}
         own = {name: values for name, values in columns.items() if name not in shared}
-        return cls(len(next(iter(columns.values()))), shared, own, spaced)
+        return cls(len(next(iter(columns.values()))), {**same, **shared}, own, spaced)
 
     def row(self, place: int) -> Columns:
         """The values of the row at that place."""

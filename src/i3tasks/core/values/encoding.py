@@ -121,6 +121,11 @@ class _Encoder:
             return value
         if depth == 0:
             raise _Refused(f"is nested more than {MAXIMUM_DEPTH} levels deep. Pass a flatter value.")
+        kind = type(value)
+        if kind is str:  # as most values, or an integer
+            return self._text(value)
+        if kind is int:
+            return self._integer(value)
         if isinstance(value, Enum) and (member := _by_name(value)) is not None:
             return member
         if isinstance(value, str):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from datetime import time
 from typing import Any
 
@@ -36,13 +36,18 @@ def placeholders(value: JSON, depth: int = MAXIMUM_STORED_DEPTH) -> int:
     if depth == 0 or not isinstance(value, (list, dict)):
         return 0
     if isinstance(value, list):
-        return sum(placeholders(item, depth - 1) for item in value)
+        return _placeholders_of(value, depth)
     kind, inner = parts(value)
     if kind in CONTAINERS:
         return placeholders(inner, depth - 1)
     if kind and kind != "dict":
         return int(kind == "result")
-    return sum(placeholders(item, depth - 1) for item in (inner if kind else value).values())
+    return _placeholders_of((inner if kind else value).values(), depth)
+
+
+def _placeholders_of(values: Iterable[JSON], depth: int) -> int:
+    # Most values are plain ones, for which a call would take long.
+    return sum([placeholders(item, depth - 1) for item in values if isinstance(item, (list, dict))])
 
 
 def shown(value: JSON, depth: int = MAXIMUM_STORED_DEPTH) -> Any:
