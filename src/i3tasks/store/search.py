@@ -13,7 +13,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from functools import reduce
-from typing import Any
+from typing import Any, NamedTuple
 
 from django.db.models import Q
 
@@ -54,8 +54,7 @@ class Page:
     """Whether MOST_LOOKED_AT candidates were looked at before the page was full; the next page looks further."""
 
 
-@dataclass(frozen=True, slots=True)
-class Hit:
+class Hit(NamedTuple):
     """An execution that matches, and the place of its candidate."""
 
     execution_id: int
@@ -152,18 +151,26 @@ class Search:
         """How many there are, counted up to `most`."""
         if self == Search():
             return _bounded(rows(TaskExecution).order_by()[: most + 1].count(), most)
-        walk = Walk(self, now, chunk=LARGEST_CHUNK, budget=MOST_LOOKED_AT, has_places=False)
+        walk = Walk(self, now, budget=MOST_LOOKED_AT)
         number = 0
-        for _ in walk:
-            number += 1
+        for ids in walk.ids():
+            number += len(ids)
             if number > most:
                 break
         return Count(number, is_cut=True) if walk.is_cut and number <= most else _bounded(number, most)
 
     def ids(self, now: datetime, *, most: int = MOST_COUNTED) -> list[int]:
         """The ids of up to `most` of them, among as many candidates as a page looks at; newest first."""
-        walk = Walk(self, now, chunk=LARGEST_CHUNK, budget=MOST_LOOKED_AT, has_places=False)
-        return [hit.execution_id for _, hit in zip(range(most), walk, strict=False)]
+        found: list[int] = []
+        for ids in Walk(self, now, budget=MOST_LOOKED_AT).ids():
+            found += ids
+            if len(found) >= most:
+                break
+        return found[:most]
+
+
+Found = dict[int, Place]
+"""Executions that match, and the places of their candidates."""
 
 
 @dataclass(slots=True)
@@ -178,32 +185,42 @@ class Walk:
     after: str = ""
     chunk: int = LARGEST_CHUNK
     budget: int | None = None
-    has_places: bool = True
-    """Whether each hit gets its place. To read and write ten thousand instants takes longer than to find them."""
     place: str = ""
     looked_at: int = 0
     is_cut: bool = False
     _seen: set[int] = field(default_factory=set)
 
     def __iter__(self) -> Iterator[Hit]:
+        for number, found in self._chunks(has_places=True):
+            for execution_id, (key, pk) in found.items():
+                yield Hit(execution_id, _write_place(number, key, pk))
+
+    def ids(self) -> Iterator[list[int]]:
+        """The ids alone, some at a time: to read and write ten thousand places takes longer than to find them."""
+        for _, found in self._chunks(has_places=False):
+            yield [*found]
+
+    def _chunks(self, *, has_places: bool) -> Iterator[tuple[int, Found]]:
+        """The number of a source, and what some of its candidates have brought."""
         first, key, pk = _read_place(self.after) if self.after else (0, "", 0)
         places = list(sources(self.search, self.now))
         if first >= len(places):
             raise _unreadable()
         for number, source in enumerate(places[first:], first):
             after = (_key(source, key), pk) if self.after and number == first else None
-            yield from self._through(number, source, after)
+            for found in self._through(number, source, after, has_places):
+                yield number, found
             if self.is_cut:
                 return
 
-    def _through(self, number: int, source: IndexScan, after: Place | None) -> Iterator[Hit]:
+    def _through(self, number: int, source: IndexScan, after: Place | None, has_places: bool) -> Iterator[Found]:
         size = min(self.chunk, source.most)
         while True:
-            found, last = self._own(source, after, size) if source.is_own else self._of_tries(source, after, size)
-            for (key, pk), execution_id in found:
-                if execution_id not in self._seen:
-                    self._seen.add(execution_id)
-                    yield Hit(execution_id, _write_place(number, key, pk) if self.has_places else "")
+            if source.is_own:
+                found, last = self._own(source, after, size, has_places)
+            else:
+                found, last = self._of_tries(source, after, size)
+            yield self._new(found)
             if last is None:
                 return
             after = last
@@ -214,13 +231,22 @@ class Walk:
                 return
             size = min(size * 4, source.most)
 
-    def _own(self, source: IndexScan, after: Place | None, size: int) -> Chunk:
+    def _new(self, found: Iterable[tuple[Place, int]]) -> Found:
+        """What has not been found before, with the place of its first candidate."""
+        new: Found = {}
+        for place, execution_id in found:
+            if execution_id not in self._seen:
+                new.setdefault(execution_id, place)
+        self._seen.update(new)
+        return new
+
+    def _own(self, source: IndexScan, after: Place | None, size: int, has_places: bool) -> Chunk:
         """Those that match among the next `size` executions, and the last of these; None at the end."""
-        if source.all_match and not self.has_places:
+        if source.all_match and not has_places:
             return _whole_chunk(source, after, size)
         candidates, last = _chunk(source, after, size)
         found = candidates.filter(self.search.condition(self.now))
-        if not self.has_places:
+        if not has_places:
             return [((None, pk), pk) for pk in found.values_list("pk", flat=True)], last
         return [((place, pk), pk) for place, pk in found.values_list("place", "pk")], last
 
