@@ -24,8 +24,6 @@ from io import FileIO
 from types import ModuleType
 from typing import Any, cast
 
-import anyio
-
 IDLE_SECONDS = 300.0
 """A process that has waited for work for so long is ended as soon as another one is asked for."""
 
@@ -53,7 +51,7 @@ class ChildProcesses:
     """Runs functions in at most `most` processes. They end with the event loop, or at `close`."""
 
     def __init__(self, most: int) -> None:
-        self._room = anyio.CapacityLimiter(most)
+        self._room = asyncio.Semaphore(most)
         self._idle: list[_Child] = []  # the one that was used last stands last
         self._all: set[_Child] = set()
         self._keeper: asyncio.Task[None] | None = None

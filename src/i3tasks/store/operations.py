@@ -31,7 +31,7 @@ class StoreFunction(Protocol[Request_contra, Answer_co]):
     ) -> Sequence[Answer_co | Locked]: ...
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, eq=False)  # the writer looks it up again and again
 class Operation(Generic[Request, Answer]):
     """A store function that answers many requests in one transaction."""
 

@@ -14,7 +14,6 @@ import asyncio
 import time
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Sequence
-from contextlib import nullcontext
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -182,14 +181,16 @@ class Writer:
 
     def _run_all(self, items: Sequence[_Item]) -> list[tuple[_Item, Any]]:
         self._connection = connections[alias()]
+        now = time_of(self._clock)
+        if len(items) == 1 and self._connection.get_autocommit():
+            # Each operation is a transaction by itself: one alone needs none around it, which costs two round trips.
+            [answer] = items[0].operation.run([items[0].request], now=now)
+            return [(items[0], answer)]
         grouped: defaultdict[Operation[Any, Any], list[_Item]] = defaultdict(list)
         for item in items:
             grouped[item.operation].append(item)
         answers: list[tuple[_Item, Any]] = []
-        now = time_of(self._clock)
-        # Each operation is a transaction by itself: one alone needs none around it, which costs two round trips.
-        is_alone = len(items) == 1 and self._connection.get_autocommit()
-        with nullcontext() if is_alone else atomic():
+        with atomic():
             join_by_index(len(items))
             for operation in IN_ORDER:
                 if group := grouped.get(operation):
@@ -299,12 +300,12 @@ def idle_seconds() -> float:
     """How long a thread with a database connection may be idle before it ends.
 
     Under a test runner no connection may be left when the test database is dropped."""
-    return 0.0 if hasattr(mail, "outbox") else IDLE_SECONDS
+    return 0.0 if "outbox" in vars(mail) else IDLE_SECONDS
 
 
 def gather_seconds() -> float:
     """GATHER_SECONDS; nothing under a test runner, where the next test may have begun by then."""
-    return 0.0 if hasattr(mail, "outbox") else GATHER_SECONDS
+    return 0.0 if "outbox" in vars(mail) else GATHER_SECONDS
 
 
 def _close_connection() -> None:

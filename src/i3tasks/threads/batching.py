@@ -154,8 +154,8 @@ class BatchThread(Generic[Item]):
                 if not self._later and now >= self._ends_at:
                     self._thread = None
                     return []
-                moments = [*(due for due, _, _ in self._later[:1]), *([self._ends_at] if now < self._ends_at else [])]
-                self._wakes_at = min(moments)
+                next_due = self._later[0][0] if self._later else float("inf")
+                self._wakes_at = min(next_due, self._ends_at) if now < self._ends_at else next_due
                 self._changed.wait(max(self._wakes_at - now, 0.001))
                 self._wakes_at = float("-inf")
 

@@ -8,7 +8,7 @@ import signal
 import threading
 import time
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from types import FrameType
 from typing import Any
 
@@ -33,10 +33,8 @@ class ForkBarrier:
         if hasattr(os, "register_at_fork"):
             os.register_at_fork(before=self._before, after_in_parent=self._after, after_in_child=self._after_in_child)
 
-    @contextmanager
-    def held(self) -> Iterator[None]:
-        with self._lock:
-            yield
+    def held(self) -> AbstractContextManager[object]:
+        return self._lock
 
     def _before(self) -> None:
         self._stops_fork = self._lock.acquire(timeout=self._seconds)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Sequence
 from typing import Any
 from uuid import UUID
@@ -24,6 +23,7 @@ from .statements import (
     microseconds,
     moment,
     read,
+    repeated,
     waiting,
 )
 
@@ -73,20 +73,21 @@ def claim_plain(
     Tries that are refused, that may be suspects or that are asked for twice are left to the ORM. With `heed_turns`, so
     are tries that are asked for by tickets, if others may have their turn first: see `priority`.
     """
-    asked = Counter([request.try_id for request in requests])
+    tries = [request.try_id for request in requests]
+    twice = repeated(tries)
     kinds: dict[Kind, int] = {}
     holders: dict[int, tuple[UUID, str]] = {}
     kind_of = []
     for request, token in zip(requests, tokens, strict=True):
         heeds = request.heeds_pauses, request.is_ticket and heed_turns
         kind = (token, request.worker_id, request.lease_seconds, request.queues, *heeds)
-        is_plain = asked[request.try_id] == 1 and not request.taken
+        is_plain = request.try_id not in twice and not request.taken
         kind_of.append(kinds.setdefault(kind, len(kinds)) if is_plain else -1)
         holders[request.try_id] = token, request.worker_id
     found = fetched(
         _CLAIM_WAITING if wait else _CLAIM,
         now=now,
-        tries=integers([request.try_id for request in requests]),
+        tries=integers(tries),
         executions=integers([request.execution_id for request in requests]),
         kinds=integers(kind_of),
         default=get_config().settings.default_queue.queue_name,

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Sequence
 
 from ...core.outcome import Success
@@ -19,6 +18,7 @@ from .statements import (
     integers,
     microseconds,
     moment,
+    repeated,
     uuids,
     waiting,
 )
@@ -72,15 +72,16 @@ def settle_plain(settlements: Sequence[Settlement], now: Instant, wait: bool) ->
     outcomes = [item.outcome if isinstance(item.outcome, Success) else None for item in settlements]
     if not any(outcomes):
         return {}
-    times = Counter([item.try_id for item in settlements])
+    tries = [item.try_id for item in settlements]
+    twice = repeated(tries)
     found = fetched(
         _SETTLE_WAITING if wait else _SETTLE,
         now=now,
-        tries=integers([item.try_id for item in settlements]),
+        tries=integers(tries),
         executions=integers([item.execution_id for item in settlements]),
         tokens=uuids(
             [
-                item.token if outcome is not None and times[item.try_id] == 1 else None
+                item.token if outcome is not None and item.try_id not in twice else None
                 for item, outcome in zip(settlements, outcomes, strict=True)
             ]
         ),

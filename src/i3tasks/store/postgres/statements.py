@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections import Counter
 from collections.abc import Iterable, Sequence
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -46,6 +47,11 @@ def integers(values: Sequence[int]) -> str:
     return "{" + str([*values])[1:-1] + "}"
 
 
+def repeated(ids: Sequence[int]) -> set[int]:
+    """Those that come more than once."""
+    return {each for each, times in Counter(ids).items() if times > 1} if len({*ids}) < len(ids) else set()
+
+
 def uuids(values: Iterable[UUID | None]) -> str:
     """An array of UUIDs."""
     return "{" + ",".join(["NULL" if value is None else value.hex for value in values]) + "}"
@@ -58,6 +64,8 @@ def document(value: Any) -> str:
 
 def read(text: str | None) -> Any:
     """JSON as the models read it from a column."""
+    if text is None:
+        return None
     if text == "[]":
         return []
     if text == "{}":
