@@ -146,7 +146,7 @@ def soak(session: nox.Session) -> None:
 @nox.session
 def bench(session: nox.Session) -> None:
     """Measure i3tasks beside its peers: `nox -s bench -- --contestants ours,procrastinate --workloads drain,io`."""
-    session.install("-e", ".[test]")
+    session.install("-e", ".[test]", "uvicorn[standard]")  # as peers that are pushed to have it
     session.run("python", "-m", "tests.benchmarks", *session.posargs)
 
 

@@ -13,7 +13,7 @@ PYTHONS = ("python3.14", "python3.13", "python3.12")
 
 PACKAGES = (
     "django", "i3tasks", "django-i3tasks", "procrastinate", "dramatiq", "taskiq", "celery", "django-tasks-db",
-    "threadmill", "dj-queue", "psycopg", "redis", "google-cloud-pubsub", "grpcio",
+    "threadmill", "dj-queue", "psycopg", "redis", "google-cloud-pubsub", "grpcio", "uvicorn", "httptools", "uvloop",
 )  # fmt: skip
 VERSIONS = f"""
 import importlib.metadata, platform
