@@ -82,6 +82,20 @@ async def test_a_batch_is_bounded(written: list[list[Any]], monkeypatch: pytest.
 
 
 @committed
+async def test_the_next_batch_is_begun_before_the_coroutines_of_one_go_on(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(writing, "MAXIMUM_BATCH", 2)
+
+    async def call(number: int) -> list[Any]:
+        await add.adelay(number, 1)
+        under_way = [
+            item for places in writing._batches.values() for batches in places.values() for item in batches._batch
+        ]
+        return [item.call.args[0] for item in under_way]
+
+    assert await asyncio.gather(*map(call, range(4))) == [[2, 3], [2, 3], [], []]
+
+
+@committed
 async def test_calls_of_different_tasks_and_options_keep_their_own() -> None:
     first, second = await asyncio.gather(add.using(priority=3).adelay(1, 2), name_tenant.adelay(5))
     assert first.task_execution is not None

@@ -113,15 +113,15 @@ class _Batches:
 
     def _end(self, task: asyncio.Task[_Answers]) -> None:
         batch, self._batch = self._batch, []
-        error = asyncio.CancelledError() if task.cancelled() else task.exception()
-        for item, answer in task.result() if error is None else [(item, error) for item in batch]:
-            item.answer(answer)
         self._waiting = [item for item in self._waiting if not item.future.done()]
         if self._waiting:
-            self._begin()
+            self._begin()  # before the coroutines of this batch go on, so that the next one is written meanwhile
         else:
             self._task = None
             self._places.pop(self._place, None)
+        error = asyncio.CancelledError() if task.cancelled() else task.exception()
+        for item, answer in task.result() if error is None else [(item, error) for item in batch]:
+            item.answer(answer)
 
 
 _batches: WeakKeyDictionary[asyncio.AbstractEventLoop, dict[Hashable, _Batches]] = WeakKeyDictionary()
