@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from i3tasks import ChainHandle, PermanentError, Retry, RetryPolicy, Snooze, Task, group, schedule_task
-from i3tasks.calls.decorators import TaskKeywords
+from i3tasks.calls.keywords import TaskKeywords
 from tests.acceptance.conftest import ROOT
 
 PAGES = sorted((ROOT / "docs" / "coming-from").glob("*.md"))

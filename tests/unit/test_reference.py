@@ -22,7 +22,7 @@ from django.core.management import load_command_class
 
 import i3tasks
 from i3tasks import cli, exceptions, maintenance, signals, types, urls, utils
-from i3tasks.calls import decorators
+from i3tasks.calls import keywords
 from i3tasks.models import TaskGroup
 from i3tasks.telemetry import EVENTS
 from tests.support.doc_commands import PARSERS as OF_NO_PROJECT
@@ -135,8 +135,8 @@ def test_every_method_of_a_group_has_an_entry() -> None:
 
 
 def test_every_option_of_a_task_has_an_entry() -> None:
-    own = set(decorators.TaskKeywords.__annotations__)
-    of_decorator = set(decorators.TaskDecoratorKeywords.__annotations__)
+    own = set(keywords.TaskKeywords.__annotations__)
+    of_decorator = set(keywords.TaskDecoratorKeywords.__annotations__)
 
     assert first_cells(section("tasks", "Options of `@task`")) == own
     assert first_cells(section("tasks", "Options of `@TaskDecorator`")) == of_decorator - own

@@ -14,12 +14,12 @@ from django.core.serializers.json import DjangoJSONEncoder
 from hypothesis import given
 from hypothesis import strategies as st
 
+from i3tasks.core.text import clean_text
 from i3tasks.core.values import (
     MAXIMUM_DEPTH,
     MAXIMUM_STORED_DEPTH,
     RESULT,
     TAG,
-    clean_text,
     decode,
     encode,
     encode_arguments,

@@ -18,7 +18,6 @@ from django.utils.functional import cached_property
 
 from ..dashboard.writing import instant
 from ..models import HEAVY
-from ..store.concealing import column_of
 
 if TYPE_CHECKING:
     AnyAdmin = BaseModelAdmin[Any]
@@ -175,6 +174,8 @@ def _shown_safely(field: Field[Any, Any]) -> Callable[[Any], str | None]:
 
         @admin.display(description=str(field.verbose_name), ordering=field.name, empty_value="-")
         def display(row: Any) -> str | None:
+            from ..store.concealing import column_of  # late: every process with an admin imports this module
+
             value = column_of(row, field.attname)
             return None if value is None else write(value)
 

@@ -22,7 +22,6 @@ from ..dashboard.writing import relative, span
 from ..exceptions import SearchError
 from ..models import HEAVY, TaskExecution, TaskGroup
 from ..store.database import rows
-from ..store.states import telling_try
 from .actions import cancel_selected, retry_selected
 from .base import ReadOnly, Rows
 from .filters import SEARCHED, AskedFilter, ExecutionChanges, FoundPaginator, QueueFilter, StateFilter, search_of
@@ -68,6 +67,8 @@ class TaskExecutionAdmin(ReadOnly):
         return bool(user.has_perm("i3tasks.change_taskexecution"))
 
     def get_queryset(self, request: HttpRequest) -> Rows:
+        from ..store.states import telling_try  # late: every process with an admin imports this module
+
         return super().get_queryset(request).defer(*HEAVY).prefetch_related(telling_try())
 
     def get_changelist(self, request: HttpRequest, **kwargs: Any) -> type[ChangeList]:

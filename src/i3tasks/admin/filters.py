@@ -14,7 +14,6 @@ from ..conf import get_config
 from ..core.clock import current_clock
 from ..exceptions import SearchError
 from ..models import TryState
-from ..store.states import State
 from . import base
 from .base import AnsweredChanges, BoundedPaginator, Rows, may_see_results
 
@@ -45,6 +44,8 @@ class StateFilter(SearchedFilter):
     parameter_name = "state"
 
     def lookups(self, request: HttpRequest, model_admin: Any) -> list[tuple[str, str]]:
+        from ..store.states import State
+
         return [(state.value, str(state.label)) for state in State]
 
 

@@ -12,7 +12,6 @@ from django.utils.html import format_html
 from django.utils.text import Truncator
 
 from ..models import TaskExecutionTry
-from ..store.concealing import call_text
 
 LONGEST_CALL = 300
 
@@ -28,7 +27,7 @@ def short_result(task_try: TaskExecutionTry) -> str:
     result = getattr(task_try, "result", None)
     if result is None:
         return ""
-    from ..store.status import shown_result  # late: every process with an admin imports this module
+    from ..store.status import shown_result
 
     text = Truncator(json.dumps(shown_result(task_try), cls=DjangoJSONEncoder)).chars(200)
     return f"{text} (the text of a {result.text_of})" if result.text_of else text
@@ -36,6 +35,8 @@ def short_result(task_try: TaskExecutionTry) -> str:
 
 def call(module_name: str, func_name: str, args: Any, kwargs: Any) -> str:
     """`shop.tasks.send_email(1, subject='x')`, cut. Sensitive arguments are hidden."""
+    from ..store.concealing import call_text  # late: every process with an admin imports this module
+
     try:
         text = call_text(module_name, func_name, args, kwargs)
     except RecursionError:

@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from ..conf import get_config
 from ..core.values import JSON, encode_arguments
 from ..exceptions import ArgumentError
 from ..models import TaskGroup
 from ..registry import TaskSpec
+
+if TYPE_CHECKING:
+    from ..core.steps import Step
+    from .common import Common
 
 GROUP_KEYWORD = "__i3group__"
 
@@ -34,3 +38,20 @@ def encoded(
         task_group_id = None if group is None else group.pk
     limit = get_config().settings.maximum_payload_bytes
     return (*encode_arguments(args, kwargs, limit=limit, of_step=of_step), task_group_id)
+
+
+def step_of(common: Common, args: Sequence[Any], kwargs: Mapping[str, Any]) -> Step:
+    """The step that calls the task with these arguments. Raises ArgumentError for options that fit no step."""
+    if common.is_keyed or common.options.is_deferred:
+        raise ArgumentError(
+            "A workflow's step runs in its turn: run_after, until, idempotency_key and unique don't fit."
+        )
+    encoded_args, encoded_kwargs, task_group_id = encoded(args, kwargs, of_step=True)
+    step = {
+        "module_name": common.spec.module_name,
+        "func_name": common.spec.func_name,
+        "args": encoded_args,
+        "kwargs": encoded_kwargs,
+        **common.in_step,
+    }
+    return step if task_group_id is None else {**step, "task_group_id": task_group_id}

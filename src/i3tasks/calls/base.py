@@ -13,26 +13,24 @@ from asgiref.sync import async_to_sync, markcoroutinefunction, sync_to_async
 
 from ..conf import get_config
 from ..core.clock import current_clock
-from ..core.retry import RetryPolicy
-from ..core.steps import Step, Steppable
 from ..engine.launch import launch_refs, refuse_in_loop
 from ..exceptions import ArgumentError
 from ..models import TaskExecutionTry, TaskGroup
 from ..registry import TaskSpec, option_problems
 from ..store.database import rows
-from .arguments import argument_problem, encoded
-from .canvas import Signature
-from .common import Common, common_of
 from .options import AS_THE_TASK_SAYS, CallOptions
-from .when import When, check_period
-from .workflow_parts import failure_step
 
 if TYPE_CHECKING:
+    from ..core.retry import RetryPolicy
+    from ..core.steps import Step, Steppable
     from ..engine.report import Report
     from ..metadata import TaskMetadata
     from ..store.enqueue import NewExecution
     from ..store.requests import TryRef
+    from .canvas import Signature
+    from .common import Common
     from .handles import ChainHandle
+    from .when import When
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -80,6 +78,9 @@ class Task(Generic[P, T]):
 
         Options that are not given stay as they are.
         """
+        from .when import check_period  # late: a process that only defines tasks makes no calls
+        from .workflow_parts import failure_step
+
         given: dict[str, Any] = {
             "queue_name": queue_name,
             "run_after": run_after,
@@ -199,10 +200,9 @@ class Task(Generic[P, T]):
 
         Raises ArgumentError for arguments that the task does not take, neither as a step nor as a failure callback.
         """
-        problem, failure_problem = self._problem(args, kwargs), self._problem((None, *args), kwargs)
-        if problem and failure_problem:
-            raise ArgumentError(problem)
-        return Signature(self._step(args, kwargs), problem, failure_problem)
+        from .canvas import signature_of
+
+        return signature_of(self.spec, self._looked_up, args, kwargs)
 
     def build_chain(self, /, *args: P.args, **kwargs: P.kwargs) -> ChainHandle[T]:
         """A chain that begins with this call and is not enqueued: for a group's callback, or `on_success`."""
@@ -212,39 +212,26 @@ class Task(Generic[P, T]):
 
     def as_step(self, /, *args: Any, **kwargs: Any) -> Step:
         """The step that calls the task with these arguments. Raises ArgumentError if it does not take them."""
-        if found := self._problem(args, kwargs):
+        from .arguments import argument_problem, step_of
+
+        if found := argument_problem(self.spec, args, kwargs):
             raise ArgumentError(found)
-        return self._step(args, kwargs)
+        return step_of(self._looked_up(), args, kwargs)
 
     def _failure_step(self) -> Step:
         """The step that calls the task with the id of a failed execution."""
-        as_failure: Signature[T] = Signature(self._step((), {}), _failure_problem=self._problem((None,), {}))
+        from .arguments import argument_problem, step_of
+        from .canvas import Signature
+
+        problem = argument_problem(self.spec, (None,), {})
+        as_failure: Signature[T] = Signature(step_of(self._looked_up(), (), {}), _failure_problem=problem)
         return as_failure._failure_step()
 
     def as_steps(self) -> list[Step]:
         """The one step that calls the task without arguments."""
         return [self.as_step()]
 
-    def _step(self, args: Sequence[Any], kwargs: Mapping[str, Any]) -> Step:
-        common, spec = self._looked_up(), self.spec
-        if common.is_keyed or common.options.is_deferred:
-            raise ArgumentError(
-                "A workflow's step runs in its turn: run_after, until, idempotency_key and unique don't fit."
-            )
-        encoded_args, encoded_kwargs, task_group_id = encoded(args, kwargs, of_step=True)
-        step = {
-            "module_name": spec.module_name,
-            "func_name": spec.func_name,
-            "args": encoded_args,
-            "kwargs": encoded_kwargs,
-            **common.in_step,
-        }
-        return step if task_group_id is None else {**step, "task_group_id": task_group_id}
-
     # ------------------------------------------------------------------------------------------------- inside
-
-    def _problem(self, args: Sequence[Any], kwargs: Mapping[str, Any]) -> str:
-        return argument_problem(self.spec, args, kwargs)
 
     def _shareable(self, args: Sequence[Any], kwargs: Mapping[str, Any]) -> NewExecution | None:
         """The call, if it may share a transaction. None: it has a key, it runs at once, or `delay` refuses it."""
@@ -278,6 +265,8 @@ class Task(Generic[P, T]):
     def _looked_up(self) -> Common:
         common = self._common
         if common is None or common.config is not get_config():
+            from .common import common_of
+
             common = self._common = common_of(self.spec, self.call_options)
         return common
 

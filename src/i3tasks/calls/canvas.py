@@ -8,7 +8,7 @@ A workflow is turned into steps (see `core.steps`), whose first ones are written
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any, Generic, TypeAlias, TypeVar, overload
@@ -21,11 +21,14 @@ from ..core.steps import AsSteps, Step, Steppable, starts_with_result, wants_res
 from ..engine.launch import launch, refuse_in_loop
 from ..exceptions import ArgumentError
 from ..models import TaskGroup
+from ..registry import TaskSpec
 from ..store.database import atomic
+from .arguments import argument_problem, step_of
 from .workflow_parts import failure_step, flat, steps_of
 
 if TYPE_CHECKING:
     from .base import Task
+    from .common import Common
     from .handles import ChainHandle
 
 T = TypeVar("T", covariant=True)
@@ -83,6 +86,16 @@ class Signature(Generic[T]):
     async def adelay(self) -> ChainHandle[T]:
         """`delay` for coroutines."""
         return await sync_to_async(self.delay)()
+
+
+def signature_of(
+    spec: TaskSpec, look_up: Callable[[], Common], args: Sequence[Any], kwargs: Mapping[str, Any]
+) -> Signature[Any]:
+    """The task bound to these arguments: see `Task.s`. `look_up` gives what its steps have in common."""
+    problem, failure_problem = argument_problem(spec, args, kwargs), argument_problem(spec, (None, *args), kwargs)
+    if problem and failure_problem:
+        raise ArgumentError(problem)
+    return Signature(step_of(look_up(), args, kwargs), problem, failure_problem)
 
 
 class chain(Generic[T]):

@@ -4,111 +4,28 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable, Coroutine, Iterable, Mapping
-from typing import TYPE_CHECKING, Any, Concatenate, Literal, ParamSpec, Protocol, TypedDict, TypeVar, Unpack, overload
+from typing import TYPE_CHECKING, Any, Literal, ParamSpec, TypeVar, Unpack, overload
 
-from ..core.retry import RetryPolicy
-from ..core.steps import AsSteps, Steppable
-from ..core.values.text import is_utf8
+from ..core.text import is_utf8
 from ..exceptions import ArgumentError, TaskDefinitionError
-from ..registry import Isolation, TaskOptions, register
+from ..registry import TaskOptions, register
 from .base import AsyncTask, BoundAsyncTask, BoundSyncTask, RecordedTask, SyncTask, Task
-from .workflow_parts import failure_step, steps_of
 
 if TYPE_CHECKING:
-    from ..metadata import TaskMetadata
+    from ..core.steps import AsSteps, Steppable
+    from .keywords import (
+        BoundRecordedTaskMaker,
+        BoundTaskMaker,
+        OtherDecoratorKeywords,
+        OtherKeywords,
+        RecordedTaskMaker,
+        TaskDecoratorKeywords,
+        TaskKeywords,
+        TaskMaker,
+    )
 
 P = ParamSpec("P")
 T = TypeVar("T")
-
-
-class OtherKeywords(TypedDict, total=False):
-    """The options of `@task` but `bind`; its docstring describes them."""
-
-    queue_name: str | None
-    max_retries: int | None
-    retry: RetryPolicy | None
-    timeout: float | None
-    priority: int
-    unique: bool
-    run_once: bool
-    isolation: Isolation
-    sensitive: tuple[str, ...]
-    cron: str | None
-    on_success: AsSteps | None
-    on_failure: Steppable | None
-
-
-class TaskKeywords(OtherKeywords, total=False):
-    """The options of `@task`."""
-
-    bind: bool
-
-
-class OtherDecoratorKeywords(OtherKeywords, total=False):
-    """The options of `@TaskDecorator` but `bind`: those of `@task`, and four of django-i3tasks."""
-
-    project_id: str | None
-    topic_name: str | None
-    subscription_name: str | None
-    encoding: str
-
-
-class TaskDecoratorKeywords(OtherDecoratorKeywords, total=False):
-    """The options of `@TaskDecorator`."""
-
-    bind: bool
-
-
-class TaskMaker(Protocol):
-    """`@task(...)` with options, waiting for its function."""
-
-    @overload
-    def __call__(  # type: ignore[overload-overlap]
-        self, function: Callable[P, Coroutine[Any, Any, T]], /
-    ) -> AsyncTask[P, T]: ...
-    @overload
-    def __call__(self, function: Callable[P, T], /) -> SyncTask[P, T]: ...
-
-
-class BoundTaskMaker(Protocol):
-    """`@task(bind=True)`, waiting for its function. Callers do not pass `task_metadata`, also if it stands first."""
-
-    @overload
-    def __call__(  # type: ignore[overload-overlap]
-        self, function: Callable[Concatenate[TaskMetadata, P], Coroutine[Any, Any, T]], /
-    ) -> BoundAsyncTask[P, T]: ...
-    @overload
-    def __call__(self, function: Callable[Concatenate[TaskMetadata, P], T], /) -> BoundSyncTask[P, T]: ...
-    @overload
-    def __call__(  # type: ignore[overload-overlap]
-        self, function: Callable[P, Coroutine[Any, Any, T]], /
-    ) -> AsyncTask[P, T]: ...
-    @overload
-    def __call__(self, function: Callable[P, T], /) -> SyncTask[P, T]: ...
-
-
-class RecordedTaskMaker(Protocol):
-    """`@TaskDecorator(...)` with options, waiting for its function."""
-
-    @overload
-    def __call__(self, function: Callable[P, Coroutine[Any, Any, T]], /) -> RecordedTask[P, T]: ...
-    @overload
-    def __call__(self, function: Callable[P, T], /) -> RecordedTask[P, T]: ...
-
-
-class BoundRecordedTaskMaker(Protocol):
-    """`@TaskDecorator(bind=True)`, waiting for its function: see `BoundTaskMaker`."""
-
-    @overload
-    def __call__(
-        self, function: Callable[Concatenate[TaskMetadata, P], Coroutine[Any, Any, T]], /
-    ) -> RecordedTask[P, T]: ...
-    @overload
-    def __call__(self, function: Callable[Concatenate[TaskMetadata, P], T], /) -> RecordedTask[P, T]: ...
-    @overload
-    def __call__(self, function: Callable[P, Coroutine[Any, Any, T]], /) -> RecordedTask[P, T]: ...
-    @overload
-    def __call__(self, function: Callable[P, T], /) -> RecordedTask[P, T]: ...
 
 
 @overload
@@ -189,16 +106,22 @@ def options_of(given: Mapping[str, Any]) -> TaskOptions:
     options = {name: value for name, value in given.items() if value is not None}
     _require_utf8(given.get("encoding", "utf-8"))
     options.pop("encoding", None)
-    on_success: AsSteps | None = options.pop("on_success", None)
-    on_failure: Steppable | None = options.pop("on_failure", None)
     if isinstance(options.get("sensitive"), list):
         options["sensitive"] = tuple(options["sensitive"])
+    if "on_success" in options or "on_failure" in options:
+        options |= _hooks(options.pop("on_success", None), options.pop("on_failure", None))
+    return TaskOptions(**options)
+
+
+def _hooks(on_success: AsSteps | None, on_failure: Steppable | None) -> dict[str, Any]:
+    """The options `on_success` and `on_failure` as steps."""
+    from .workflow_parts import failure_step, steps_of  # late: most tasks have neither
+
     try:
-        return TaskOptions(
-            **options,
-            on_success=() if on_success is None else tuple(steps_of("on_success", on_success)),
-            on_failure=None if on_failure is None else failure_step("on_failure", on_failure),
-        )
+        return {
+            "on_success": () if on_success is None else tuple(steps_of("on_success", on_success)),
+            "on_failure": None if on_failure is None else failure_step("on_failure", on_failure),
+        }
     except ArgumentError as error:
         raise TaskDefinitionError(str(error)) from error
 

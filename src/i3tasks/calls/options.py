@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from datetime import datetime, timedelta
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from ..core.clock import current_clock
-from ..core.retry import RetryPolicy
-from ..core.steps import Step
 from ..exceptions import ArgumentError
-from .when import When, instant
+
+if TYPE_CHECKING:
+    from ..core.retry import RetryPolicy
+    from ..core.steps import Step
+    from .when import When
 
 A_DAY = timedelta(days=1)
 
@@ -47,6 +49,10 @@ class CallOptions(NamedTuple):
 
     def instant(self) -> datetime | None:
         """The instant at which a call made now is to run; with `until`, a random one before it. None: at once."""
+        if not self.is_deferred:
+            return None
+        from .when import instant  # late: most calls have no time
+
         clock = current_clock()
         start = None if self.run_after is None else instant("run_after", self.run_after)
         if self.until is None:

@@ -8,14 +8,13 @@ from typing import TYPE_CHECKING, Any
 from asgiref.sync import sync_to_async
 
 from ..core.clock import current_clock
-from ..core.steps import AsSteps, Step
 from ..engine.launch import launch, refuse_in_loop
 from ..exceptions import ArgumentError
 from ..models import TaskGroup
 from ..store.database import atomic, time_of
-from .workflow_parts import step_of, steps_of
 
 if TYPE_CHECKING:
+    from ..core.steps import AsSteps, Step
     from .handles import ChainHandle
 
 
@@ -32,6 +31,7 @@ def _create(
     if `total_count` is 0.
     """
     from ..store.workflows import Plan, create_group
+    from .workflow_parts import step_of
 
     refuse_in_loop("TaskGroup.create", "TaskGroup.acreate")
     if hasattr(callback, "as_step"):
@@ -57,6 +57,8 @@ def _create(
 
 
 def _steps_of_callback(callback: AsSteps) -> list[Step]:
+    from .workflow_parts import steps_of
+
     try:
         return steps_of("TaskGroup.create()", callback)
     except ArgumentError as error:

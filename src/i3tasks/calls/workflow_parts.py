@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Iterable, Iterator, Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from ..core.steps import Step
 from ..exceptions import ArgumentError
 from ..models import TaskExecutionTry, TaskGroup
+
+if TYPE_CHECKING:
+    from ..core.steps import Step
 
 _TWINS = ("adelay", "adelay_until", "adelay_many", "arun")
 """Methods whose coroutines are given in place of a signature."""

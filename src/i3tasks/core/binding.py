@@ -5,10 +5,12 @@ from __future__ import annotations
 import inspect
 from collections.abc import Callable, Collection, Mapping, Sequence
 from functools import lru_cache, wraps
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from ..exceptions import ArgumentError
-from .values import JSON, encode
+
+if TYPE_CHECKING:
+    from .values import JSON
 
 Function = Callable[..., Any]
 _POSITIONAL = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
@@ -92,6 +94,8 @@ def name_of_keywords(function: Function) -> str:
 
 
 def _encoded_default(value: Any) -> JSON:
+    from .values import encode  # late: a process that only defines tasks needs no JSON
+
     try:
         return encode(value, "default")
     except ArgumentError:  # no caller can pass such a value, so it is the only one

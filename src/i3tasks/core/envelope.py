@@ -20,7 +20,7 @@ from typing import Any
 
 from ..exceptions import EnvelopeError
 from .record import record
-from .values.text import is_utf8
+from .text import is_utf8
 
 ENCODING = "utf-8"
 LONGEST_NAME = 256

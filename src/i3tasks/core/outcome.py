@@ -13,7 +13,7 @@ from .concealing import Conceal
 from .deciding import GiveUp, RetryIn, decide
 from .record import record
 from .retry import RetryPolicy, class_name
-from .values import clean_text
+from .text import clean_text
 
 
 @dataclass(frozen=True, slots=True)

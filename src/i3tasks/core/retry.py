@@ -6,17 +6,18 @@ import builtins
 import math
 import sys
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from datetime import timedelta
 from typing import Any
 
 from .clock import Clock
+from .frozen import Frozen, dataclass
 
 LONGEST_DELAY = timedelta(days=3650)
 
 
 @dataclass(frozen=True, slots=True)
-class RetryPolicy:
+class RetryPolicy(Frozen):
     """How often, and how long after a failure, a task is tried again.
 
     The delay before try n + 1 is `base_seconds * multiplier ** (n - 1)`, at most `max_seconds`, times a random factor

@@ -16,7 +16,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, Protocol
 
 from ..exceptions import PermanentError
-from .values import JSON, MAXIMUM_BYTES, placeholders, unavailable, with_result
+from .text import MAXIMUM_BYTES
+from .values import JSON, placeholders, unavailable, with_result
 
 Step = dict[str, Any]
 

@@ -14,7 +14,7 @@ from django.conf import settings as django_settings
 from django.db import DatabaseError, InterfaceError, OperationalError, connections
 
 from ..core.clock import current_clock
-from ..core.values import clean_text
+from ..core.text import clean_text
 from ..models import ScheduleState
 from ..store.database import alias, in_transaction, is_contention, time_of
 from ..store.schedules import KnownSchedule, known_schedules

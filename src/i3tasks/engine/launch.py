@@ -14,7 +14,6 @@ from ..conf import get_config
 from ..exceptions import I3TasksError
 from ..models import TaskExecutionTry
 from ..store.database import alias, rows
-from ..store.inserting import due_refs
 
 if TYPE_CHECKING:
     from ..store.requests import TryRef
@@ -50,6 +49,8 @@ def refuse_in_loop(name: str, twin: str) -> None:
 
 
 def _send_on_commit(tries: Sequence[TaskExecutionTry]) -> None:
+    from ..store.inserting import due_refs  # late: a process that only defines tasks writes none
+
     due = due_refs(tries)
 
     def send() -> None:  # a function and not a partial: Django names it when it fails

@@ -8,8 +8,7 @@ import sys
 from collections.abc import Callable, Iterator
 from typing import Any, get_args
 
-from ..core import binding, schedule_fields
-from ..core.retry import RetryPolicy
+from ..core import binding
 from ..exceptions import TaskDefinitionError
 from .specs import METADATA, Isolation, TaskOptions, TaskSpec
 
@@ -63,7 +62,7 @@ def option_problems(options: Any) -> Iterator[str]:
     if timeout is not None and not (is_number and 0 < timeout < math.inf):
         yield f"timeout must be a number of seconds above 0, not {timeout!r}"
     retry = getattr(options, "retry", None)
-    if retry is not None and not isinstance(retry, RetryPolicy):
+    if retry is not None and not _is_policy(retry):
         yield f"retry must be a RetryPolicy, not {retry!r}"
     if getattr(options, "run_once", False) and (options.max_retries or retry is not None):
         yield "run_once has no further try: leave max_retries and retry out"
@@ -74,10 +73,22 @@ def option_problems(options: Any) -> Iterator[str]:
     if not isinstance(sensitive, tuple) or not all(isinstance(name, str) for name in sensitive):
         yield f"sensitive must be a tuple of parameters' names, such as ('card',), not {sensitive!r}"
     cron = getattr(options, "cron", None)
-    if cron is not None and (problem := schedule_fields.problems({"cron": cron}).get("cron")):
+    if cron is not None and (problem := _cron_problem(cron)):
         yield f"cron {cron!r:.200} can't be used: {problem}"
     if getattr(options, "topic_name", None) and options.queue_name:
         yield "queue_name and topic_name both say where its calls go: give one of them"
+
+
+def _is_policy(value: object) -> bool:
+    from ..core.retry import RetryPolicy  # late: most tasks have none of their own
+
+    return isinstance(value, RetryPolicy)
+
+
+def _cron_problem(cron: object) -> str | None:
+    from ..core.schedule_fields import problems  # tasks without a cron do not need it
+
+    return problems({"cron": cron}).get("cron")
 
 
 def _require_findable(function: Callable[..., Any]) -> tuple[str, str]:

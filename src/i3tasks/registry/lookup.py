@@ -9,17 +9,19 @@ import threading
 from collections.abc import Callable, Iterator
 from importlib import import_module
 from types import CodeType
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from django.apps import apps
 from django.utils.module_loading import module_has_submodule
 
 from ..conf import WrongSettings, get_config
-from ..core.concealing import HIDDEN, Conceal
-from ..core.retry import RetryPolicy
 from ..exceptions import TaskDefinitionError, UnknownTaskError
 from .definition import checked
 from .specs import TaskOptions, TaskSpec
+
+if TYPE_CHECKING:
+    from ..core.concealing import Conceal
+    from ..core.retry import RetryPolicy
 
 RENAMED_MODULES = {"django_i3tasks.tasks": "i3tasks.tasks"}
 """Old module names that rows and schedules may still hold, and the modules that have their tasks now."""
@@ -71,6 +73,8 @@ def concealer_of(module_name: str, func_name: str, args: Any, kwargs: Any) -> Co
     try:
         return None if spec is None else spec.concealer(args, kwargs)
     except Exception:  # values that can't be read, so that they can't be told from others
+        from ..core.concealing import HIDDEN
+
         return lambda text: HIDDEN
 
 

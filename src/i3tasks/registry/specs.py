@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
-from typing import Any, Literal, NamedTuple
+from dataclasses import field, replace
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 from ..conf import get_config
-from ..core import binding, concealing
-from ..core.concealing import Conceal
-from ..core.retry import RetryPolicy
-from ..core.steps import Step
+from ..core import binding
+from ..core.frozen import Frozen, dataclass
+
+if TYPE_CHECKING:
+    from ..core.concealing import Conceal
+    from ..core.retry import RetryPolicy
+    from ..core.steps import Step
 
 Isolation = Literal["thread", "process"]
 
@@ -41,7 +44,7 @@ class TaskOptions(NamedTuple):
 
 
 @dataclass(frozen=True, slots=True)
-class TaskSpec:
+class TaskSpec(Frozen):
     """One registered task."""
 
     module_name: str
@@ -74,11 +77,15 @@ class TaskSpec:
 
     def concealed(self, args: Any, kwargs: Any) -> tuple[Any, Any]:
         """The stored arguments of a call as people may see them."""
-        return concealing.concealed(self.function, self.options.sensitive, args, kwargs)
+        from ..core.concealing import concealed  # late: a process that only defines tasks shows no calls
+
+        return concealed(self.function, self.options.sensitive, args, kwargs)
 
     def concealer(self, args: Any, kwargs: Any) -> Conceal | None:
         """A function that hides the call's sensitive arguments in a text; None for a task without such."""
-        return concealing.concealer(self.function, self.options.sensitive, args, kwargs)
+        from ..core.concealing import concealer
+
+        return concealer(self.function, self.options.sensitive, args, kwargs)
 
     @property
     def given(self) -> tuple[str, ...]:
@@ -114,6 +121,8 @@ class TaskSpec:
 
 def default_policy() -> RetryPolicy:
     """The retry policy that I3TASKS describes."""
+    from ..core.retry import RetryPolicy  # late: a process that only defines tasks does not need it
+
     settings = get_config().settings
     return RetryPolicy(
         max_retries=settings.default_max_retries,
@@ -136,6 +145,8 @@ def _override(overrides: Any, name: str, otherwise: Any) -> Any:
 
 def _stored_policy(stored: Any) -> RetryPolicy | None:
     """The retry policy that a call's row holds; None if it holds no valid one."""
+    from ..core.retry import RetryPolicy
+
     try:
         return RetryPolicy.from_json(stored) if stored else None
     except (TypeError, ValueError, AttributeError):

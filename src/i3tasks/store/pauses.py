@@ -19,7 +19,7 @@ from django.db.models import OuterRef, Q, Subquery, Value
 from django.db.models.functions import Coalesce, NullIf
 
 from ..conf import get_config, queue_or_default
-from ..core.values import clean_text
+from ..core.text import clean_text
 from ..models import QueuePause, TaskExecutionTry
 from ..telemetry import emit
 from .database import DATABASE_TIME, Instant, Rows, alias, atomic, database_time, rows, unlocked, with_database_time

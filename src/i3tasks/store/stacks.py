@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 
 from ..conf import get_config
-from ..core.values import clean_text
+from ..core.text import clean_text
 from ..models import StackRequest, TaskExecutionTry, TryState
 from .database import DATABASE_TIME, Instant, atomic, rows, unlocked
 from .lock_timeout import LONGEST_LOCK, short_locks

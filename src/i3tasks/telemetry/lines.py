@@ -14,7 +14,7 @@ from datetime import datetime
 from functools import cache
 from typing import Any
 
-from ..core.values import clean_text
+from ..core.text import clean_text
 from .catalogue import TRACEBACK, Event
 from .context import Facts
 

@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-import dataclasses
 import difflib
 import re
 import sys
 from collections.abc import Iterable, Iterator
-from dataclasses import MISSING, Field, FrozenInstanceError, fields
+from dataclasses import MISSING, fields
 from typing import TYPE_CHECKING, Any, NoReturn
 from urllib.parse import urlsplit
 
 from django.core.exceptions import ImproperlyConfigured
+
+from ..core.frozen import Frozen
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._~%+-]*")
 _EMAIL = re.compile(r"[^@\s:/]+@[^@\s:/]+")
@@ -74,21 +75,7 @@ class Mistake:
         __dataclass_fields__ = property(reveal)  # for `dataclasses.replace`
 
 
-class _Signature:
-    """The signature of a class of settings, made when it is asked for: by `help()`, say."""
-
-    def __get__(self, _: object, owner: type[Any]) -> Any:
-        from inspect import Parameter, Signature
-
-        def default(item: Field[Any]) -> Any:
-            made = item.default if item.default_factory is MISSING else item.default_factory()
-            return Parameter.empty if made is MISSING else made
-
-        kind = Parameter.POSITIONAL_OR_KEYWORD
-        return Signature([Parameter(it.name, kind, default=default(it), annotation=it.type) for it in fields(owner)])
-
-
-class Checked:
+class Checked(Frozen):
     """Refuses an unknown or misspelt argument with a sentence, before `__init__` raises a TypeError.
 
     While Django imports the settings, whose traceback would hide the sentence, a refused value is a Mistake.
@@ -112,45 +99,6 @@ class Checked:
                 return Mistake(error)
             return made
 
-        # Written once here: `dataclass` would write and compile them for each class, at each start of a process.
-        def __init__(self, *args: Any, **kwargs: Any) -> None:
-            given = {**dict(zip(self.__match_args__, args, strict=False)), **kwargs}  # which `_made` has checked
-            for item in fields(self):
-                if item.name in given:
-                    value = given[item.name]
-                else:
-                    value = item.default if item.default_factory is MISSING else item.default_factory()
-                object.__setattr__(self, item.name, value)
-            self.__post_init__()
-
-        __signature__ = _Signature()
-
-        def __post_init__(self) -> None:
-            """Check the values. Raises ImproperlyConfigured."""
-
-        def __setattr__(self, name: str, _: object) -> NoReturn:
-            raise FrozenInstanceError(f"cannot assign to field {name!r}")
-
-        def __delattr__(self, name: str) -> NoReturn:
-            raise FrozenInstanceError(f"cannot delete field {name!r}")
-
-        def __getstate__(self) -> dict[str, Any]:
-            return {item.name: getattr(self, item.name) for item in fields(self)}
-
-        def __setstate__(self, state: dict[str, Any]) -> None:
-            for name, value in state.items():
-                object.__setattr__(self, name, value)
-
-        def __repr__(self) -> str:
-            shown = [f"{item.name}={getattr(self, item.name)!r}" for item in fields(self) if item.repr]
-            return f"{type(self).__qualname__}({', '.join(shown)})"
-
-        def __eq__(self, other: object) -> bool:
-            return _compared(self) == _compared(other) if type(other) is type(self) else NotImplemented
-
-        def __hash__(self) -> int:
-            return hash(_compared(self))
-
         @classmethod
         def _made(cls, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
             names = [item.name for item in fields(cls)]
@@ -166,19 +114,6 @@ class Checked:
             if args or kwargs:  # pickle and copy pass none
                 require_complete(cls, [*names[: len(args)], *kwargs])
             return object.__new__(cls)
-
-
-if TYPE_CHECKING:
-    from dataclasses import dataclass as dataclass
-else:
-
-    def dataclass(*, frozen: bool, slots: bool) -> Any:
-        """Make dataclasses of classes that inherit their methods, and that they are frozen, from `Checked`."""
-        return dataclasses.dataclass(slots=slots, init=False, repr=False, eq=False)
-
-
-def _compared(value: Any) -> tuple[Any, ...]:
-    return tuple(getattr(value, item.name) for item in fields(value) if item.compare)
 
 
 def _are_settings_being_imported() -> bool:

@@ -9,8 +9,8 @@ from typing import Any
 
 from django.core.exceptions import ImproperlyConfigured
 
-from ..core.schedule_fields import hash_key, problems
-from .base import Checked, dataclass, require_identity, require_name, require_url
+from ..core.frozen import dataclass
+from .base import Checked, require_identity, require_name, require_url
 from .retention import Retention, require_retention
 
 
@@ -111,6 +111,8 @@ class Schedule(Checked):
     """Which missed slots run after a time without a beat: the "latest", "all" of them, or "none"."""
 
     def __post_init__(self) -> None:
+        from ..core.schedule_fields import problems  # settings without schedules do not need it
+
         for name, problem in problems({item.name: getattr(self, item.name) for item in fields(self)}).items():
             known_as = self.name or f"{self.module_name}.{self.func_name}"
             raise ImproperlyConfigured(f"{name} of the schedule {known_as!r}: {problem}")
@@ -121,4 +123,6 @@ class Schedule(Checked):
     @property
     def key(self) -> str:
         """The schedule's key in the database: its name, or a hash of its fields."""
+        from ..core.schedule_fields import hash_key
+
         return self.name or hash_key(*self, self.time_zone, self.queue_name)

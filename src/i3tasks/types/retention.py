@@ -7,7 +7,8 @@ from datetime import timedelta
 
 from django.core.exceptions import ImproperlyConfigured
 
-from .base import Checked, dataclass
+from ..core.frozen import dataclass
+from .base import Checked
 
 LONGEST = timedelta(days=365_000)  # a thousand years; there is no date before the year 1
 

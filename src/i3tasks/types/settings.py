@@ -5,8 +5,9 @@ from __future__ import annotations
 from dataclasses import field
 from datetime import timedelta
 
-from ..core.values import MAXIMUM_BYTES
-from .base import Checked, dataclass
+from ..core.frozen import dataclass
+from ..core.text import MAXIMUM_BYTES
+from .base import Checked
 from .queues import DatabaseQueue, PullQueue, PushQueue, Schedule
 from .retention import Retention
 from .rules import check

@@ -12,7 +12,6 @@ from .decoding import decode, unavailable
 from .encoding import EncodedResult, encode, encode_arguments, encode_result
 from .form import (
     JSON,
-    MAXIMUM_BYTES,
     MAXIMUM_DEPTH,
     MAXIMUM_DIGITS,
     MAXIMUM_STORED_DEPTH,
@@ -21,12 +20,10 @@ from .form import (
     TAG,
     Placeholder,
 )
-from .text import clean_text
 from .walking import placeholders, shown, shown_keywords, with_result
 
 __all__ = [
     "JSON",
-    "MAXIMUM_BYTES",
     "MAXIMUM_DEPTH",
     "MAXIMUM_DIGITS",
     "MAXIMUM_STORED_DEPTH",
@@ -35,7 +32,6 @@ __all__ = [
     "TAG",
     "EncodedResult",
     "Placeholder",
-    "clean_text",
     "decode",
     "encode",
     "encode_arguments",

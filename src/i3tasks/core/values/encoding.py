@@ -14,10 +14,10 @@ from uuid import UUID
 from zoneinfo import ZoneInfo
 
 from ...exceptions import ArgumentError
+from ..text import MAXIMUM_BYTES, clean_text
 from .form import (
     JSON,
     LONGEST_SHOWN,
-    MAXIMUM_BYTES,
     MAXIMUM_DEPTH,
     MAXIMUM_DIGITS,
     RESULT_JSON,
@@ -26,7 +26,6 @@ from .form import (
     enum_named,
     tagged,
 )
-from .text import clean_text
 from .walking import placeholders
 
 _BEYOND_INTEGERS = 10**MAXIMUM_DIGITS

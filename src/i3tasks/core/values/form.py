@@ -12,7 +12,6 @@ MAXIMUM_DEPTH = 100
 MAXIMUM_DIGITS = 3_900  # of an integer; Python refuses to print more than 4,300
 MAXIMUM_STORED_DEPTH = 250
 """Levels of stored JSON: a tagged value takes two."""
-MAXIMUM_BYTES = 1_000_000
 LONGEST_SHOWN = 80
 JSON = Any
 

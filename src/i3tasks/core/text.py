@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+MAXIMUM_BYTES = 1_000_000
+"""Of a call's arguments or its result as JSON, unless I3TASKS says otherwise."""
+
 
 def clean_text(text: str, limit: int | None = None) -> str:
     """`text` as any database will take it, cut in the middle to `limit` characters."""
