@@ -154,7 +154,7 @@ def test_the_way_back_leads_to_no_other_site(admin_client: Client) -> None:
 
 def test_what_is_left_goes_on_in_the_background(admin_client: Client, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(acting, "AT_ONCE_SECONDS", 0)
-    monkeypatch.setattr(engine, "SLICE", 2)
+    monkeypatch.setattr("i3tasks.store.bulk.SLICE", 2)
     ids = some_failed(5)
 
     response = admin_client.post(DO, {"act": "retry", "task": "pay"}, follow=True)
@@ -326,7 +326,7 @@ def test_an_act_that_can_not_be_done_at_all_keeps_no_try_from_its_turn() -> None
 
 
 def test_an_act_under_way_is_stopped(staff: Callable[..., Client], monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(engine, "SLICE", 2)
+    monkeypatch.setattr("i3tasks.store.bulk.SLICE", 2)
     some_failed(5)
     row = begun(Act.DISCARD, 5)
     advance(row.pk, seconds=0)

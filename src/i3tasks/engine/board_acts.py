@@ -4,17 +4,19 @@ from __future__ import annotations
 
 from contextlib import suppress
 from datetime import datetime
+from typing import TYPE_CHECKING
 
 from ..core.clock import SYSTEM_CLOCK, Clock, current_clock
 from ..exceptions import SearchError
 from ..models import BoardAct
 from ..store import board_acts as store
 from ..store.board_acts import let_go, note, renew, take
-from ..store.bulk import SLICE, Act, ActTaken, slices
 from ..store.database import alias
-from ..store.search import Search
 from ..telemetry import emit
 from .launch import launch
+
+if TYPE_CHECKING:
+    from ..store.search import Search
 
 
 def advance(act_id: int | None = None, *, seconds: float, clock: Clock = SYSTEM_CLOCK) -> BoardAct | None:
@@ -22,6 +24,8 @@ def advance(act_id: int | None = None, *, seconds: float, clock: Clock = SYSTEM_
     row = take(act_id, clock.now())
     if row is None:
         return None
+    from ..store.bulk import SLICE, Act, ActTaken, slices  # late: most workers never find an act
+
     end = clock.monotonic() + seconds
     now = clock.now()
     search = _search(row, now)
@@ -60,6 +64,8 @@ def _report(row: BoardAct, search: Search) -> None:
 
 def _search(row: BoardAct, now: datetime) -> Search:
     """The search that the row's filter describes. A filter that can no longer be read finds nothing."""
+    from ..store.search import Search
+
     try:
         return Search.parse(row.filter, now)
     except SearchError as error:

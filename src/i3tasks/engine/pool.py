@@ -6,23 +6,25 @@ import asyncio
 import contextvars
 from collections.abc import Callable, Coroutine
 from contextlib import AbstractAsyncContextManager, nullcontext, suppress
+from functools import cached_property
 from types import TracebackType
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 from ..conf import get_config
 from ..registry import TaskSpec
 from .bodies import STOPPING_SECONDS, BodyEnding, Raised, Returned, acall, bounded
 from .body_threads import LONGEST_WAIT_SECONDS, BodyThreads
-from .child_output import CAN_HAND_OVER, OutputSocket
 from .concurrency import Admission, Room
 from .connections import left_open
-from .isolation import body_of, run_in_child
 from .lane_of_body import LaneOfBody
 from .lease_renewal import HandedBack, Run
-from .processes import ChildProcesses
 from .shared_lanes import SharedLanes
 from .try_loops import Tasks, TryLoops
 from .waiting_bodies import CurrentBody, Waits, current_body
+
+if TYPE_CHECKING:
+    from .child_output import OutputSocket
+    from .processes import ChildProcesses
 
 __all__ = ["Carry", "Pool", "PoolClosing", "Room", "Slot", "WorkerPool"]
 
@@ -64,7 +66,7 @@ class WorkerPool:
         self.admission = Admission(slots=concurrency, threads=threads)
         self._concurrency = concurrency
         self._waits = Waits(slots=concurrency, threads=threads)
-        self._processes = ChildProcesses(threads)  # a body that has its slot never waits for one
+        self._most_processes = threads  # a body that has its slot never waits for one
         self._threads = BodyThreads("i3tasks-sync", threads)
         self._coroutine_lanes = SharedLanes("i3tasks-lane", database_lanes)
         self._lane_of_body = LaneOfBody(self._coroutine_lanes)
@@ -97,7 +99,8 @@ class WorkerPool:
     def close(self) -> None:
         """End the threads and processes, each after the body that it is running."""
         self._threads.close()
-        self._processes.close()
+        if "_processes" in vars(self):
+            self._processes.close()
         self._coroutine_lanes.close()
         self._waits.close()
         if self._output_socket is not None:
@@ -115,13 +118,24 @@ class WorkerPool:
         return await self._threads.run(run, function, context, timeout, freed)
 
     async def run_in_process(self, spec: TaskSpec, run: Run, timeout: float | None) -> Returned | Raised:
+        from .isolation import body_of, run_in_child
+
         with self._waits.child() as place:
             body = run_in_child(run, body_of(spec, run, place, self._output()), self._processes)
             patience = get_config().settings.process_grace_seconds + STOPPING_SECONDS
             return await bounded(run, body, timeout, patience=patience)
 
+    @cached_property
+    def _processes(self) -> ChildProcesses:
+        """Made, and imported, for the first body that runs in one: most workers have none."""
+        from .processes import ChildProcesses
+
+        return ChildProcesses(self._most_processes)
+
     def _output(self) -> str | None:
         """Where children get this process's stdout and stderr. None if the machine can't hand them over."""
+        from .child_output import CAN_HAND_OVER, OutputSocket
+
         if self._output_socket is None and CAN_HAND_OVER:
             with suppress(OSError):  # no room for the socket
                 self._output_socket = OutputSocket()

@@ -8,13 +8,16 @@ from __future__ import annotations
 
 from collections import Counter
 from datetime import datetime, timedelta
+from typing import TYPE_CHECKING
 
 from django.db.models import F, Q
 
 from ..models import BoardAct
-from .bulk import Act, ActTaken, Slice
 from .database import Rows, alias, atomic, locked, rows, unlocked
-from .search import Search
+
+if TYPE_CHECKING:
+    from .bulk import Act, Slice  # late at run time: dispatchers that find no act need neither this nor the search
+    from .search import Search
 
 LEASE = timedelta(seconds=30)
 """A slice takes a fraction of a second; one that waits for the locks of others, several."""
@@ -51,6 +54,8 @@ def note(row: BoardAct, made: Slice, now: datetime) -> None:
 
     `row` stays as it is, for the transaction may fail at its end: `renew` reads what has come of it.
     """
+    from .bulk import ActTaken
+
     held = locked(_held(row), wait=True).first()
     if held is None:
         raise ActTaken

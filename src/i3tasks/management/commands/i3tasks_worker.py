@@ -25,7 +25,6 @@ from ...engine.worker import Worker
 from ...store.database import alias
 from ...types import PushQueue
 from ..events import show_events
-from ..reloading import ReloadingSupervisor
 from ..supervising import Supervisor, end_with_supervisor, processes_of
 from ..worker_options import add_arguments, require_sense
 
@@ -66,11 +65,11 @@ class Command(BaseCommand):
         connections.close_all()
         with tempfile.TemporaryDirectory(prefix="i3tasks-") as folder:
             members, file = processes_of(options, Path(folder)), options["liveness_file"]
-            supervisor: Supervisor = (
-                ReloadingSupervisor(members, partial(self._say, options=options), liveness_file=file)
-                if options["reload"]
-                else Supervisor(members, liveness_file=file)
-            )
+            supervisor = Supervisor(members, liveness_file=file)
+            if options["reload"]:
+                from ..reloading import ReloadingSupervisor  # late: no worker in production needs it
+
+                supervisor = ReloadingSupervisor(members, partial(self._say, options=options), liveness_file=file)
             code = supervisor.run()
         if code:
             raise CommandError("A process of this worker did not end well: its log says more.", returncode=code)
