@@ -87,6 +87,7 @@ class Calls:
         self.planned = 0  # callers still to come
         self.cancelled: list[Cancelled] = []
         self.put_off: set[int] = set()
+        self.alone_since: dict[int, datetime] = {}  # when unique ones were enqueued, by the database's clock
         self.ended: dict[int, Any] = {}  # how executions had ended at some instant
         self.appended: list[str] = []
         self._broker = broker
@@ -249,6 +250,7 @@ class Calls:
             assert unfinished == [handle.task_execution_id], f"{handle.task_execution_id} beside {unfinished}"
         else:
             assert list(same.values_list("pk", flat=True)) == [handle.task_execution_id], "nothing new"
+            self.alone_since[handle.task_execution_id] = self._timeline.now
         self._again(self._alone)
         return handle
 

@@ -192,13 +192,14 @@ class Books:
         for row in self._executions.values():
             if row["task_name"] == "lone":
                 number = str(row["task_args"])
-                taken = number in free_at and free_at[number] > row["created_at"]
+                since = self._calls.alone_since[row["pk"]]  # `created_at` is by the clock of the one who called
+                taken = number in free_at and free_at[number] > since
                 assert not taken, f"{row['pk']} was enqueued while another one was unfinished"
                 free_at[number] = row["finished_at"]
 
 
 _EXECUTION = (
-    *("pk", "task_name", "task_args", "outcome", "options", "created_at", "finished_at", "cancel_requested_at"),
+    *("pk", "task_name", "task_args", "outcome", "options", "finished_at", "cancel_requested_at"),
     *("previous_id", "previous_group_id", "part_of_id"),
 )
 _TRY = (*("pk", "task_execution_id", "started_at", "run_after", "finished_at", "is_success", "error_class"),)
