@@ -24,11 +24,11 @@ CONTENTION = CONFLICT | {"55P03"}
 """The same, and the state of a lock that was not granted in time."""
 
 _MANY = 20
+"""Rows from which on PostgreSQL may prefer to read a whole table; below, one more statement would cost more."""
 # What has no index to go by counts as most expensive then, and must not be compiled for that.
 _BY_INDEX = ", ".join(
     f"set_config('{name}', 'off', true)" for name in ("enable_seqscan", "enable_hashjoin", "enable_mergejoin", "jit")
 )
-"""Rows from which on PostgreSQL may prefer to read a whole table; below, two more statements would cost more."""
 
 Row = TypeVar("Row", bound=Model)
 Rows = Any
