@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 from django.core.exceptions import ImproperlyConfigured
 
+from i3tasks import RetryPolicy
 from i3tasks.types import I3TasksSettings, PullQueue, PushQueue, Queue, Schedule
 from i3tasks.types.rules import RANGES
 
@@ -79,13 +80,30 @@ def test_values_unpack_like_the_namedtuples_they_were() -> None:
     assert not hasattr(PullQueue("a", "b"), "push_endpoint")
 
 
-@pytest.mark.parametrize("value", [I3TasksSettings(), PullQueue("a", "b"), PushQueue("a", "b", URL)])
+VALUES = [I3TasksSettings(), PullQueue("a", "b"), PushQueue("a", "b", URL), RetryPolicy(max_retries=7)]
+
+
+@pytest.mark.parametrize("value", VALUES)
 def test_values_are_frozen_and_can_be_copied(value: Any) -> None:
     with pytest.raises(dataclasses.FrozenInstanceError):
         setattr(value, dataclasses.fields(value)[0].name, "other")
     with pytest.raises(dataclasses.FrozenInstanceError):
         delattr(value, dataclasses.fields(value)[0].name)
     assert copy.deepcopy(value) == pickle.loads(pickle.dumps(value)) == dataclasses.replace(value) == value
+
+
+@pytest.mark.parametrize("value", VALUES)
+def test_a_frozen_dataclass_can_inherit_from_a_value(value: Any) -> None:
+    @dataclasses.dataclass(frozen=True)
+    class WithNote(type(value)):  # type: ignore[misc]
+        note: str = ""
+
+    given = {item.name: getattr(value, item.name) for item in dataclasses.fields(value)}
+    noted = WithNote(**given, note="ours")
+    assert (noted.note, {name: getattr(noted, name) for name in given}) == ("ours", given)
+    assert dataclasses.replace(noted, note="") != noted
+    with pytest.raises(dataclasses.FrozenInstanceError):
+        noted.note = "theirs"
 
 
 def test_a_default_that_can_change_is_made_for_each_value() -> None:

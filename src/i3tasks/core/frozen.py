@@ -78,7 +78,13 @@ else:
 
     def dataclass(*, frozen: bool, slots: bool) -> Any:
         """Make dataclasses of classes that inherit their methods, and that they are frozen, from `Frozen`."""
-        return dataclasses.dataclass(slots=slots, init=False, repr=False, eq=False)
+
+        def made(cls: type[Any]) -> type[Any]:
+            made = dataclasses.dataclass(slots=slots, init=False, repr=False, eq=False)(cls)
+            made.__dataclass_params__.frozen = True  # for subclasses, which must be frozen, too
+            return made
+
+        return made
 
 
 def _default(item: Field[Any]) -> Any:
