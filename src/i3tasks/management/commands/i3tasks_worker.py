@@ -65,11 +65,13 @@ class Command(BaseCommand):
         connections.close_all()
         with tempfile.TemporaryDirectory(prefix="i3tasks-") as folder:
             members, file = processes_of(options, Path(folder)), options["liveness_file"]
-            supervisor = Supervisor(members, liveness_file=file)
+            supervisor: Supervisor
             if options["reload"]:
                 from ..reloading import ReloadingSupervisor  # late: no worker in production needs it
 
                 supervisor = ReloadingSupervisor(members, partial(self._say, options=options), liveness_file=file)
+            else:
+                supervisor = Supervisor(members, liveness_file=file)
             code = supervisor.run()
         if code:
             raise CommandError("A process of this worker did not end well: its log says more.", returncode=code)
