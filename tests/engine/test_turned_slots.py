@@ -14,7 +14,7 @@ import pytest
 from i3tasks import task
 from i3tasks.core.envelope import Envelope
 from i3tasks.core.outcome import Released, Success
-from i3tasks.engine import pool
+from i3tasks.engine import isolation, pool
 from i3tasks.engine.assembly import Engine, make_engine
 from i3tasks.engine.bodies import Returned
 from i3tasks.engine.report import Report
@@ -83,7 +83,7 @@ def children(monkeypatch: pytest.MonkeyPatch) -> None:
                 await asyncio.sleep(0.01)
         return Returned("process")
 
-    monkeypatch.setattr(pool, "run_in_child", run_in_child)
+    monkeypatch.setattr(isolation, "run_in_child", run_in_child)
 
 
 @pytest.fixture
