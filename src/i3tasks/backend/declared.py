@@ -5,14 +5,13 @@ from __future__ import annotations
 import inspect
 import sys
 from collections.abc import Callable
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import Any, TypeVar
 
 from ..calls.base import AsyncTask, SyncTask
 from ..calls.base import Task as OwnTask
 from ..calls.decorators import options_of
 from ..conf import get_config
-from ..core.frozen import dataclass
 from ..exceptions import TaskDefinitionError
 from ..registry import TaskSpec, add, add_finder, checked, find
 from .bodies import OF_THE_WORKER, body_of
