@@ -115,7 +115,7 @@ async def test_a_duplicate_is_acked_and_runs_nothing() -> None:
 
 
 async def test_deliveries_at_the_same_time_run_the_body_once() -> None:
-    task_try = await enqueued(nap, 0.05)
+    task_try = await enqueued(nap, 1)
     async with running_engine() as engine:
         reports = await asyncio.gather(*(engine.executor.execute(delivery_of(task_try)) for _ in range(10)))
     assert {report.verdict for report in reports} == {Verdict.ACK}
