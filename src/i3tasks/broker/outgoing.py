@@ -30,7 +30,7 @@ class Outgoing:
     the error. Messages that stand side by side in a request and have the same callback share a call. It must be
     quick."""
     about: Any = None
-    """For `on_done`."""
+    """Whatever `on_done` needs to know of the message."""
 
     @property
     def size(self) -> int:

@@ -11,7 +11,7 @@ from .options import CallOptions
 
 
 class Common(NamedTuple):
-    """It is looked up once, and holds for as long as `config` is the configuration."""
+    """What is looked up once for a task and its options, and holds for as long as `config` is the configuration."""
 
     config: Config
     spec: TaskSpec

@@ -22,7 +22,7 @@ class _Signature:
 
 
 class Frozen:
-    """The base of such a class. It checks its values in `__post_init__`."""
+    """The base of frozen dataclasses that inherit their methods. A class checks its values in `__post_init__`."""
 
     __slots__ = ()
 
