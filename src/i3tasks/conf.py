@@ -1,18 +1,19 @@
 """Django's settings as one `Config`, read at first use and again after `override_settings`."""
 
-from __future__ import annotations
+# No `from __future__ import annotations`: a dataclass searches each annotation that is text, at every start.
 
 import difflib
 import os
 import re
 from collections.abc import Mapping
 from functools import lru_cache
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
 from django.conf import settings as django_settings
 from django.core.exceptions import ImproperlyConfigured
 from django.core.signals import setting_changed
 
+from .core.frozen import Frozen, dataclass
 from .exceptions import UnknownQueueError
 from .types import DatabaseQueue, I3TasksSettings, PullQueue, PushQueue
 from .types.base import Mistake
@@ -25,7 +26,7 @@ DEFAULT_EMULATOR_HOST = "127.0.0.1:8085"
 DEFAULT_EMULATOR_PROJECT = "i3tasks"
 PUSH_PATH = "tasks-push/"
 BEAT_PATH = "tasks-beat/"
-_PUSH_END = re.compile(r"tasks-push/?$")
+_PUSH_END = r"tasks-push/?$"
 _PUBSUB_KEYS = ("EMULATOR", "HOST", "PROJECT_ID", "CREDENTIALS")
 
 
@@ -33,7 +34,8 @@ class WrongSettings(ImproperlyConfigured):
     """Settings that can be read, but name a thing that does not exist. With manage.py, the system checks report it."""
 
 
-class PubSubConfig(NamedTuple):
+@dataclass(frozen=True)
+class PubSubConfig(Frozen):
     """The checked content of `PUBSUB_CONFIG`."""
 
     emulator: bool
@@ -44,7 +46,8 @@ class PubSubConfig(NamedTuple):
     """Path of a service account's key file; None for application default credentials."""
 
 
-class Identity(NamedTuple):
+@dataclass(frozen=True)
+class Identity(Frozen):
     """The sender that is expected of a request: the claims of the OIDC token that it carries."""
 
     service_account: str
@@ -53,7 +56,8 @@ class Identity(NamedTuple):
     """Its `aud`."""
 
 
-class QueueNames(NamedTuple):
+@dataclass(frozen=True)
+class QueueNames(Frozen):
     """A queue, and the full names of its topics and subscriptions in Pub/Sub. A DatabaseQueue has none: they are ""."""
 
     queue: PushQueue | PullQueue | DatabaseQueue
@@ -76,7 +80,8 @@ class QueueNames(NamedTuple):
         return None if isinstance(self.queue, DatabaseQueue) else self.queue.subscription_name
 
 
-class Config(NamedTuple):
+@dataclass(frozen=True)
+class Config(Frozen):
     """The whole configuration, as the rest of i3tasks reads it."""
 
     settings: I3TasksSettings
@@ -84,7 +89,7 @@ class Config(NamedTuple):
     queues: Mapping[str, QueueNames]
 
     @property
-    def error_limits(self) -> ErrorLimits:
+    def error_limits(self) -> "ErrorLimits":
         """How many characters of an error's text and traceback are kept."""
         from .core.outcome import ErrorLimits  # for processes that run tasks
 
@@ -136,7 +141,7 @@ class Config(NamedTuple):
         if self.settings.endpoint is not None:
             return _below(self.settings.endpoint, BEAT_PATH)
         endpoints = (queue.push_endpoint or "" for queue in self.push_queues)
-        return next((_PUSH_END.sub(BEAT_PATH, url) for url in endpoints if _PUSH_END.search(url)), None)
+        return next((re.sub(_PUSH_END, BEAT_PATH, url) for url in endpoints if re.search(_PUSH_END, url)), None)
 
     @property
     def push_identities(self) -> frozenset[Identity]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import pytest
@@ -26,7 +27,7 @@ def time() -> Time:
 
 @pytest.fixture
 def circuit(time: Time) -> Circuit:
-    return Circuit("test", SYSTEM_CLOCK._replace(monotonic=lambda: time.now, random=lambda: 0.5))
+    return Circuit("test", replace(SYSTEM_CLOCK, monotonic=lambda: time.now, random=lambda: 0.5))
 
 
 def test_it_lets_everything_through_until_a_failure(circuit: Circuit) -> None:
@@ -68,7 +69,7 @@ def test_an_outage_is_logged_once_and_so_is_its_end(circuit: Circuit, events: Ev
 
 
 def test_a_topic_refuses_until_it_takes_a_message_or_was_left_alone_for_long(time: Time) -> None:
-    refusals = Refusals(SYSTEM_CLOCK._replace(monotonic=lambda: time.now))
+    refusals = Refusals(replace(SYSTEM_CLOCK, monotonic=lambda: time.now))
     refusals.note("mail", BrokerMissing("Pub/Sub has no mail."))
     assert [refusals.includes(topic) for topic in ("mail", "other")] == [True, False]
     assert refusals.trouble == "Pub/Sub has no mail."

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import io
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -288,7 +289,7 @@ def test_the_command_fails_for_what_cannot_be_changed(broker: Broker, monkeypatc
 
 def test_grants_are_for_the_real_service_only(broker: Broker) -> None:
     config = broker.config
-    real = config._replace(pubsub=PubSubConfig(False, None, "shop-1", None))
+    real = replace(config, pubsub=PubSubConfig(False, None, "shop-1", None))
 
     assert dead_letter_grants(config) == []
     number, publisher, subscriber = dead_letter_grants(real)
@@ -301,6 +302,6 @@ def test_grants_are_for_the_real_service_only(broker: Broker) -> None:
 
 
 def test_dead_letters_are_kept_as_long_as_pubsub_does(broker: Broker) -> None:
-    real = broker.config._replace(pubsub=PubSubConfig(False, None, "shop-1", None))
+    real = replace(broker.config, pubsub=PubSubConfig(False, None, "shop-1", None))
 
     assert wanted_dead_letter(real, broker.queue).message_retention_seconds == 31 * 86_400

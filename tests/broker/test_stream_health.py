@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from datetime import timedelta
 from typing import TYPE_CHECKING
 
@@ -28,7 +29,7 @@ def time() -> Time:
 
 @pytest.fixture
 def health(time: Time) -> Iterator[StreamHealth]:
-    health = StreamHealth("default", "projects/p/subscriptions/s", SYSTEM_CLOCK._replace(monotonic=lambda: time.now))
+    health = StreamHealth("default", "projects/p/subscriptions/s", replace(SYSTEM_CLOCK, monotonic=lambda: time.now))
     yield health
     health.close()
 
@@ -91,7 +92,7 @@ class Ages:
 
     def __init__(self, time: Time, most_messages: int = 50) -> None:
         self._time = time
-        self.quiet = Quiet(SYSTEM_CLOCK._replace(monotonic=lambda: time.now), 15, most_messages)
+        self.quiet = Quiet(replace(SYSTEM_CLOCK, monotonic=lambda: time.now), 15, most_messages)
 
     def come(self, number: int, *, every: float, age: float) -> None:
         for _ in range(number):

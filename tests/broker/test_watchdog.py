@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import threading
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -35,7 +35,7 @@ class Session:
 class Time:
     def __init__(self) -> None:
         self.seconds = 100.0
-        self.clock = SYSTEM_CLOCK._replace(monotonic=lambda: self.seconds)
+        self.clock = replace(SYSTEM_CLOCK, monotonic=lambda: self.seconds)
 
 
 def test_a_thread_that_is_gone_at_two_looks_is_named() -> None:

@@ -89,7 +89,7 @@ class Rig:
             room=lambda: self.room,
             begin=self.begun.append,
             seconds=15,
-            clock=SYSTEM_CLOCK._replace(monotonic=lambda: self.seconds),
+            clock=replace(SYSTEM_CLOCK, monotonic=lambda: self.seconds),
         )
 
     async def after(self, seconds: float) -> list[WaitingRequest]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 from datetime import timedelta
 from types import SimpleNamespace
 from typing import Any
@@ -54,7 +55,7 @@ def rig(monkeypatch: pytest.MonkeyPatch) -> Iterator[Rig]:
     monkeypatch.setattr(outbox, "writer", SimpleNamespace(post_all=post_all))
     monkeypatch.setattr(outbox, "_failures", outbox._Failures())
     unsubscribe = subscribe(lambda event, facts: rig.said.append({"event": event.name, **facts}))
-    with going_by(SYSTEM_CLOCK._replace(monotonic=lambda: rig.seconds)):
+    with going_by(replace(SYSTEM_CLOCK, monotonic=lambda: rig.seconds)):
         yield rig
     unsubscribe()
 

@@ -46,7 +46,7 @@ class Rig:
     def __init__(self) -> None:
         self.seconds = 100.0
         self.writer = Beats()
-        clock = SYSTEM_CLOCK._replace(monotonic=lambda: self.seconds)
+        clock = replace(SYSTEM_CLOCK, monotonic=lambda: self.seconds)
         self.running = Running(self.writer, lease_seconds=30, heartbeat_seconds=10, clock=clock)
 
     def claimed(self, try_id: int) -> Claimed:

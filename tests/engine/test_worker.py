@@ -284,7 +284,7 @@ async def test_a_worker_whose_client_keeps_breaking_drains_and_ends_for_another(
     monkeypatch.setattr(Receiver, "run", run)
     monkeypatch.setattr("i3tasks.engine.worker.LIVENESS_SECONDS", 0.05)
     settings = replace(get_config().settings, fallback_seconds=0.3)
-    monkeypatch.setattr("i3tasks.engine.worker.get_config", lambda: get_config()._replace(settings=settings))
+    monkeypatch.setattr("i3tasks.engine.worker.get_config", lambda: replace(get_config(), settings=settings))
     alive = tmp_path / "alive"
     worker = Worker(get_config().worker_queues, concurrency=5, threads=2, liveness_file=alive)
     running = asyncio.create_task(worker.run())

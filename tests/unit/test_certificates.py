@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import threading
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -26,7 +27,7 @@ class Source:
         self.open = threading.Event()
         self.open.set()
         self.time = 1_000.0
-        self.cache = CertificateCache(self._fetch, SYSTEM_CLOCK._replace(monotonic=lambda: self.time))
+        self.cache = CertificateCache(self._fetch, replace(SYSTEM_CLOCK, monotonic=lambda: self.time))
 
     def _fetch(self) -> Fetched:
         self.fetches += 1

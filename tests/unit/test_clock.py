@@ -1,5 +1,6 @@
 """Time and chance are values: UUIDs of version 7 sort by their time, and jitter keeps to its spread."""
 
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from uuid import RFC_4122
 
@@ -14,7 +15,7 @@ chances = st.binary(min_size=10, max_size=10)
 
 
 def clock(now: datetime, chance: bytes = bytes(10)) -> Clock:
-    return SYSTEM_CLOCK._replace(now=lambda: now, random_bytes=lambda size: chance[:size])
+    return replace(SYSTEM_CLOCK, now=lambda: now, random_bytes=lambda size: chance[:size])
 
 
 @given(instants, chances)
@@ -46,5 +47,5 @@ def test_the_systems_uuids_differ_and_its_time_is_aware() -> None:
 
 @given(st.floats(0, 1), st.floats(0, 1, exclude_max=True))
 def test_jitter_stays_within_its_spread(spread: float, chance: float) -> None:
-    factor = SYSTEM_CLOCK._replace(random=lambda: chance).jitter(spread)
+    factor = replace(SYSTEM_CLOCK, random=lambda: chance).jitter(spread)
     assert 1 - spread <= factor <= 1 + spread

@@ -1,12 +1,14 @@
 """What a failure leaves in the row: its own class and message, a traceback, and a last word when it was the last."""
 
+from dataclasses import replace
+
 from i3tasks.core.clock import SYSTEM_CLOCK
 from i3tasks.core.deciding import GiveUp, RetryIn
 from i3tasks.core.outcome import DEFAULT_LIMITS, ErrorRecord, Failure
 from i3tasks.core.retry import RetryPolicy
 from i3tasks.exceptions import MaxRetriesExceededError, PermanentError
 
-CLOCK = SYSTEM_CLOCK._replace(random=lambda: 0.5)
+CLOCK = replace(SYSTEM_CLOCK, random=lambda: 0.5)
 
 
 class CardDeclined(Exception):

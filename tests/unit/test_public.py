@@ -95,8 +95,9 @@ def test_checking_a_project_loads_nothing_that_only_running_tasks_needs() -> Non
     loaded = run(code).partition("loaded")[2].split()
     kinds = ("grpc", "google.", "structlog", "croniter", "anyio", "prometheus_client", "opentelemetry", "uvicorn")
     ours = ("engine.executor", "engine.worker", "store.writer", "store.settle", "store.search", "emulator", "telemetry")
+    calls = ("calls.options", "calls.canvas", "store.enqueue", "store.lock_timeout", "admin.forms")
     pages = ("dashboard.overview", "dashboard.acting", "views.push", "views.monitoring")
-    heavy = (*kinds, *(f"i3tasks.{name}" for name in (*ours, *pages)))
+    heavy = (*kinds, *(f"i3tasks.{name}" for name in (*ours, *calls, *pages)))
     assert "i3tasks.models" in loaded
     assert "i3tasks.admin.executions" in loaded
     assert [module for module in loaded if module.startswith(heavy)] == []

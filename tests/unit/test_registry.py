@@ -184,7 +184,7 @@ def test_an_option_that_makes_no_sense_is_refused_at_the_call(options: dict[str,
 
 
 def test_none_stands_for_an_option_that_is_not_given(own_registry: None) -> None:
-    options = dict.fromkeys(registry.TaskOptions._fields)
+    options = dict.fromkeys(registry.TaskOptions.__match_args__)
     assert task(**options)(at_top_level).spec.options == TaskOptions()  # type: ignore[call-overload]
 
 

@@ -3,6 +3,7 @@
 import asyncio
 import json
 import math
+from dataclasses import replace
 from datetime import timedelta
 
 import pytest
@@ -15,7 +16,7 @@ from i3tasks.core.outcome import ErrorRecord
 from i3tasks.core.retry import RetryPolicy
 from i3tasks.exceptions import PermanentError, Retry, TaskCancelled, TaskTimeout, UnknownTaskError, WorkerLost
 
-CLOCK = SYSTEM_CLOCK._replace(random=lambda: 0.5)  # the middle of every spread
+CLOCK = replace(SYSTEM_CLOCK, random=lambda: 0.5)  # the middle of every spread
 
 
 def seconds(number: float) -> RetryIn:
@@ -119,7 +120,7 @@ positive = st.floats(0, allow_nan=False)
     st.floats(0, 1, exclude_max=True),
 )
 def test_any_valid_policy_gives_a_delay_for_any_try(policy: RetryPolicy, try_number: int, chance: float) -> None:
-    clock = SYSTEM_CLOCK._replace(random=lambda: chance)
+    clock = replace(SYSTEM_CLOCK, random=lambda: chance)
     delay = policy.delay(try_number, clock)
     assert timedelta(0) <= delay <= timedelta(days=3650)
     most = policy.max_seconds * (1 + policy.jitter)

@@ -19,9 +19,7 @@ from ..exceptions import ScheduleError, StoreUnavailable
 from ..models import HEAVY, ScheduleState, ScheduleTick, TaskExecution, TaskSchedule
 from ..registry import registered
 from ..store.database import atomic, rows, time_of
-from ..store.lock_timeout import LONGEST_LOCK, short_locks
 from .base import ReadableList, ReadOnly
-from .forms import ScheduleForm
 from .showing import link
 
 if TYPE_CHECKING:
@@ -36,7 +34,6 @@ BUSY = "Nothing was changed: another transaction is changing one of these schedu
 class TaskScheduleAdmin(ReadableList):
     """The schedules of the database: add, change, enable, disable and run them. Beats see a change within seconds."""
 
-    form = ScheduleForm
     list_display = ("name", "task", "cron", "time_zone", "enabled", "next_run", "last_run", "last_error")
     list_filter = ("enabled", "task_name")
     search_fields = ("name", "task_path", "task_name", "description")
@@ -62,6 +59,11 @@ class TaskScheduleAdmin(ReadableList):
     def changelist_view(self, request: HttpRequest, extra_context: Any = None) -> Any:
         """The list, with the schedules of I3TASKS below it."""
         return super().changelist_view(request, {**(extra_context or {}), "declared": _declared()})
+
+    def get_form(self, request: HttpRequest, obj: Any = None, change: bool = False, **kwargs: Any) -> Any:
+        from .forms import ScheduleForm  # late: every process with an admin imports this module
+
+        return super().get_form(request, obj, change, form=ScheduleForm, **kwargs)
 
     def save_model(self, request: HttpRequest, obj: TaskSchedule, form: Any, change: bool) -> None:
         """Save the schedule. If its slots have changed, no slot from before this moment is enqueued."""
@@ -91,6 +93,8 @@ class TaskScheduleAdmin(ReadableList):
         self, request: HttpRequest, view: Callable[..., HttpResponse], *args: Any, **kwargs: Any
     ) -> HttpResponse:
         """The view's answer. A change that waits too long for a lock is not made, and its page says so."""
+        from ..store.lock_timeout import LONGEST_LOCK, short_locks
+
         if request.method != "POST":
             return view(request, *args, **kwargs)
         try:
@@ -135,6 +139,7 @@ class TaskScheduleAdmin(ReadableList):
         self._switch(request, queryset, enabled=False)
 
     def _switch(self, request: HttpRequest, queryset: QuerySet[TaskSchedule], *, enabled: bool) -> None:
+        from ..store.lock_timeout import LONGEST_LOCK, short_locks
         from ..store.schedules import switch
 
         try:

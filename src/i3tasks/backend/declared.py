@@ -89,7 +89,7 @@ def spec_of(task: AnyTask, defaults: BackendOptions = NO_OPTIONS) -> TaskSpec:
         task, defaults = declared, NO_OPTIONS  # declared for another backend: all processes register it alike
     try:
         plain = checked(task.func, options_of(_options(task, defaults)))
-        options = plain.options._replace(bind=task.takes_context)
+        options = replace(plain.options, bind=task.takes_context)
         return add(DeclaredSpec(plain.module_name, plain.func_name, body_of(task), options, task))
     except TaskDefinitionError as error:
         raise InvalidTask(str(error)) from error

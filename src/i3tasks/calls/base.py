@@ -18,7 +18,6 @@ from ..exceptions import ArgumentError
 from ..models import TaskExecutionTry, TaskGroup
 from ..registry import TaskSpec, option_problems
 from ..store.database import rows
-from .options import AS_THE_TASK_SAYS, CallOptions
 
 if TYPE_CHECKING:
     from ..core.retry import RetryPolicy
@@ -30,6 +29,7 @@ if TYPE_CHECKING:
     from .canvas import Signature
     from .common import Common
     from .handles import ChainHandle
+    from .options import CallOptions
     from .when import When
 
 P = ParamSpec("P")
@@ -43,11 +43,19 @@ _NOT_FOR_ONE_RUN = ("run_after", "until", "idempotency_key", "max_retries", "ret
 class Task(Generic[P, T]):
     """A registered task; `T` is what its body returns (for a coroutine function, what awaiting it gives)."""
 
-    def __init__(self, spec: TaskSpec, options: CallOptions = AS_THE_TASK_SAYS) -> None:
+    def __init__(self, spec: TaskSpec, options: CallOptions | None = None) -> None:
         functools.update_wrapper(cast("Callable[..., Any]", self), spec.function)
         self.spec = spec
-        self.call_options = options
+        if options is not None:
+            self._call_options = options
         self._common: Common | None = None
+
+    @functools.cached_property
+    def _call_options(self) -> CallOptions:
+        """The options of the calls that are made through this object: at first, as the task says."""
+        from .options import AS_THE_TASK_SAYS  # late: a process that only defines tasks makes no calls
+
+        return AS_THE_TASK_SAYS
 
     def __repr__(self) -> str:
         return f"<task {self.spec.path}>"
@@ -94,7 +102,7 @@ class Task(Generic[P, T]):
             "on_failure": None if on_failure is None else failure_step("on_failure", on_failure),
         }
         changes = {name: value for name, value in given.items() if value is not None}
-        changed = self.call_options._replace(**changes)
+        changed = self._call_options._replace(**changes)
         for problem in option_problems(changed):
             raise ArgumentError(f"A call's {problem}.")
         get_config().queue(queue_name)
@@ -162,7 +170,7 @@ class Task(Generic[P, T]):
         from .discarding import discard_waiting
 
         refuse_in_loop("discard", "adiscard")
-        return discard_waiting(self.spec, self.call_options, min_tries)
+        return discard_waiting(self.spec, self._call_options, min_tries)
 
     async def adiscard(self, *, min_tries: int = 0) -> int:
         """`discard` for coroutines."""
@@ -235,7 +243,7 @@ class Task(Generic[P, T]):
 
     def _shareable(self, args: Sequence[Any], kwargs: Mapping[str, Any]) -> NewExecution | None:
         """The call, if it may share a transaction. None: it has a key, it runs at once, or `delay` refuses it."""
-        if self.call_options.idempotency_key is not None or self.spec.options.unique:
+        if self._call_options.idempotency_key is not None or self.spec.options.unique:
             return None
         try:
             return None if get_config().settings.force_sync else self._call(args, kwargs)
@@ -245,7 +253,7 @@ class Task(Generic[P, T]):
     def _write_for_one_run(self, args: Sequence[Any], kwargs: Mapping[str, Any]) -> TaskExecutionTry:
         from ..store.enqueue import enqueue
 
-        options = self.call_options
+        options = self._call_options
         unfit = [name for name in _NOT_FOR_ONE_RUN if getattr(options, name) is not None]
         if unfit:
             raise ArgumentError(f"sync_run and arun run the task once, at once: {unfit[0]} does not fit. Use delay.")
@@ -267,7 +275,7 @@ class Task(Generic[P, T]):
         if common is None or common.config is not get_config():
             from .common import common_of
 
-            common = self._common = common_of(self.spec, self.call_options)
+            common = self._common = common_of(self.spec, self._call_options)
         return common
 
 
@@ -282,7 +290,7 @@ class SyncTask(Task[P, T]):
 class AsyncTask(Task[P, T]):
     """A task whose body is a coroutine function."""
 
-    def __init__(self, spec: TaskSpec, options: CallOptions = AS_THE_TASK_SAYS) -> None:
+    def __init__(self, spec: TaskSpec, options: CallOptions | None = None) -> None:
         super().__init__(spec, options)
         markcoroutinefunction(self)
 
@@ -302,7 +310,7 @@ class BoundSyncTask(Task[P, T]):
 class BoundAsyncTask(Task[P, T]):
     """A task with `bind=True` whose coroutine function takes `task_metadata` first; `P` are the parameters after it."""
 
-    def __init__(self, spec: TaskSpec, options: CallOptions = AS_THE_TASK_SAYS) -> None:
+    def __init__(self, spec: TaskSpec, options: CallOptions | None = None) -> None:
         super().__init__(spec, options)
         markcoroutinefunction(self)
 

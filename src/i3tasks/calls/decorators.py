@@ -127,7 +127,7 @@ def _hooks(on_success: AsSteps | None, on_failure: Steppable | None) -> dict[str
 
 
 def _require_known(names: Iterable[str]) -> None:
-    known = [*TaskOptions._fields, "encoding"]
+    known = [*TaskOptions.__match_args__, "encoding"]
     for name in names:
         if name not in known:
             import difflib

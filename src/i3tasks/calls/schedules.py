@@ -61,7 +61,7 @@ def schedule_task(
         raise ScheduleError(f"args must be a list of positional arguments, not {args!r:.80}.")
     if kwargs is not None and not isinstance(kwargs, Mapping):
         raise ScheduleError(f"kwargs must be a dict of keyword arguments, not {kwargs!r:.80}.")
-    if task.call_options._replace(queue_name=None) != AS_THE_TASK_SAYS:
+    if task._call_options._replace(queue_name=None) != AS_THE_TASK_SAYS:
         raise ScheduleError("Of using(...), a schedule keeps the queue_name only. Give the task itself other options.")
     limit = get_config().settings.maximum_payload_bytes
     encoded_args, encoded_kwargs = encode_arguments(args, kwargs or {}, limit=limit)
@@ -72,7 +72,7 @@ def schedule_task(
         "time_zone": time_zone or "",
         "args": encoded_args,
         "kwargs": encoded_kwargs,
-        "queue_name": task.call_options.queue_name if queue_name is None else queue_name,
+        "queue_name": task._call_options.queue_name if queue_name is None else queue_name,
         "enabled": enabled,
         "catch_up": catch_up,
         "description": description,

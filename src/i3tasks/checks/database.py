@@ -12,7 +12,6 @@ from django.conf import settings as django_settings
 from django.core.checks import CheckMessage, Error, Tags, Warning, register
 from django.core.exceptions import ImproperlyConfigured
 from django.db import DatabaseError, connections
-from django.db.migrations.recorder import MigrationRecorder
 
 from ..conf import get_config
 from ..store.database import alias
@@ -121,6 +120,8 @@ def check_upgrade(databases: Iterable[str] | None = None, **_: Any) -> list[Chec
 
 def _applied_migrations(database: str) -> set[str]:
     """Names of the app's applied migrations; none if the database can't be read, which `migrate` reports itself."""
+    from django.db.migrations.recorder import MigrationRecorder  # late: for `migrate` and `check --database` alone
+
     try:
         return {name for app, name in MigrationRecorder(connections[database]).applied_migrations() if app == "i3tasks"}
     except DatabaseError:

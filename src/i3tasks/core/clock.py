@@ -4,7 +4,7 @@ A function that decides something takes a `Clock` (or an instant) as an argument
 the `current_clock`: the system's, unless a test or a simulation has set its own with `going_by`.
 """
 
-from __future__ import annotations
+# No `from __future__ import annotations`: a dataclass searches each annotation that is text, at every start.
 
 import os
 import random
@@ -12,11 +12,13 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime
-from typing import NamedTuple
 from uuid import UUID
 
+from .frozen import Frozen, dataclass
 
-class Clock(NamedTuple):
+
+@dataclass(frozen=True)
+class Clock(Frozen):
     """The inputs that differ from one run to the next."""
 
     now: Callable[[], datetime]  # aware, in UTC

@@ -76,11 +76,14 @@ if TYPE_CHECKING:
     from dataclasses import dataclass as dataclass
 else:
 
-    def dataclass(*, frozen: bool, slots: bool) -> Any:
-        """Make dataclasses of classes that inherit their methods, and that they are frozen, from `Frozen`."""
+    def dataclass(*, frozen: bool) -> Any:
+        """Make dataclasses of classes that inherit their methods, and that they are frozen, from `Frozen`.
+
+        They have no slots: to give a class slots, `dataclass` makes it a second time.
+        """
 
         def made(cls: type[Any]) -> type[Any]:
-            made = dataclasses.dataclass(slots=slots, init=False, repr=False, eq=False)(cls)
+            made = dataclasses.dataclass(init=False, repr=False, eq=False)(cls)
             made.__dataclass_params__.frozen = True  # for subclasses, which must be frozen, too
             return made
 

@@ -16,7 +16,7 @@ from .frozen import Frozen, dataclass
 LONGEST_DELAY = timedelta(days=3650)
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class RetryPolicy(Frozen):
     """How often, and how long after a failure, a task is tried again.
 

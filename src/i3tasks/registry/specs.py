@@ -1,11 +1,11 @@
 """Tasks and their options, and what a call of one comes to with the options that its row carries."""
 
-from __future__ import annotations
+# No `from __future__ import annotations`: a dataclass searches each annotation that is text, at every start.
 
 import inspect
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import field, replace
-from typing import TYPE_CHECKING, Any, Literal, NamedTuple
+from typing import TYPE_CHECKING, Any, Literal
 
 from ..conf import get_config
 from ..core import binding
@@ -22,13 +22,14 @@ METADATA = "task_metadata"
 """The parameter that a body declared with `bind=True` has."""
 
 
-class TaskOptions(NamedTuple):
+@dataclass(frozen=True)
+class TaskOptions(Frozen):
     """The options of `@task(...)`. None always means: as I3TASKS says."""
 
     bind: bool = False
     queue_name: str | None = None
     max_retries: int | None = None
-    retry: RetryPolicy | None = None
+    retry: "RetryPolicy | None" = None
     run_once: bool = False  # wins over a call's own retries
     unique: bool = False
     timeout: float | None = None  # seconds
@@ -39,11 +40,11 @@ class TaskOptions(NamedTuple):
     project_id: str | None = None
     topic_name: str | None = None
     subscription_name: str | None = None
-    on_success: tuple[Step, ...] = ()
-    on_failure: Step | None = None
+    on_success: "tuple[Step, ...]" = ()
+    on_failure: "Step | None" = None
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class TaskSpec(Frozen):
     """One registered task."""
 
@@ -81,7 +82,7 @@ class TaskSpec(Frozen):
 
         return concealed(self.function, self.options.sensitive, args, kwargs)
 
-    def concealer(self, args: Any, kwargs: Any) -> Conceal | None:
+    def concealer(self, args: Any, kwargs: Any) -> "Conceal | None":
         """A function that hides the call's sensitive arguments in a text; None for a task without such."""
         from ..core.concealing import concealer
 
@@ -103,7 +104,7 @@ class TaskSpec(Frozen):
         first = next(iter(inspect.signature(inspect.unwrap(self.function)).parameters), None)
         return self.options.bind and first == METADATA
 
-    def policy(self, overrides: Any) -> RetryPolicy:
+    def policy(self, overrides: Any) -> "RetryPolicy":
         """The retry policy of a call of this task; `overrides` are the options that its row carries."""
         of_call = _stored_policy(_options(overrides).get("retry"))
         base = of_call or self.options.retry or default_policy()
@@ -119,7 +120,7 @@ class TaskSpec(Frozen):
         return get_config().settings.default_timeout_seconds if timeout is None else timeout
 
 
-def default_policy() -> RetryPolicy:
+def default_policy() -> "RetryPolicy":
     """The retry policy that I3TASKS describes."""
     from ..core.retry import RetryPolicy  # late: a process that only defines tasks does not need it
 
@@ -143,7 +144,7 @@ def _override(overrides: Any, name: str, otherwise: Any) -> Any:
     return value if is_number else otherwise
 
 
-def _stored_policy(stored: Any) -> RetryPolicy | None:
+def _stored_policy(stored: Any) -> "RetryPolicy | None":
     """The retry policy that a call's row holds; None if it holds no valid one."""
     from ..core.retry import RetryPolicy
 

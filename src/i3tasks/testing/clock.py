@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from contextlib import ExitStack
+from dataclasses import replace
 from datetime import datetime, timedelta
 
 from ..core.clock import SYSTEM_CLOCK, Clock, going_by
@@ -35,7 +36,8 @@ def reset_clock() -> None:
 
 def moved_clock() -> Clock:
     """The clock of the test, which is the database's, too: inside a transaction, PostgreSQL's own stands still."""
-    return SYSTEM_CLOCK._replace(
+    return replace(
+        SYSTEM_CLOCK,
         now=_now,
         monotonic=lambda: SYSTEM_CLOCK.monotonic() + _ahead.total_seconds(),
         database_now=_now,

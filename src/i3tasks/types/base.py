@@ -7,6 +7,7 @@ import re
 import sys
 from collections.abc import Iterable, Iterator
 from dataclasses import MISSING, fields
+from string import ascii_letters, digits
 from typing import TYPE_CHECKING, Any, NoReturn
 from urllib.parse import urlsplit
 
@@ -14,16 +15,21 @@ from django.core.exceptions import ImproperlyConfigured
 
 from ..core.frozen import Frozen
 
-_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._~%+-]*")
-_EMAIL = re.compile(r"[^@\s:/]+@[^@\s:/]+")
+_FIRST_OF_NAME = frozenset(ascii_letters + digits)
+_OTHERS_OF_NAME = _FIRST_OF_NAME | {*"-._~%+"}
+_EMAIL = r"[^@\s:/]+@[^@\s:/]+"  # compiled where it is used: few settings have one
 
 
 def require_name(name: str, value: object) -> None:
-    if not isinstance(value, str) or not _NAME.fullmatch(value) or len(value) > 100:
+    if not isinstance(value, str) or len(value) > 100 or not _is_name(value):
         raise ImproperlyConfigured(
             f"{name} must be 1 to 100 letters, digits, or any of - . _ ~ % +, starting with a letter or digit, "
             f"not {value!r}."
         )
+
+
+def _is_name(text: str) -> bool:
+    return text[:1] in _FIRST_OF_NAME and _OTHERS_OF_NAME.issuperset(text)
 
 
 def require_url(name: str, value: object, example: str) -> None:
@@ -38,7 +44,7 @@ def require_url(name: str, value: object, example: str) -> None:
 
 def require_identity(whose: str, service_account: object, audience: object) -> None:
     """`whose` is appended to the settings' names in the error: "" or " of queue 'mail'"."""
-    if service_account is not None and not (isinstance(service_account, str) and _EMAIL.fullmatch(service_account)):
+    if service_account is not None and not (isinstance(service_account, str) and re.fullmatch(_EMAIL, service_account)):
         raise ImproperlyConfigured(
             f"service_account{whose} must be the e-mail of a service account alone, such as "
             f"'push@my-project.iam.gserviceaccount.com', not {service_account!r}. None: requests are not signed."

@@ -1,6 +1,6 @@
 """The queues and schedules of I3TASKS."""
 
-from __future__ import annotations
+# No `from __future__ import annotations`: a dataclass searches each annotation that is text, at every start.
 
 from collections.abc import Iterator
 from dataclasses import field, fields
@@ -14,7 +14,7 @@ from .base import Checked, require_identity, require_name, require_url
 from .retention import Retention, require_retention
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class PullQueue(Checked):
     """A topic whose subscription workers stream from (`i3tasks run-worker`)."""
 
@@ -32,7 +32,7 @@ class PullQueue(Checked):
         return iter((self.queue_name, self.subscription_name))
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class PushQueue(Checked):
     """A topic whose subscription POSTs each message to `push_endpoint`, the full URL of `tasks-push/`."""
 
@@ -63,7 +63,7 @@ class PushQueue(Checked):
         return iter((self.queue_name, self.subscription_name, self.push_endpoint))
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class DatabaseQueue(Checked):
     """A queue without Pub/Sub: workers look for its tries in the database.
 
@@ -90,7 +90,7 @@ class DatabaseQueue(Checked):
 Queue = PushQueue  # the older name
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Schedule(Checked):
     """Runs the task `module_name.func_name` with `args` and `kwargs` whenever `cron` is due."""
 

@@ -1,6 +1,6 @@
 """How long finished executions are kept."""
 
-from __future__ import annotations
+# No `from __future__ import annotations`: a dataclass searches each annotation that is text, at every start.
 
 from dataclasses import fields
 from datetime import timedelta
@@ -13,7 +13,7 @@ from .base import Checked
 LONGEST = timedelta(days=365_000)  # a thousand years; there is no date before the year 1
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Retention(Checked):
     """How long after its end `i3tasks clean` deletes an execution, by how it ended."""
 

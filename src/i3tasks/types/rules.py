@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from dataclasses import fields
 from datetime import timedelta
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from django.core.exceptions import ImproperlyConfigured
 
@@ -65,7 +65,7 @@ def check(settings: I3TasksSettings) -> None:
     require_name("namespace", settings.namespace)
     _require_queues(settings)
     for item in fields(settings):
-        _require_kind(item.name, str(item.type), getattr(settings, item.name))
+        _require_kind(item.name, item.type, getattr(settings, item.name))
     _require_doors(settings)
     if settings.release and (len(settings.release) > LONGEST_RELEASE or not settings.release.isprintable()):
         raise ImproperlyConfigured(
@@ -140,13 +140,13 @@ def _require_doors(settings: I3TasksSettings) -> None:
             raise ImproperlyConfigured(f"{name} is empty. Give it a secret of 16 characters or more, or leave it out.")
 
 
-def _require_kind(name: str, annotation: str, value: object) -> None:
-    if annotation == "bool" and not isinstance(value, bool):  # "False" from the environment would count as true
+def _require_kind(name: str, annotation: Any, value: object) -> None:
+    if annotation is bool and not isinstance(value, bool):  # "False" from the environment would count as true
         raise ImproperlyConfigured(f"{name} must be True or False, not {value!r}.")
-    if annotation == "str | None" and not (value is None or isinstance(value, str)):
+    if annotation == str | None and not (value is None or isinstance(value, str)):
         raise ImproperlyConfigured(f"{name} must be text, or None.")
     if name in RANGES and not (value is None and name in _MAY_BE_NONE):
-        _require_number(name, value, is_whole=annotation.startswith("int"))
+        _require_number(name, value, is_whole=annotation in (int, int | None))
 
 
 def _require_number(name: str, value: object, *, is_whole: bool) -> None:

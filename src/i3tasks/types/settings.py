@@ -1,6 +1,6 @@
 """I3TASKS itself: all settings."""
 
-from __future__ import annotations
+# No `from __future__ import annotations`: a dataclass searches each annotation that is text, at every start.
 
 from dataclasses import field
 from datetime import timedelta
@@ -15,7 +15,7 @@ from .rules import check
 _DEFAULT_QUEUE = PullQueue("default", "worker")
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class I3TasksSettings(Checked):
     """All settings of i3tasks. Times are in seconds unless the name says otherwise."""
 
