@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import subprocess
 import sys
 import xml.etree.ElementTree as ElementTree
 from pathlib import Path
@@ -14,7 +15,7 @@ from i3tasks.models import TaskExecution
 from tests.benchmarks import charts, checking
 from tests.benchmarks.__main__ import BOUNDS, OURS, PEERS
 from tests.benchmarks.harness import report
-from tests.benchmarks.harness.agent import contestant_class
+from tests.benchmarks.harness.contestant import contestant_class
 from tests.benchmarks.harness.measure import WORKLOADS
 from tests.benchmarks.harness.rounds import Entry, entries, kinds_of, plan, run
 from tests.benchmarks.harness.services import SERVICES
@@ -118,6 +119,12 @@ def test_each_contestant_is_defined_whole(name: str) -> None:
     here = Path(sys.modules[type(contestant).__module__].__file__ or "").parent
     assert (here / "tasks" / f"{contestant.tasks}.py").exists()
     assert all(part[0].isalpha() for part in contestant.requires)
+
+
+def test_workers_import_nothing_that_only_measures() -> None:
+    code = "import sys, tests.benchmarks.contestants.i3tasks; print('psutil' in sys.modules, 'sqlite3' in sys.modules)"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.split() == ["False", "False"]
 
 
 def test_contestants_take_turns_within_each_round() -> None:

@@ -9,9 +9,12 @@ import tempfile
 import threading
 from pathlib import Path
 from types import TracebackType
+from typing import TYPE_CHECKING
 
 from ..exceptions import I3TasksError
-from .seed import Seed
+
+if TYPE_CHECKING:
+    from .seed import Seed
 
 START_SECONDS = 30.0
 STOP_SECONDS = 10.0
@@ -116,6 +119,8 @@ class EmulatorProcess:
         return self._process
 
     def _command(self, folder: Path) -> list[str]:
+        from .seed import Seed  # late: every worker on an emulator imports this module, and most start none
+
         kept = ["--data-dir", str(self._data_dir)] if self._data_dir is not None else ["--in-memory"]
         command = [sys.executable, "-m", "i3tasks.emulator", "--host-port", self._wanted, *kept, "--exit-with-parent"]
         if isinstance(self._seed, Seed):

@@ -20,7 +20,6 @@ from __future__ import annotations
 
 import asyncio
 import shutil
-import sqlite3
 import subprocess
 from collections.abc import Callable
 from functools import cached_property
@@ -140,6 +139,8 @@ class Contestant(Base):
     def sql(self, query: str) -> Any:
         if "sqlite" not in self._words:
             return super().sql(query)
+        import sqlite3  # late: workers on PostgreSQL have no other use for it
+
         with sqlite3.connect(self._sqlite_file, timeout=20) as connection:
             return (connection.execute(query).fetchone() or (None,))[0]
 
@@ -251,6 +252,8 @@ class Contestant(Base):
 
     def _new_sqlite(self) -> None:
         """A migrated file, made once for all measures of a run."""
+        import sqlite3
+
         made = Path(self.measure.record).parent / "migrated.sqlite3"
         if not made.exists():
             subprocess.run(self.manage("migrate", "-v", "0"), cwd=ROOT, env=self.measure.environment(), check=True)

@@ -2,24 +2,17 @@
 
 from __future__ import annotations
 
-import importlib
 import json
 import os
 import sys
 import traceback
 from typing import Any
 
-from .contestant import Contestant
+from .contestant import contestant_class
 from .measure import Measure
 from .workloads import RUN
 
 ANSWER = "MEASURED "
-
-
-def contestant_class(name: str) -> type[Contestant]:
-    """The class in the contestant's file."""
-    found: type[Contestant] = importlib.import_module(f"tests.benchmarks.contestants.{name}").Contestant
-    return found
 
 
 def take(measure: Measure) -> dict[str, Any]:

@@ -6,6 +6,7 @@ read without it; the tasks are in `contestants/tasks/`, imported once Django is 
 
 from __future__ import annotations
 
+import importlib
 import os
 import signal
 import subprocess
@@ -268,3 +269,9 @@ def _group_lives(worker: subprocess.Popen[bytes]) -> bool:
     except ProcessLookupError:
         return False
     return True
+
+
+def contestant_class(name: str) -> type[Contestant]:
+    """The class in the contestant's file."""
+    found: type[Contestant] = importlib.import_module(f"tests.benchmarks.contestants.{name}").Contestant
+    return found

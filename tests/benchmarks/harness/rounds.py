@@ -11,8 +11,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from .agent import ANSWER, contestant_class
-from .contestant import ROOT
+from .agent import ANSWER
+from .contestant import ROOT, contestant_class
 from .environments import NotInstalled, python_for, versions
 from .measure import WORKLOADS, Measure, Services
 from .services import RunningServices, free_port

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from ..harness import bodies
-from ..harness.agent import contestant_class
+from ..harness.contestant import contestant_class
 from ..harness.measure import Measure
 from ..harness.processes import resident
 from ..harness.workloads import RUN
