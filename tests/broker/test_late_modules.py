@@ -16,8 +16,8 @@ from typing import Any
 
 import pytest
 
-from i3tasks.broker.late_modules import put_off
-from i3tasks.broker.loading import SIGNING
+from i3tasks.broker.late_modules import answer, put_off
+from i3tasks.broker.loading import GUESSING, SIGNING
 from tests.support.oidc import key
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -66,6 +66,21 @@ def test_every_question_about_its_names_executes_it(package: Callable[[str], Pat
     executed = package("value = 1")
     put_off(NAME)
     ask(sys.modules[NAME])
+    assert executed.read_text() == "x"
+
+
+def test_what_is_answered_for_it_does_not_execute_it(package: Callable[[str], Path]) -> None:
+    executed = package("value = 1\n__version__ = '2'")
+    put_off(NAME)
+    answer(NAME, "__version__", "1")
+    module = sys.modules[NAME]
+    assert module.__version__ == "1"
+    assert not executed.exists()
+
+    assert (module.value, module.__version__) == (1, "2")
+    answer(NAME, "__version__", "1")
+    answer("latepackage.missing", "__version__", "1")
+    assert module.__version__ == "2"
     assert executed.read_text() == "x"
 
 
@@ -130,6 +145,17 @@ def fresh(code: str) -> Any:
 
 def test_clients_of_an_emulator_do_not_load_what_signs() -> None:
     assert fresh(f"print(json.dumps([signs, sys.modules[{SIGNING!r}].Credentials.__module__]))") == [False, SIGNING]
+
+
+def test_clients_of_an_emulator_load_nothing_that_guesses_encodings_and_requests_guesses_afterwards() -> None:
+    code = f"""
+        import requests
+        loaded = {GUESSING!r} + ".api" in sys.modules
+        page = requests.Response()
+        page._content = b"a page of plain text"
+        print(json.dumps([loaded, page.apparent_encoding]))
+    """
+    assert fresh(code) == [False, "ascii"]
 
 
 def test_tokens_are_signed_and_verified_afterwards_by_several_threads_at_once() -> None:

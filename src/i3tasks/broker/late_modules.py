@@ -1,6 +1,6 @@
 """Puts off the execution of modules that Google's library imports, and that most processes never use.
 
-`google.oauth2.service_account` imports `cryptography`, 10 MB, to sign with a key file. A process that talks to an
+`google.oauth2.service_account`, say, imports `cryptography`, 10 MB, to sign with a key file. A process that talks to an
 emulator signs nothing. The library's modules import it as a whole and look into it when they make credentials, so it
 can be the real module, executed when one of its names is first asked for, by them or by the project's own code.
 """
@@ -26,6 +26,8 @@ _SET_BEFORE = frozenset(
 # Not the lock of `importing`: one thread would wait for it while it imports what the thread that holds it waits for.
 _execution = ForkBarrier()
 _executing: set[str] = set()
+_answers: dict[str, set[str]] = {}
+"""Names that late modules have already."""
 
 
 def put_off(name: str) -> None:
@@ -42,6 +44,14 @@ def put_off(name: str) -> None:
             import_module(name)
     finally:
         sys.meta_path.remove(finder)
+
+
+def answer(name: str, asked: str, value: object) -> None:
+    """Let a module that is put off have this value, until it is executed: asking for it does not execute it."""
+    module = sys.modules.get(name)
+    if type(module) is _LateModule:
+        _answers.setdefault(name, set()).add(asked)
+        setattr(module, asked, value)
 
 
 class _Finder:
@@ -76,7 +86,7 @@ class _LateModule(ModuleType):
     """A module that is executed, and becomes an ordinary one, when one of its names is asked for."""
 
     def __getattribute__(self, name: str) -> Any:
-        if name not in _SET_BEFORE:
+        if name not in _SET_BEFORE and name not in _answers.get(ModuleType.__getattribute__(self, "__name__"), ()):
             _execute(self)
         return ModuleType.__getattribute__(self, name)
 

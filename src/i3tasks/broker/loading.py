@@ -8,10 +8,11 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
+from importlib import import_module
 
 from ..threads.forking import ForkBarrier
-from .late_modules import put_off
+from .late_modules import answer, put_off
 
 _importing = ForkBarrier()
 _talking = ForkBarrier(3.0)
@@ -20,6 +21,9 @@ talking = _talking.held
 
 SIGNING = "google.oauth2.service_account"
 """The module of Google's library that imports `cryptography`."""
+
+GUESSING = "charset_normalizer"
+"""The module by which `requests`, which Google's library imports, guesses the encoding of pages: 2.5 MB."""
 
 _FORK_SUPPORT = "GRPC_ENABLE_FORK_SUPPORT"
 _is_ours = False  # the variable
@@ -32,6 +36,9 @@ def importing() -> Iterator[None]:
     """Hold this around code that imports Google's library, or more parts of it. A fork waits until the code ends."""
     with _importing.held():
         put_off(SIGNING)
+        put_off(GUESSING)
+        with suppress(ImportError, AttributeError):  # `requests` asks for the version, and may do without the module
+            answer(GUESSING, "__version__", import_module(f"{GUESSING}.version").__version__)
         yield
 
 
