@@ -12,23 +12,26 @@ from datetime import timedelta
 from io import StringIO
 from typing import Any
 
+import anyio
 import pytest
+from asgiref.sync import sync_to_async
 from django.core.management import call_command
 from django.utils import timezone
 
-from i3tasks import RetryPolicy
+from i3tasks import RetryPolicy, chain, group
 from i3tasks.broker import clients
 from i3tasks.broker.publisher import get_publisher
 from i3tasks.conf import get_config
 from i3tasks.core.clock import SYSTEM_CLOCK
+from i3tasks.engine import outbox
 from i3tasks.engine.fallback import COST, COST_OF_POLLING, FULL_SECONDS, LOOK_SECONDS, Fallback, QueueSource
 from i3tasks.engine.gateway import writer
 from i3tasks.engine.pool import Room
 from i3tasks.exceptions import StoreUnavailable, TaskFailed
 from i3tasks.models import TaskExecution, TaskExecutionTry
 from i3tasks.store.fallback import WaitingRequest, take_waiting
-from i3tasks.store.operations import IN_ORDER, TAKE_WAITING
-from i3tasks.store.pauses import known_pauses
+from i3tasks.store.operations import IN_ORDER, READ_PAUSES, TAKE_WAITING, WITHHOLD
+from i3tasks.store.pauses import known_pauses, pause, resume
 from i3tasks.store.requests import TryRef
 from i3tasks.types import DatabaseQueue
 from tests.shop.tasks import aadd, add, fail
@@ -397,6 +400,50 @@ async def test_a_database_queue_needs_no_broker(events: list[str]) -> None:
             await failing.aresult(timeout=20)
     assert await TaskExecutionTry.objects.filter(task_execution=failing.task_execution_id).acount() == 3
     assert not {"broker_unavailable", "fallback_begun", "publish_failed", "provisioning_failed"} & set(events)
+
+
+@pytest.mark.django_db(transaction=True)
+@pytest.mark.usefixtures("without_pubsub")
+async def test_workflows_on_a_database_queue_wait_for_no_dispatcher(monkeypatch: pytest.MonkeyPatch) -> None:
+    async def nothing(self: Any) -> None:
+        await anyio.sleep_forever()
+
+    monkeypatch.setattr("i3tasks.engine.dispatcher.Dispatcher.run", nothing)
+    async with working():
+        album = group(add.s(number, 1) for number in range(5)).then(aadd.s(1, 1))
+        whole = await (album | chain(add.s(2, 2), aadd.using(queue_name="heavy").s(3, 3))).adelay()
+        assert await whole.aresult(timeout=20) == 6
+
+
+@pytest.mark.django_db(transaction=True)
+@pytest.mark.usefixtures("without_pubsub")
+def test_nothing_is_left_to_do_when_a_call_on_a_database_queue_is_committed(monkeypatch: pytest.MonkeyPatch) -> None:
+    posted: list[Any] = []
+    monkeypatch.setattr(outbox.writer, "post", lambda operation, request: posted.append((operation, request)))
+    monkeypatch.setattr(outbox.writer, "post_all", lambda operation, requests, **_: posted.extend(requests))
+    known_pauses.forget()
+    add.delay_many([(1, 2)] * 3)
+    assert posted == [(READ_PAUSES, None)], "once in a while it asks what is paused"
+    pause(None)
+    known_pauses.read()
+    handle = add.delay(1, 2)
+    assert posted[1:] == [(WITHHOLD, TryRef.of(handle.task_execution_try))]  # type: ignore[arg-type]
+    assert handle.task_execution_try.publish_count == 1  # type: ignore[union-attr]
+
+
+@pytest.mark.django_db(transaction=True)
+@pytest.mark.usefixtures("without_pubsub")
+async def test_a_paused_database_queue_runs_what_came_meanwhile_once_it_is_resumed() -> None:
+    async with working():
+        await sync_to_async(pause)("heavy")
+        unaware = await aadd.using(queue_name="heavy").adelay(1, 2)
+        await sync_to_async(known_pauses.read)()
+        aware = await aadd.using(queue_name="heavy").adelay(3, 4)
+        assert await (await add.adelay(5, 6)).aresult(timeout=20) == 11
+        waiting = TaskExecutionTry.objects.filter(started_at__isnull=True)
+        assert await waiting.acount() == 2
+        await sync_to_async(resume)("heavy")
+        assert [await handle.aresult(timeout=20) for handle in (unaware, aware)] == [3, 7]
 
 
 @pytest.mark.django_db(transaction=True)

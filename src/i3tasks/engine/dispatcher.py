@@ -101,7 +101,7 @@ class Dispatcher:
         paused = known_pauses.read()
         if self._clock.monotonic() >= self._expire_from:
             outbox.send(expire_leases(BATCH, clock=self._clock, now=now), clock=self._clock)
-        outbox.send(map(TryRef.of, expire_groups(BATCH, now=now)), clock=self._clock)
+        outbox.send(map(TryRef.of_new, expire_groups(BATCH, now=now)), clock=self._clock)
         # While the broker is unavailable, one try at a time is enough to find out when it is back: each try that is
         # taken is put off by the grace period.
         batch = BATCH if get_publisher().is_available else 1
@@ -138,7 +138,7 @@ class Dispatcher:
         tries = open_slice(now=now)
         if tries is None:
             return None
-        outbox.send(map(TryRef.of, tries), clock=self._clock)
+        outbox.send(map(TryRef.of_new, tries), clock=self._clock)
         return min(max(self._clock.monotonic() - began, SOON_SECONDS), IDLE_SECONDS)
 
     def _act(self) -> None:

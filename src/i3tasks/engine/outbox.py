@@ -19,7 +19,7 @@ from ..conf import Config, get_config, queue_or_default
 from ..core.clock import Clock, current_clock
 from ..core.envelope import Envelope, attributes
 from ..exceptions import BrokerError, UnknownQueueError
-from ..registry import find
+from ..registry import find, topic_of
 from ..store.operations import CONFIRM, DENY, PUT_BACK, READ_PAUSES, WITHHOLD
 from ..store.pauses import known_pauses
 from ..store.requests import TryRef
@@ -37,7 +37,8 @@ def send(refs: Iterable[TryRef], *, clock: Clock | None = None) -> None:
     pub_time = attributes((clock or current_clock()).now())
     ways: dict[tuple[str, str, str | None], _Way] = {}
     messages: list[MakeMessage] = []
-    found_by_workers: list[TryRef] = []
+    unconfirmed: list[TryRef] = []
+    are_any_in_database = False
     for ref in refs:
         place = (ref.module_name, ref.func_name, ref.queue_name)
         way = ways.get(place) or ways.setdefault(place, _way_of(ref, config))
@@ -48,11 +49,13 @@ def send(refs: Iterable[TryRef], *, clock: Clock | None = None) -> None:
         elif way.topic:
             messages.append(partial(_message, ref, way, pub_time))
         else:
-            found_by_workers.append(ref)
+            are_any_in_database = True
+            if not ref.is_published:
+                unconfirmed.append(ref)
     if messages:
         get_publisher().publish(*messages)
-    if found_by_workers:
-        writer.post_all(CONFIRM, found_by_workers, at_once=True)  # there are no messages to wait for
+    if are_any_in_database:
+        writer.post_all(CONFIRM, unconfirmed, at_once=True)  # there are no messages to wait for
         _look_for_pauses()
 
 
@@ -71,7 +74,8 @@ def _way_of(ref: TryRef, config: Config) -> _Way:
         return _Way(is_paused=True)
     try:
         spec = find(ref.module_name, ref.func_name)
-        return _Way(topic_of(ref, config), bind=spec is not None and spec.options.bind)
+        topic = topic_of(ref.module_name, ref.func_name, ref.queue_name, config)
+        return _Way(topic, bind=spec is not None and spec.options.bind)
     except UnknownQueueError as error:
         return _Way(error=error)
 
@@ -97,21 +101,6 @@ def _traced(ref: TryRef, topic: str) -> Callable[[Sequence[Outgoing], BrokerErro
         tracer.sent(facts, ref.trace_context, began, error)
 
     return published_and_traced
-
-
-def topic_of(ref: TryRef, config: Config) -> str:
-    """Return the full name of a try's topic: that of its queue, unless the task names its own topic or project.
-
-    Returns "" for a try of a DatabaseQueue, which workers find in the database.
-    """
-    spec = find(ref.module_name, ref.func_name)
-    if spec is None:
-        return config.queue(ref.queue_name).topic
-    own_topic = None if ref.queue_name else spec.options.topic_name
-    topic = own_topic or config.queue(ref.queue_name).topic.rpartition("/")[2]
-    if not topic:
-        return ""
-    return f"projects/{spec.options.project_id or config.pubsub.project_id}/topics/{topic}"
 
 
 def _published(messages: Sequence[Outgoing], error: BrokerError | None) -> None:

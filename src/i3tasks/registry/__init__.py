@@ -21,6 +21,7 @@ from .lookup import (
     settings_package,
 )
 from .specs import Isolation, TaskOptions, TaskSpec
+from .topics import topic_of
 
 __all__ = [
     "RENAMED_MODULES",
@@ -41,4 +42,5 @@ __all__ = [
     "registered",
     "require_discoverable",
     "settings_package",
+    "topic_of",
 ]

@@ -16,7 +16,7 @@ from ..core.steps import groups_waited_for
 from ..models import ExecutionOutcome, TaskExecution, TaskExecutionTry, TaskGroup, TaskKey
 from ..registry import find
 from .database import DATABASE_TIME, Instant, Rows, alias, atomic, database_time, locked, rows, with_database_time
-from .enqueue import publish_grace, to_come
+from .enqueue import publishing, to_come
 from .failures import facts_of, report_failure
 from .keys import Key, argument_key, insert_once
 from .lock_timeout import LONGEST_LOCK, attempting, short_locks
@@ -212,7 +212,7 @@ def _write_retries(executions: Sequence[TaskExecution], now: datetime) -> list[T
         TaskExecutionTry(
             task_execution=row,
             try_number=_next_number(row),
-            dispatch_at=now + publish_grace(),
+            **publishing(row.task_path, row.task_name, row.queue_name, now)._asdict(),
             queue_name=row.queue_name,
             priority=row.priority,
         )

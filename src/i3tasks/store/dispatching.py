@@ -9,16 +9,14 @@ from types import MappingProxyType
 
 from django.db.models import F
 
-from ..conf import get_config
 from ..models import TaskExecutionTry
 from .database import DATABASE_TIME, Instant, atomic, database_time, locked, rows, unlocked, with_database_time
-from .enqueue import publish_grace
+from .enqueue import LONGEST_LOST_AFTER, publish_grace, wait_for_claim
 from .pauses import known_pauses, pause_over, set_aside, without_paused
 from .postgres.marking import confirm_unclaimed
 from .postgres.statements import are_known
 from .requests import LOCKED, Locked, TryRef
 
-LONGEST_LOST_AFTER = timedelta(days=1)
 RETRY_PUBLISH_AFTER = timedelta(seconds=5)
 """After a first refusal; doubled while the try grows older, up to"""
 LONGEST_RETRY_PUBLISH_AFTER = timedelta(seconds=80)
@@ -88,12 +86,6 @@ def confirm_published(refs: Sequence[TryRef], *, now: Instant = DATABASE_TIME, w
                 dispatch_at=dispatch_at, publish_count=F("publish_count") + 1
             )
     return [None] * len(refs)
-
-
-def wait_for_claim(publish_count: int) -> timedelta:
-    """How long a try that had been published so often before waits for its claim, before it is published again."""
-    first = timedelta(seconds=get_config().settings.lost_after_seconds)
-    return min(first * float(2 ** min(publish_count, 20)), LONGEST_LOST_AFTER)
 
 
 def deny_published(refs: Sequence[TryRef], *, now: Instant = DATABASE_TIME, wait: bool = False) -> list[None]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
-from typing import Any, overload
+from typing import Any, NamedTuple, overload
 
 from django.db import transaction
 
@@ -13,7 +13,7 @@ from ..conf import get_config
 from ..core.steps import Step
 from ..exceptions import UnknownQueueError
 from ..models import TaskExecutionTry, new_uuids
-from ..registry import TaskSpec, find
+from ..registry import TaskSpec, find, topic_of
 from ..telemetry import emit, wanted
 from .database import alias, atomic
 from .failures import facts_of
@@ -21,6 +21,8 @@ from .inserting import insert_rows
 from .keys import Key, insert_once
 from .lock_timeout import LONGEST_LOCK, attempted, short_locks
 from .tables import Table
+
+LONGEST_LOST_AFTER = timedelta(days=1)
 
 
 @dataclass(frozen=True, slots=True)
@@ -134,6 +136,33 @@ def publish_grace() -> timedelta:
     return timedelta(seconds=get_config().settings.publish_grace_seconds)
 
 
+def wait_for_claim(publish_count: int) -> timedelta:
+    """How long a try that had been published so often before waits for its claim, before it is published again."""
+    first = timedelta(seconds=get_config().settings.lost_after_seconds)
+    return min(first * float(2 ** min(publish_count, 20)), LONGEST_LOST_AFTER)
+
+
+class Publishing(NamedTuple):
+    """The columns of a new try that say whether it is published, and when it is to be published (again)."""
+
+    publish_count: int
+    dispatch_at: datetime
+
+
+def publishing(module_name: str, func_name: str, queue_name: str | None, now: datetime) -> Publishing:
+    """Those of a try that is due at once.
+
+    A try of a DatabaseQueue is written as published: workers find it in the database, so that after its commit nothing
+    is left to be done. Should its queue get a topic meanwhile, it is published like one whose message was lost.
+    """
+    config = get_config()
+    try:
+        has_topic = not config.database_queues or bool(topic_of(module_name, func_name, queue_name, config))
+    except UnknownQueueError:
+        has_topic = True  # it is reported when it is to be published
+    return Publishing(0, now + publish_grace()) if has_topic else Publishing(1, now + wait_for_claim(0))
+
+
 def _enqueue_one(call: NewExecution, now: datetime) -> tuple[TaskExecutionTry, bool]:
     def insert_it() -> TaskExecutionTry:
         return insert([call], now=now)[0]
@@ -154,8 +183,8 @@ def _queue_of(spec: TaskSpec | None) -> str | None:
 def insert(calls: Sequence[NewExecution], *, now: datetime) -> Sequence[TaskExecutionTry]:
     """Write an execution and its first try for each call, in few statements: see `inserting`.
 
-    `now` is the caller's clock, which costs no query; a `run_after` that has passed by this clock does not count. Until
-    a publish is confirmed, the dispatcher takes a try over after the grace period.
+    `now` is the caller's clock, which costs no query; a `run_after` that has passed by this clock does not count. See
+    `publishing` for the tries that are due at once.
     """
     if not calls:
         return []
@@ -192,7 +221,12 @@ def _table(calls: Sequence[NewExecution], now: datetime) -> Table:
         if not isinstance(call.priority, int):  # a stored step may hold anything, and SQLite would take it
             raise ValueError(f"priority must be a whole number, not {call.priority!r:.80}")
     run_after = [to_come(call.run_after, now) for call in calls]
-    unconfirmed_until = now + publish_grace()
+    places = [(call.module_name, call.func_name, call.queue_name) for call in calls]
+    of_place = {place: publishing(*place, now) for place in set(places)}
+    published = [
+        of_place[place] if instant is None else Publishing(0, instant)
+        for place, instant in zip(places, run_after, strict=True)
+    ]
     same = {"created_at": now, "updated_at": now, "try_number": 1, "is_completed": False, "is_success": False}
     columns: dict[str, Sequence[Any]] = {
         "uuid": new_uuids(count),
@@ -211,7 +245,8 @@ def _table(calls: Sequence[NewExecution], now: datetime) -> Table:
         "previous_group_id": [call.origin.previous_group_id for call in calls],
         "part_of_id": [_part_of(call) for call in calls],
         "run_after": run_after,
-        "dispatch_at": [instant or unconfirmed_until for instant in run_after],
+        "publish_count": [each.publish_count for each in published],
+        "dispatch_at": [each.dispatch_at for each in published],
     }
     return Table.of(columns, same, {"asked_at": now})  # calls wait in the order in which they were given
 

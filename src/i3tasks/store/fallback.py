@@ -26,8 +26,7 @@ from .database import (
     unlocked,
     with_database_time,
 )
-from .dispatching import LONGEST_LOST_AFTER, wait_for_claim
-from .enqueue import publish_grace
+from .enqueue import LONGEST_LOST_AFTER, publish_grace, wait_for_claim
 from .pauses import ASIDE_FROM
 from .priority import DUE_SINCE, due_by_now, levels, place_in_line
 from .requests import TryRef
@@ -201,6 +200,8 @@ def _published_at(task_try: Any) -> datetime:
 
 def _published_before(ago: timedelta) -> Q:
     """Tries whose last publish was so long ago: for each number of publishes, until the wait has its maximum."""
+    if not ago:
+        return Q(publish_count__gt=0)  # by whichever clock: the caller's own may have written them as published
     found, count = Q(pk__in=[]), 1
     while (ahead := wait_for_claim(count - 1)) < LONGEST_LOST_AFTER:
         found |= Q(publish_count=count, dispatch_at__lte=F("database_time") + (ahead - ago))

@@ -32,7 +32,7 @@ OF_EXECUTIONS = (
 )
 OF_TRIES = (
     *("created_at", "updated_at", "asked_at", "try_number", "is_completed", "is_success", "run_after", "dispatch_at"),
-    *("queue_name", "priority"),
+    *("queue_name", "priority", "publish_count"),
 )
 Ids = Sequence[tuple[int, int]]
 """Of executions, each with that of its try."""
@@ -68,11 +68,11 @@ class NewTries(Sequence[TaskExecutionTry]):
         return task_try
 
     def due(self) -> list[TryRef]:
-        """The tries that are to be published at once, without an instance of each."""
+        """The tries that are due at once, without an instance of each."""
         from .requests import TryRef  # late: a process that only defines tasks needs none
 
         names = ("task_path", "task_name", "queue_name", "dispatch_at", "trace_context", "priority")
-        columns = zip(*map(self._table.column, names), strict=True)
+        columns = zip(*map(self._table.column, names), map(bool, self._table.column("publish_count")), strict=True)
         waits = self._table.column("run_after")
         return [
             TryRef(try_id, execution_id, *facts)
@@ -82,12 +82,12 @@ class NewTries(Sequence[TaskExecutionTry]):
 
 
 def due_refs(tries: Sequence[TaskExecutionTry]) -> list[TryRef]:
-    """Those of the tries, which were written just now, that are to be published at once."""
+    """Those of the tries, which were written just now, that are due at once."""
     from .requests import TryRef
 
     if isinstance(tries, NewTries):
         return tries.due()
-    return [TryRef.of(task_try) for task_try in tries if task_try.run_after is None]
+    return [TryRef.of_new(task_try) for task_try in tries if task_try.run_after is None]
 
 
 def insert_rows(table: Table) -> Sequence[TaskExecutionTry]:

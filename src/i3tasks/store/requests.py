@@ -27,9 +27,11 @@ class TryRef:
     dispatch_at: datetime
     trace_context: Any = field(default=None, compare=False)
     priority: int = field(default=0, compare=False)
+    is_published: bool = field(default=False, compare=False)
+    """Whether it was written as published: workers find it in the database, and there is no message to send."""
 
     @classmethod
-    def of(cls, task_try: TaskExecutionTry) -> TryRef:
+    def of(cls, task_try: TaskExecutionTry, *, is_published: bool = False) -> TryRef:
         """The reference to a try. Its `task_execution` should be loaded."""
         execution = task_try.task_execution
         assert task_try.dispatch_at is not None, "a try that is running or terminal is not published"
@@ -42,7 +44,13 @@ class TryRef:
             dispatch_at=task_try.dispatch_at,
             trace_context=execution.trace_context,
             priority=execution.priority,
+            is_published=is_published,
         )
+
+    @classmethod
+    def of_new(cls, task_try: TaskExecutionTry) -> TryRef:
+        """The reference to a try that was written just now: see `enqueue.publishing`."""
+        return cls.of(task_try, is_published=task_try.publish_count > 0)
 
 
 class Refusal(Enum):

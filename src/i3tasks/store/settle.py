@@ -20,7 +20,7 @@ from ..core.steps import groups_waited_for
 from ..exceptions import TaskCancelled
 from ..models import ExecutionOutcome, TaskExecution, TaskExecutionResult, TaskExecutionTry
 from .database import DATABASE_TIME, Instant, atomic, database_time, locked, rows, with_database_time
-from .enqueue import publish_grace
+from .enqueue import publishing
 from .locks import lock_executions, lock_groups, lock_references
 from .postgres.settling import settle_plain
 from .postgres.statements import are_known
@@ -112,7 +112,7 @@ def apply(
     due: defaultdict[int, list[TryRef]] = defaultdict(list)
     for task_try in retries:
         if task_try.run_after is None:
-            due[task_try.task_execution_id].append(TryRef.of(task_try))
+            due[task_try.task_execution_id].append(TryRef.of_new(task_try))
     _follow_up([*by_kind[Success], *by_kind[Failure]], due, sliced)
     return due, {task_try.task_execution_id: NextTry.of(task_try) for task_try in retries}
 
@@ -287,26 +287,32 @@ def _follow_up(endings: Iterable[TryEnding], due: defaultdict[int, list[TryRef]]
         plan = advance(finished, sliced=sliced)
         for cause, task_try in zip(plan.causes, plan.write(), strict=True):
             # The follow-ups of a group have their cause in all its members: any one that ended here will do.
-            due[cause if cause is not None and cause in ended else finished[0].execution.pk].append(TryRef.of(task_try))
+            told = cause if cause is not None and cause in ended else finished[0].execution.pk
+            due[told].append(TryRef.of_new(task_try))
 
 
 def _retry(endings: Collection[TryEnding]) -> list[TaskExecutionTry]:
     """Write the next tries. Those without a delay are due at once; the others are the dispatcher's."""
-    grace = publish_grace()
     there = _tries_of({ending.execution.pk for ending in endings})
     return rows(TaskExecutionTry).bulk_create(
         TaskExecutionTry(
             task_execution=ending.execution,
             try_number=ending.task_try.try_number + 1,
-            run_after=ending.at + delay if delay else None,
-            dispatch_at=ending.at + (delay or grace),
             queue_name=ending.execution.queue_name,
             priority=ending.execution.priority,
+            **_times_of_retry(ending, delay),
         )
         for ending in endings
         if (delay := _next_delay(ending)) is not None
         and (ending.execution.pk, ending.task_try.try_number + 1) not in there
     )
+
+
+def _times_of_retry(ending: TryEnding, delay: timedelta) -> dict[str, Any]:
+    if delay:
+        return {"run_after": ending.at + delay, "dispatch_at": ending.at + delay}
+    execution = ending.execution
+    return publishing(execution.task_path, execution.task_name, execution.queue_name, ending.at)._asdict()
 
 
 def _tries_of(execution_ids: set[int]) -> set[tuple[int, int]]:
