@@ -64,23 +64,34 @@ def _in_writer(operation_name: str, *, is_fatal: Callable[[], bool], where: str)
     """Around the writer's transactions that hold such a request: before, inside, after, or at COMMIT's reply."""
     from django.db import OperationalError
 
-    from i3tasks.store import operations
-    from i3tasks.store.writer import Writer
+    from i3tasks.store import operations, plain_answers, writer
 
     operation = getattr(operations, operation_name)
-    run_all = Writer._run_all
+    run_all, answer_plain = writer.Writer._run_all, writer.answer_plain
     execute = operation.run
 
-    def wrapped(self: Any, items: Sequence[Any]) -> Any:
-        concerned = any(item.operation is operation for item in items)
-        if concerned and where == "before" and is_fatal():
+    def begin(*, is_concerned: bool) -> None:
+        if is_concerned and where == "before" and is_fatal():
             die()
-        answers = run_all(self, items)
-        if concerned and where == "after" and is_fatal():
+
+    def end(*, is_concerned: bool) -> None:
+        if is_concerned and where == "after" and is_fatal():
             die()
-        if concerned and where == "reply" and is_fatal():
+        if is_concerned and where == "reply" and is_fatal():
             print("a reply is lost", flush=True)
             raise OperationalError("the connection was lost before COMMIT was answered")
+
+    def wrapped(self: Any, items: Sequence[Any], asked: Any) -> Any:
+        is_concerned = any(item.operation is operation for item in items)
+        begin(is_concerned=is_concerned)
+        answers = run_all(self, items, asked)
+        end(is_concerned=is_concerned)
+        return answers
+
+    def plain(requests: Any, now: Any) -> Any:
+        begin(is_concerned=operation in requests and plain_answers.can_ask_together())
+        answers = answer_plain(requests, now)
+        end(is_concerned=bool(answers.get(operation)))
         return answers
 
     def inside(requests: Any, **kwargs: Any) -> Any:
@@ -91,8 +102,11 @@ def _in_writer(operation_name: str, *, is_fatal: Callable[[], bool], where: str)
 
     if where == "inside":
         object.__setattr__(operation, "run", inside)
+        # One message to the database has no inside: it is carried out whole, or not at all.
+        writer.answer_plain = lambda requests, now: {}
     else:
-        Writer._run_all = wrapped  # type: ignore[method-assign]
+        writer.Writer._run_all = wrapped  # type: ignore[method-assign]
+        writer.answer_plain = plain
 
 
 def _follow_up(is_fatal: Callable[[], bool], *, after: bool) -> None:

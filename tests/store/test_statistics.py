@@ -103,5 +103,5 @@ def rows_read() -> int:
 
 def ask(operation: Operation[Any, Any], requests: Sequence[Any]) -> list[Any]:
     """Ask as the writer's thread does, in this one."""
-    answers = Writer(current_clock)._run_all([_Item(operation, asked) for asked in requests])
+    answers = Writer(current_clock)._run_all([_Item(operation, asked) for asked in requests], {})
     return [answer for _, answer in answers]

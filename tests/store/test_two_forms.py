@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field, replace
 from datetime import timedelta
+from functools import partial
 from typing import Any
 from unittest import mock
 from uuid import UUID
@@ -25,9 +26,11 @@ from i3tasks.store.claims import claim
 from i3tasks.store.dispatching import confirm_published
 from i3tasks.store.enqueue import NewExecution, insert
 from i3tasks.store.leases import renew
+from i3tasks.store.operations import CLAIM, CONFIRM, SETTLE, Operation
 from i3tasks.store.requests import Claimed, ClaimRequest, Settled, Settlement, TryRef
 from i3tasks.store.settle import settle
 from i3tasks.store.states import LOST_CLASS
+from i3tasks.store.writer import Writer, _Item
 from tests.store.helpers import failure, open_transaction, request
 from tests.store.test_claims import Heartbeat
 from tests.support.exploring import examples
@@ -35,7 +38,7 @@ from tests.support.exploring import examples
 pytestmark = [pytest.mark.postgres, pytest.mark.django_db(transaction=True)]
 
 NOW = timezone.now()
-CHOOSERS = ("claims", "leases", "settle", "dispatching", "priority")
+CHOOSERS = ("claims", "leases", "settle", "dispatching", "priority", "plain_answers")
 STEP = {"module_name": "m", "func_name": "next", "args": [], "kwargs": {}}
 VALUES: list[Any] = [None, 0, "", "text \u2028 \\u0041 {,} \"'", [], {"a": [1.5, None, {"b": "é"}]}, 10**40, True]
 choices = st.integers(0, 2**32).map(random.Random)  # drawn bit by bit, most tries would be alike
@@ -268,6 +271,45 @@ def test_confirmations(choose: random.Random) -> None:
 
     refs = list({task_try.pk: ref(task_try) for task_try in world.some()}.values())
     in_both_forms(world, lambda: confirm_published(refs, now=NOW))
+
+
+@given(choices)
+@many
+def test_a_batch_of_the_writer(choose: random.Random) -> None:
+    """In one round trip and a transaction of the rest, or all in the ORM's form: no try is asked for in two ways."""
+    world = World.of(choose, leased=0.5)
+    asked: list[tuple[Operation[Any, Any], Any]] = []
+    for task_try in world.tries:
+        ref = TryRef(task_try.pk, task_try.task_execution_id, "m", "f", None, task_try.dispatch_at or NOW)
+        told = Settlement(
+            task_try.pk, task_try.task_execution_id, task_try.claim_token or SYSTEM_CLOCK.new_uuid7(), outcome(choose)
+        )
+        is_ticket = choose.random() < 0.5
+        claims = [(CLAIM, request(task_try, is_ticket=is_ticket))] * choose.choice([1, 1, 2])
+        asked += [(SETTLE, told)] if task_try.claim_token else choose.choice([claims, [(CONFIRM, ref)]])
+    choose.shuffle(asked)
+    writer = Writer(lambda: replace(SYSTEM_CLOCK, database_now=lambda: NOW))
+
+    def answered() -> list[Any]:
+        answers: dict[int, Any] = {}
+        items = []
+        for number, (operation, each) in enumerate(asked):
+            if operation is CLAIM:
+                each.taken.clear()
+            items.append(_Item(operation, each, then=partial(answers.__setitem__, number)))
+        left, by_operation = writer._answer_plain(items)
+        for item, answer in writer._commit(left, by_operation):
+            assert item.then is not None
+            item.then(answer)
+        return [
+            (replace(answer, due=(), next_try=None), answer.at, len(answer.due))
+            if isinstance(answer, Settled)
+            else answer
+            for answer in (answers[number] for number in range(len(asked)))
+        ]
+
+    with mock.patch("i3tasks.store.plain_answers.can_ask_together", return_value=True):
+        in_both_forms(world, answered)
 
 
 def test_a_plain_batch_is_claimed_and_settled_without_the_orm() -> None:

@@ -19,6 +19,7 @@ from i3tasks.exceptions import StoreUnavailable
 from i3tasks.models import TaskExecutionTry
 from i3tasks.store import writer as module
 from i3tasks.store.operations import CLAIM, CONFIRM, SETTLE
+from i3tasks.store.postgres.together import can_ask_together
 from i3tasks.store.requests import Claimed, Refusal, Settled, Settlement
 from i3tasks.store.writer import Writer
 from tests.store.helpers import enqueue, lease, open_transaction, request, row, says
@@ -43,13 +44,25 @@ class Spied(Writer):
         if items := [item for item in items if item is not None]:
             super()._handle(items)
 
-    def _run_all(self, items: Sequence[Any]) -> Any:
+    def _ask_plain(self, items: Sequence[Any]) -> Any:
+        if can_ask_together():
+            self.before()
+        asked = super()._ask_plain(items)
+        answered = [item for item in items if item.request.try_id in asked.get(item.operation, ())]
+        if answered:
+            self._note(answered)
+        return asked
+
+    def _run_all(self, items: Sequence[Any], asked: Any) -> Any:
         self.before()
-        answers = super()._run_all(items)
+        answers = super()._run_all(items, asked)
+        self._note(items)
+        return answers
+
+    def _note(self, items: Sequence[Any]) -> None:
         self.batches.append(len(items))
         self.connections.add(connections["default"])
         self.after()
-        return answers
 
 
 @pytest.fixture

@@ -15,7 +15,7 @@ from .claim_batch import Bid, Call, Candidate, ClaimBatch, Holder
 from .database import DATABASE_TIME, Instant, Rows, atomic, locked, rows, with_database_time
 from .pauses import pause_of, set_aside
 from .postgres.claiming import claim_plain
-from .postgres.statements import are_known
+from .postgres.statements import Question, are_known
 from .priority import Turn, displace, last_look, take_turns
 from .requests import LOCKED, Claimed, ClaimRequest, Locked, Refusal
 from .suspects import put_off_suspects
@@ -36,12 +36,27 @@ def claim(
     heed_turns = not wait  # with `wait` the caller's own thread runs this try, and no other
     if len(requests) == 1 and are_known(now) and not (heed_turns and last_look.are_any):
         # One plain claim is one statement, which is a transaction by itself, if it is not part of another.
-        if won := claim_plain(requests, _of_each(requests, tokens), now, wait=wait, heed_turns=heed_turns):
+        if won := claim_plain(requests, _of_each(requests, tokens), now, wait=wait, heed_turns=heed_turns).ask():
             return [*won.values()]
         with atomic():
             return _claim_rest(requests, tokens, now, wait=wait, heed_turns=heed_turns)
     with atomic():
         return _answers(requests, tokens, now, wait=wait, heed_turns=heed_turns)
+
+
+def ask_plain(requests: Sequence[ClaimRequest], now: Instant) -> Question[dict[int, Claimed]] | None:
+    """The question that leases those of the tries that may run now. None: others may have their turn first."""
+    if last_look.are_any:
+        return None
+    return claim_plain(requests, _of_each(requests, _tokens(requests)), now, wait=False, heed_turns=True)
+
+
+def claim_rest(
+    requests: Sequence[ClaimRequest], *, now: Instant = DATABASE_TIME, wait: bool = False
+) -> list[Claimed | Refusal | Locked]:
+    """`claim` for requests of which `ask_plain` has left each."""
+    with atomic():
+        return _claim_rest(requests, _tokens(requests), now, wait=wait, heed_turns=not wait)
 
 
 def _tokens(requests: Iterable[ClaimRequest]) -> dict[Holder, UUID]:
@@ -60,7 +75,7 @@ def _answers(
         turns = take_turns(requests, _of_each(requests, tokens), now)
         return _claim_in_turn(requests, turns or {}, tokens, now, wait)
     if are_known(now):
-        won = claim_plain(requests, _of_each(requests, tokens), now, wait=wait, heed_turns=heed_turns)
+        won = claim_plain(requests, _of_each(requests, tokens), now, wait=wait, heed_turns=heed_turns).ask()
     rest = [request for request in requests if request.try_id not in won]
     answers = iter(_claim_rest(rest, tokens, now, wait=wait, heed_turns=heed_turns) if rest else ())
     return [won[request.try_id] if request.try_id in won else next(answers) for request in requests]

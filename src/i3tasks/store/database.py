@@ -23,12 +23,16 @@ CONFLICT = frozenset({"40001", "40P01"})
 CONTENTION = CONFLICT | {"55P03"}
 """The same, and the state of a lock that was not granted in time."""
 
-_MANY = 20
+MANY = 20
 """Rows from which on PostgreSQL may prefer to read a whole table; below, one more statement would cost more."""
 # What has no index to go by counts as most expensive then, and must not be compiled for that.
-_BY_INDEX = ", ".join(
-    f"set_config('{name}', 'off', true)" for name in ("enable_seqscan", "enable_hashjoin", "enable_mergejoin", "jit")
-)
+_NOT_BY_INDEX = ("enable_seqscan", "enable_hashjoin", "enable_mergejoin", "jit")
+BY_INDEX = "SELECT " + ", ".join(f"set_config('{name}', 'off', true)" for name in _NOT_BY_INDEX)
+"""Has PostgreSQL look up given rows one by one, until the transaction ends.
+
+For some hundred of them it would read and hash all of a table of tens of thousands: in each statement, and more slowly
+the larger the table is, until it is analyzed.
+"""
 
 Row = TypeVar("Row", bound=Model)
 Rows = Any
@@ -184,15 +188,11 @@ def in_index_order() -> Iterator[None]:
 
 
 def join_by_index(count: int) -> None:
-    """Have PostgreSQL look up so many given rows one by one, until the transaction ends.
-
-    For some hundred of them it would read and hash all of a table of tens of thousands: in each statement, and more
-    slowly the larger the table is, until it is analyzed.
-    """
+    """Have PostgreSQL look up so many given rows one by one, until the transaction ends."""
     connection = connections[alias()]
-    if count >= _MANY and connection.vendor == "postgresql":
+    if count >= MANY and connection.vendor == "postgresql":
         with connection.cursor() as cursor:
-            cursor.execute(f"SELECT {_BY_INDEX}")
+            cursor.execute(BY_INDEX)
 
 
 def is_contention(error: BaseException) -> bool:

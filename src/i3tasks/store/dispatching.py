@@ -14,7 +14,7 @@ from .database import DATABASE_TIME, Instant, atomic, database_time, locked, row
 from .enqueue import LONGEST_LOST_AFTER, publish_grace, wait_for_claim
 from .pauses import known_pauses, pause_over, set_aside, without_paused
 from .postgres.marking import confirm_unclaimed
-from .postgres.statements import are_known
+from .postgres.statements import Question, are_known
 from .requests import LOCKED, Locked, TryRef
 
 RETRY_PUBLISH_AFTER = timedelta(seconds=5)
@@ -76,7 +76,7 @@ def confirm_published(refs: Sequence[TryRef], *, now: Instant = DATABASE_TIME, w
         return []
     with atomic():
         if are_known(now):
-            confirm_unclaimed(refs, wait_for_claim(0), LONGEST_LOST_AFTER, now, wait)
+            confirm_plain(refs, now, wait=wait).ask()
             return [None] * len(refs)
         again_at: defaultdict[datetime, list[int]] = defaultdict(list)
         for task_try in _unclaimed(refs, now, wait):
@@ -86,6 +86,11 @@ def confirm_published(refs: Sequence[TryRef], *, now: Instant = DATABASE_TIME, w
                 dispatch_at=dispatch_at, publish_count=F("publish_count") + 1
             )
     return [None] * len(refs)
+
+
+def confirm_plain(refs: Sequence[TryRef], now: Instant, *, wait: bool = False) -> Question[dict[int, None]]:
+    """The same, as a question to PostgreSQL."""
+    return confirm_unclaimed(refs, wait_for_claim(0), LONGEST_LOST_AFTER, now, wait)
 
 
 def deny_published(refs: Sequence[TryRef], *, now: Instant = DATABASE_TIME, wait: bool = False) -> list[None]:

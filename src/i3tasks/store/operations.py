@@ -6,14 +6,16 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Generic, Protocol, TypeVar
 
-from .claims import claim
+from .claims import ask_plain, claim, claim_rest
 from .database import Instant
-from .dispatching import confirm_published, deny_published, put_back, withhold
+from .dispatching import confirm_plain, confirm_published, deny_published, put_back, withhold
 from .fallback import WaitingRequest, take_waiting
 from .leases import renew
 from .pauses import read_pauses
+from .postgres.settling import settle_plain
+from .postgres.statements import Question
 from .requests import Claimed, ClaimRequest, Locked, Refusal, Renewed, RenewRequest, Settled, Settlement, Stale, TryRef
-from .settle import settle
+from .settle import settle, settle_rest
 from .stacks import TakenStack, note_stacks
 from .workers import Heartbeat, note_workers
 
@@ -31,6 +33,12 @@ class StoreFunction(Protocol[Request_contra, Answer_co]):
     ) -> Sequence[Answer_co | Locked]: ...
 
 
+class PlainForm(Protocol[Request_contra, Answer_co]):
+    """Gives a question whose answer has the answers of the plain requests, by the ids of their tries."""
+
+    def __call__(self, requests: Sequence[Request_contra], now: Instant, /) -> Question[Any] | None: ...
+
+
 @dataclass(frozen=True, slots=True, eq=False)  # the writer looks it up again and again
 class Operation(Generic[Request, Answer]):
     """A store function that answers many requests in one transaction."""
@@ -41,12 +49,22 @@ class Operation(Generic[Request, Answer]):
     """The answer when a row stays locked. None: the request waits for as long as it takes."""
     is_gathered: bool = False
     """Whether posted requests wait a little, to be carried out together with later ones."""
+    plain: PlainForm[Request, Answer] | None = None
+    """The question to PostgreSQL that carries out the plain ones of the requests."""
+    rest: StoreFunction[Request, Answer] | None = None
+    """Carries out requests that the question has left, which `run` would begin by asking again."""
 
 
-CLAIM: Operation[ClaimRequest, Claimed | Refusal] = Operation(claim, survives_outage=False, when_locked=Refusal.LOCKED)
-SETTLE: Operation[Settlement, Settled | Stale] = Operation(settle, survives_outage=True)
+CLAIM: Operation[ClaimRequest, Claimed | Refusal] = Operation(
+    claim, survives_outage=False, when_locked=Refusal.LOCKED, plain=ask_plain, rest=claim_rest
+)
+SETTLE: Operation[Settlement, Settled | Stale] = Operation(
+    settle, survives_outage=True, plain=settle_plain, rest=settle_rest
+)
 RENEW: Operation[RenewRequest, Renewed] = Operation(renew, survives_outage=False)
-CONFIRM: Operation[TryRef, None] = Operation(confirm_published, survives_outage=False, is_gathered=True)
+CONFIRM: Operation[TryRef, None] = Operation(
+    confirm_published, survives_outage=False, is_gathered=True, plain=confirm_plain
+)
 DENY: Operation[TryRef, None] = Operation(deny_published, survives_outage=False)
 PUT_BACK: Operation[TryRef, None] = Operation(put_back, survives_outage=False)
 WITHHOLD: Operation[TryRef, None] = Operation(withhold, survives_outage=False, is_gathered=True)

@@ -48,15 +48,27 @@ def settle(
     """Record how tries ended. Stale: the lease was lost, nothing changed. Locked: ask again later."""
     if len(settlements) == 1 and are_known(now):
         # One plain settlement is one statement, which is a transaction by itself, if it is not part of another.
-        if plain := settle_plain(settlements, now, wait):
+        if plain := _settle_plain(settlements, now, wait):
             return [*plain.values()]
-        with atomic():
-            return _settle(settlements, now, wait)
+        return settle_rest(settlements, now=now, wait=wait)
     with atomic():
-        plain = settle_plain(settlements, now, wait) if are_known(now) else {}
+        plain = _settle_plain(settlements, now, wait) if are_known(now) else {}
         rest = [item for item in settlements if item.try_id not in plain]
         answers = iter(_settle(rest, now, wait) if rest else ())
         return [plain[item.try_id] if item.try_id in plain else next(answers) for item in settlements]
+
+
+def settle_rest(
+    settlements: Sequence[Settlement], *, now: Instant = DATABASE_TIME, wait: bool = False
+) -> list[Settled | Stale | Locked]:
+    """The same for settlements of which `settle_plain` has left each."""
+    with atomic():
+        return _settle(settlements, now, wait)
+
+
+def _settle_plain(settlements: Sequence[Settlement], now: Instant, wait: bool) -> Mapping[int, Settled]:
+    question = settle_plain(settlements, now, wait=wait)
+    return {} if question is None else question.ask()
 
 
 def _settle(settlements: Sequence[Settlement], now: Instant, wait: bool) -> list[Settled | Stale | Locked]:

@@ -13,7 +13,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -28,7 +28,8 @@ from ..telemetry import emit
 from ..threads.batching import BatchThread
 from ..threads.forking import ForkBarrier
 from .database import alias, atomic, is_contention, join_by_index, time_of
-from .operations import IN_ORDER, SETTLE, Answer, Operation, Request
+from .operations import IN_ORDER, SETTLE, Answer, Operation, Request, StoreFunction
+from .plain_answers import Asked, answer_plain
 from .requests import LOCKED, Claimed, Settlement
 
 MAXIMUM_BATCH = 400
@@ -42,6 +43,8 @@ OUTAGE_DELAY = 1.0
 GATHER_SECONDS = 0.5
 """Confirmations wait for this time to twice as long, and are written together. By then most of the tries have been
 claimed; a confirmation that had locked such a row when its claim came would have made the claim wait."""
+SEVERAL = 2
+"""A request alone is answered by its own operation in one statement."""
 FEW = 32
 FOLLOWING_SECONDS = 0.0001
 """After a small batch, what waits already is written this much later, together with what the answers bring about: the
@@ -153,9 +156,10 @@ class Writer:
         if self._is_down and self._clock.monotonic() < self._down_until:
             self._refuse(live, StoreUnavailable())
             return
+        live, asked = self._answer_plain(live)
         try:
             with _transactions.held():
-                answers = self._commit(live)
+                answers = self._commit(live, asked)
         except Exception as error:
             if is_contention(error):
                 self._deliver(self._put_back_locked((item, LOCKED) for item in live))
@@ -170,31 +174,60 @@ class Writer:
             if len(items) < FEW and self._thread.has_ready:
                 time.sleep(FOLLOWING_SECONDS)
 
-    def _commit(self, items: Sequence[_Item]) -> list[tuple[_Item, Any]]:
+    def _answer_plain(self, items: list[_Item]) -> tuple[list[_Item], Asked]:
+        """Answer the plain requests of a batch, ahead of the others: they cost a fraction. Gives what is left."""
+        if len(items) < SEVERAL:
+            return items, {}
+        try:
+            with _transactions.held():
+                asked = self._ask_plain(items)
+        except Exception:
+            return items, {}  # the transaction of all of them meets the same trouble, and knows what to do
+        if not asked:
+            return items, {}
+        answered: list[tuple[_Item, Any]] = []
+        left = []
+        for item in items:
+            answers = asked.get(item.operation, {})
+            if answers and item.request.try_id in answers:
+                answered.append((item, answers[item.request.try_id]))
+            else:
+                left.append(item)
+        self._deliver(answered)
+        return left, asked
+
+    def _ask_plain(self, items: Sequence[_Item]) -> Asked:
+        self._connection = connections[alias()]
+        grouped = _grouped(items)
+        requests = {operation: [item.request for item in group] for operation, group in grouped.items()}
+        return answer_plain(requests, time_of(self._clock))
+
+    def _commit(self, items: Sequence[_Item], asked: Asked) -> list[tuple[_Item, Any]]:
+        if not items:
+            return []
         for _ in range(ATTEMPTS - 1):
             try:
-                return self._run_all(items)
+                return self._run_all(items, asked)
             except (OperationalError, InterfaceError) as error:
                 if not is_contention(error):
                     _close_connection()
-        return self._run_all(items)
+        return self._run_all(items, asked)
 
-    def _run_all(self, items: Sequence[_Item]) -> list[tuple[_Item, Any]]:
+    def _run_all(self, items: Sequence[_Item], asked: Asked) -> list[tuple[_Item, Any]]:
         self._connection = connections[alias()]
         now = time_of(self._clock)
         if len(items) == 1 and self._connection.get_autocommit():
             # Each operation is a transaction by itself: one alone needs none around it, which costs two round trips.
-            [answer] = items[0].operation.run([items[0].request], now=now)
+            [answer] = _function(items[0].operation, asked)([items[0].request], now=now)
             return [(items[0], answer)]
-        grouped: defaultdict[Operation[Any, Any], list[_Item]] = defaultdict(list)
-        for item in items:
-            grouped[item.operation].append(item)
+        grouped = _grouped(items)
         answers: list[tuple[_Item, Any]] = []
         with atomic():
             join_by_index(len(items))
             for operation in IN_ORDER:
                 if group := grouped.get(operation):
-                    answers += zip(group, operation.run([item.request for item in group], now=now), strict=True)
+                    requests = [item.request for item in group]
+                    answers += zip(group, _function(operation, asked)(requests, now=now), strict=True)
         return answers
 
     def _bisect(self, items: list[_Item], error: Exception) -> None:
@@ -277,6 +310,17 @@ class Writer:
         """Release a lease that was won for a coroutine that has gone."""
         if isinstance(answer, Claimed):
             self.post(SETTLE, Settlement(answer.try_id, answer.execution_id, answer.token, Released()))
+
+
+def _grouped(items: Iterable[_Item]) -> Mapping[Operation[Any, Any], list[_Item]]:
+    grouped: defaultdict[Operation[Any, Any], list[_Item]] = defaultdict(list)
+    for item in items:
+        grouped[item.operation].append(item)
+    return grouped
+
+
+def _function(operation: Operation[Request, Answer], asked: Asked) -> StoreFunction[Request, Answer]:
+    return operation.rest if operation.rest is not None and operation in asked else operation.run
 
 
 def _tell(then: Callable[[Any], None], answer: Any) -> None:

@@ -90,14 +90,14 @@ class FaultyWriter(Writer):
         self._process = process
         self._thread = SimBatches(process, self._handle)  # type: ignore[assignment]
 
-    def _run_all(self, items: Any) -> Any:
+    def _run_all(self, items: Any, asked: Any) -> Any:
         broker = self._process.broker
         if broker.happens(broker.faults.database_away):
             raise OperationalError("away")
         held = [item for item in items if item.operation in {CLAIM, SETTLE} and broker.happens(broker.faults.row_held)]
         free = [item for item in items if item not in held]
         before = look()
-        answers = super()._run_all(free) + [(item, LOCKED) for item in held]
+        answers = super()._run_all(free, asked) + [(item, LOCKED) for item in held]
         broker.breaches += breaches_of_writer(before, look(), free)
         if broker.happens(broker.faults.reply_lost):
             raise OperationalError("the reply was lost")

@@ -17,8 +17,9 @@ from .statements import (
     PAUSES,
     RESULTS,
     TRIES,
+    Question,
     document,
-    fetched,
+    instant,
     integers,
     microseconds,
     moment,
@@ -67,8 +68,8 @@ Kind = tuple[UUID, str, float, "frozenset[str | None] | None", bool, bool]
 
 def claim_plain(
     requests: Sequence[ClaimRequest], tokens: Sequence[UUID], now: Instant, *, wait: bool, heed_turns: bool
-) -> dict[int, Claimed]:
-    """Lease those of the tries that may run now, with these tokens. Gives the leases by the ids of the tries.
+) -> Question[dict[int, Claimed]]:
+    """Lease those of the tries that may run now, with these tokens. The answer has the leases by the ids of the tries.
 
     Tries that are refused, that may be suspects or that are asked for twice are left to the ORM. With `heed_turns`, so
     are tries that are asked for by tickets, if others may have their turn first: see `priority`.
@@ -84,16 +85,19 @@ def claim_plain(
         is_plain = request.try_id not in twice and not request.taken
         kind_of.append(kinds.setdefault(kind, len(kinds)) if is_plain else -1)
         holders[request.try_id] = token, request.worker_id
-    found = fetched(
+    values = {
+        "now": instant(now),
+        "tries": integers(tries),
+        "executions": integers([request.execution_id for request in requests]),
+        "kinds": integers(kind_of),
+        "default": get_config().settings.default_queue.queue_name,
+        "asked": document([_record(kind, number) for kind, number in kinds.items()]),
+    }
+    return Question(
         _CLAIM_WAITING if wait else _CLAIM,
-        now=now,
-        tries=integers(tries),
-        executions=integers([request.execution_id for request in requests]),
-        kinds=integers(kind_of),
-        default=get_config().settings.default_queue.queue_name,
-        asked=document([_record(kind, number) for kind, number in kinds.items()]),
+        values,
+        lambda found: {row[0]: _claimed(row, *holders[row[0]]) for row in found},
     )
-    return {row[0]: _claimed(row, *holders[row[0]]) for row in found}
 
 
 def _record(kind: Kind, number: int) -> dict[str, Any]:

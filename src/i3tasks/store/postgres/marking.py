@@ -8,7 +8,7 @@ from uuid import UUID
 
 from ..database import Instant
 from ..requests import TryRef
-from .statements import EXECUTIONS, NOW, TRIES, document, fetched, integers, uuids, waiting
+from .statements import EXECUTIONS, NOW, TRIES, Question, document, fetched, instant, integers, uuids, waiting
 
 _RENEW = f"""\
 WITH held AS MATERIALIZED (
@@ -48,14 +48,16 @@ def renew_held(leases: Mapping[int, UUID], seconds: float, now: Instant, wait: b
     return dict(fetched(statement, now=now, tries=tries, tokens=tokens, seconds=seconds)) if leases else {}
 
 
-def confirm_unclaimed(refs: Sequence[TryRef], first: timedelta, longest: timedelta, now: Instant, wait: bool) -> None:
+def confirm_unclaimed(
+    refs: Sequence[TryRef], first: timedelta, longest: timedelta, now: Instant, wait: bool
+) -> Question[dict[int, None]]:
     """Put off those of the tries that still have the `dispatch_at` they were published with: by `first`, the next time
-    by twice that, and so on."""
-    fetched(
-        _CONFIRM_WAITING if wait else _CONFIRM,
-        now=now,
-        tries=integers([ref.try_id for ref in refs]),
-        instants=document([ref.dispatch_at.isoformat() for ref in refs]),
-        first=first.total_seconds(),
-        longest=longest.total_seconds(),
-    )
+    by twice that, and so on. The answer names all of them: there is nothing else to do for any."""
+    values = {
+        "now": instant(now),
+        "tries": integers([ref.try_id for ref in refs]),
+        "instants": document([ref.dispatch_at.isoformat() for ref in refs]),
+        "first": first.total_seconds(),
+        "longest": longest.total_seconds(),
+    }
+    return Question(_CONFIRM_WAITING if wait else _CONFIRM, values, lambda _: dict.fromkeys(ref.try_id for ref in refs))

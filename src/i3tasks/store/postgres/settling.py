@@ -13,8 +13,9 @@ from .statements import (
     NOW,
     RESULTS,
     TRIES,
+    Question,
     document,
-    fetched,
+    instant,
     integers,
     microseconds,
     moment,
@@ -63,30 +64,34 @@ SELECT id, {microseconds("at")} FROM ended
 _SETTLE_WAITING = waiting(_SETTLE)
 
 
-def settle_plain(settlements: Sequence[Settlement], now: Instant, wait: bool) -> dict[int, Settled]:
-    """Write the successes without a chain, a group and a cancel request. Gives the answers by the ids of the tries.
+def settle_plain(
+    settlements: Sequence[Settlement], now: Instant, *, wait: bool = False
+) -> Question[dict[int, Settled]] | None:
+    """Write the successes without a chain, a group and a cancel request. The answers are by the ids of the tries.
 
     Settlements without a lease, or that come twice, are left to the ORM; so are rows that another transaction has
-    locked.
+    locked. None: there is no success among them.
     """
     outcomes = [item.outcome if isinstance(item.outcome, Success) else None for item in settlements]
     if not any(outcomes):
-        return {}
+        return None
     tries = [item.try_id for item in settlements]
     twice = repeated(tries)
-    found = fetched(
+    tokens = [
+        item.token if outcome is not None and item.try_id not in twice else None
+        for item, outcome in zip(settlements, outcomes, strict=True)
+    ]
+    values = {
+        "now": instant(now),
+        "tries": integers(tries),
+        "executions": integers([item.execution_id for item in settlements]),
+        "tokens": uuids(tokens),
+        "places": integers(range(len(settlements))),
+        "results": document([outcome and outcome.value for outcome in outcomes]),
+        "texts_of": document([outcome and outcome.text_of for outcome in outcomes]),
+    }
+    return Question(
         _SETTLE_WAITING if wait else _SETTLE,
-        now=now,
-        tries=integers(tries),
-        executions=integers([item.execution_id for item in settlements]),
-        tokens=uuids(
-            [
-                item.token if outcome is not None and item.try_id not in twice else None
-                for item, outcome in zip(settlements, outcomes, strict=True)
-            ]
-        ),
-        places=integers(range(len(settlements))),
-        results=document([outcome and outcome.value for outcome in outcomes]),
-        texts_of=document([outcome and outcome.text_of for outcome in outcomes]),
+        values,
+        lambda found: {try_id: Settled(at=moment(at)) for try_id, at in found},
     )
-    return {try_id: Settled(at=moment(at)) for try_id, at in found}

@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
-from typing import Any
+from typing import Any, Generic, NamedTuple, TypeVar
 from uuid import UUID
 
 from django.db import connections
 
 from ...models import QueuePause, TaskExecution, TaskExecutionResult, TaskExecutionTry
 from ..database import DATABASE_TIME, Instant, alias
+
+Answer = TypeVar("Answer")
 
 EXECUTIONS, TRIES, RESULTS, PAUSES = (
     f'"{model._meta.db_table}"' for model in (TaskExecution, TaskExecutionTry, TaskExecutionResult, QueuePause)
@@ -29,12 +31,31 @@ def are_known(now: Instant = DATABASE_TIME) -> bool:
     return connections[alias()].vendor == "postgresql" and (now is DATABASE_TIME or isinstance(now, datetime))
 
 
+class Question(NamedTuple, Generic[Answer]):
+    """A statement with its values, and the function that makes the answer of the rows that it returns."""
+
+    statement: str
+    values: Mapping[str, Any]
+    answer: Callable[[list[tuple[Any, ...]]], Answer]
+
+    def ask(self) -> Answer:
+        """The answer to this question alone."""
+        with connections[alias()].cursor() as cursor:
+            cursor.execute(self.statement, self.values)
+            return self.answer(cursor.fetchall())
+
+
 def fetched(statement: str, *, now: Instant = DATABASE_TIME, **values: Any) -> list[tuple[Any, ...]]:
     """The rows that the statement returns."""
     with connections[alias()].cursor() as cursor:
-        cursor.execute(statement, {"now": now if isinstance(now, datetime) else None, **values})
+        cursor.execute(statement, {"now": instant(now), **values})
         found: list[tuple[Any, ...]] = cursor.fetchall()
         return found
+
+
+def instant(now: Instant) -> datetime | None:
+    """The value of `now` for NOW."""
+    return now if isinstance(now, datetime) else None
 
 
 def waiting(statement: str) -> str:
