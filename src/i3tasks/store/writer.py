@@ -183,12 +183,10 @@ class Writer:
                 asked = self._ask_plain(items)
         except Exception:
             return items, {}  # the transaction of all of them meets the same trouble, and knows what to do
-        if not asked:
-            return items, {}
         answered: list[tuple[_Item, Any]] = []
         left = []
         for item in items:
-            answers = asked.get(item.operation, {})
+            answers = asked.get(item.operation)
             if answers and item.request.try_id in answers:
                 answered.append((item, answers[item.request.try_id]))
             else:

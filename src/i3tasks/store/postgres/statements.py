@@ -40,15 +40,17 @@ class Question(NamedTuple, Generic[Answer]):
 
     def ask(self) -> Answer:
         """The answer to this question alone."""
-        with connections[alias()].cursor() as cursor:
-            cursor.execute(self.statement, self.values)
-            return self.answer(cursor.fetchall())
+        return self.answer(_rows(self.statement, self.values))
 
 
 def fetched(statement: str, *, now: Instant = DATABASE_TIME, **values: Any) -> list[tuple[Any, ...]]:
     """The rows that the statement returns."""
+    return _rows(statement, {"now": instant(now), **values})
+
+
+def _rows(statement: str, values: Mapping[str, Any]) -> list[tuple[Any, ...]]:
     with connections[alias()].cursor() as cursor:
-        cursor.execute(statement, {"now": instant(now), **values})
+        cursor.execute(statement, values)
         found: list[tuple[Any, ...]] = cursor.fetchall()
         return found
 
