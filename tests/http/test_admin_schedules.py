@@ -260,7 +260,7 @@ def test_run_now_of_a_unique_task_whose_key_is_held_says_so(admin: Client, monke
 def test_a_schedule_that_another_transaction_holds_is_answered_with_a_sentence(
     admin: Client, monkeypatch: pytest.MonkeyPatch, action: str, table: str
 ) -> None:
-    monkeypatch.setattr("i3tasks.admin.schedules.LONGEST_LOCK", timedelta(milliseconds=20))
+    monkeypatch.setattr("i3tasks.store.lock_timeout.LONGEST_LOCK", timedelta(milliseconds=20))
     schedule_task(add, "0 0 1 1 *", name="held", args=[1, 2], enabled=action == "disable")
     Beat().pass_once()
     ScheduleState.objects.get_or_create(schedule_key="held", defaults={"first_seen": timezone.now()})
@@ -280,8 +280,8 @@ def test_a_schedule_that_another_transaction_holds_is_answered_with_a_sentence(
 def test_a_form_of_a_schedule_that_is_held_says_so(
     admin: Client, monkeypatch: pytest.MonkeyPatch, table: str, door: str
 ) -> None:
-    for module in ("schedules", "forms"):
-        monkeypatch.setattr(f"i3tasks.admin.{module}.LONGEST_LOCK", timedelta(milliseconds=20))
+    for module in ("store.lock_timeout", "admin.forms"):
+        monkeypatch.setattr(f"i3tasks.{module}.LONGEST_LOCK", timedelta(milliseconds=20))
     row = schedule_task(add, "0 0 1 1 *", name="morning", args=[1, 2])
     Beat().pass_once(datetime(2026, 1, 5, 6, 30, tzinfo=UTC))
     url = reverse(f"admin:i3tasks_taskschedule_{door}", args=[row.pk])
@@ -300,7 +300,7 @@ def test_a_form_of_a_schedule_that_is_held_says_so(
 
 @pytest.mark.postgres
 def test_a_schedule_whose_name_is_being_taken_says_so(admin: Client, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("i3tasks.admin.schedules.LONGEST_LOCK", timedelta(milliseconds=20))
+    monkeypatch.setattr("i3tasks.store.lock_timeout.LONGEST_LOCK", timedelta(milliseconds=20))
     names = "name, task_path, task_name, cron, args, kwargs, created_at, updated_at"
     values = "'morning', 'a', 'b', '* * * * *', '[]', '{}', now(), now()"
     with open_transaction(f"INSERT INTO i3tasks_taskschedule ({names}) VALUES ({values})"):
