@@ -70,8 +70,15 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 @pytest.fixture(scope="session")
 def django_db_setup(django_db_setup: None, django_db_blocker: DjangoDbBlocker) -> Iterator[None]:
-    """pytest-django's, and at the end no connection is left that would keep the test database from being dropped."""
-    yield
+    """pytest-django's. The database is emptied in less time than by Django, and at the end no connection is left that
+    would keep it from being dropped."""
+    from django.test import TransactionTestCase
+
+    from tests.support.emptying import empty_databases
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(TransactionTestCase, "_fixture_teardown", empty_databases)
+        yield
     with django_db_blocker.unblock():
         databases.end_other_connections()
 
