@@ -14,10 +14,12 @@ from django.core.exceptions import ImproperlyConfigured
 from django.db import DatabaseError, connections
 
 from ..conf import get_config
-from ..store.database import alias
+from ..store.database import alias, recorded_migrations
 
 OWN_CONNECTIONS = 4
 """The most connections that a worker uses beside those of bodies: writer, dispatcher, beat and main thread."""
+FIRST = "0001_squashed_0005"
+"""The first migration, in the place of the first five of django-i3tasks."""
 SUPPORTED = ("postgresql", "sqlite")
 SQLITE_OPTIONS = (
     "OPTIONS = {'transaction_mode': 'IMMEDIATE', 'timeout': 20, "
@@ -101,11 +103,12 @@ def check_upgrade(databases: Iterable[str] | None = None, **_: Any) -> list[Chec
     """The database is not of a django-i3tasks too old to upgrade. Run by `migrate` and `check --database`."""
     if alias() not in (databases or ()):
         return []
-    first = import_module("i3tasks.migrations.0001_squashed_0005").Migration
-    needed = [name for _, name in first.replaces]
     applied = _applied_migrations(alias())
+    if FIRST in applied:
+        return []
+    needed = [name for _, name in import_module(f"i3tasks.migrations.{FIRST}").Migration.replaces]
     missing = [name for name in needed if name not in applied]
-    if not missing or len(missing) == len(needed) or "0001_squashed_0005" in applied:
+    if not missing or len(missing) == len(needed):
         return []
     return [
         Error(
@@ -120,9 +123,7 @@ def check_upgrade(databases: Iterable[str] | None = None, **_: Any) -> list[Chec
 
 def _applied_migrations(database: str) -> set[str]:
     """Names of the app's applied migrations; none if the database can't be read, which `migrate` reports itself."""
-    from django.db.migrations.recorder import MigrationRecorder  # late: for `migrate` and `check --database` alone
-
     try:
-        return {name for app, name in MigrationRecorder(connections[database]).applied_migrations() if app == "i3tasks"}
+        return {name for app, name in recorded_migrations(database) if app == "i3tasks"}
     except DatabaseError:
         return set()

@@ -138,6 +138,19 @@ def is_unmigrated() -> bool:
     return bool(executor.migration_plan(leaves))
 
 
+def recorded_migrations(database: str) -> set[tuple[str, str]]:
+    """The applied migrations of all apps, by app and name, as that database has recorded them.
+
+    Without Django's `MigrationRecorder`, which would load what migrations are made of for good.
+    """
+    connection = connections[database]
+    with connection.cursor() as cursor:
+        if "django_migrations" not in connection.introspection.table_names(cursor):
+            return set()
+        cursor.execute("SELECT app, name FROM django_migrations")
+        return set(cursor.fetchall())
+
+
 def missing_tables() -> list[str]:
     """The tables of i3tasks that the database does not show. Raises DatabaseError without an answer."""
     there = connections[alias()].introspection.table_names(include_views=True)

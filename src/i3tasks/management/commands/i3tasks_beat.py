@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from typing import Any
 
-from django.core.management.base import BaseCommand, CommandError, CommandParser
+from django.core.management.base import CommandError, CommandParser
 
 from ...engine.beat import Beat
 from ...engine.dispatcher import Dispatcher
@@ -13,14 +13,14 @@ from ...engine.worker_row import Presence, passing_by
 from ...models import WorkerRole
 from ..events import show_events
 from ..stopping import run_until_stopped
+from ..unapplied import NoticingCommand
 
 
-class Command(BaseCommand):
+class Command(NoticingCommand):
     help = (
         "Enqueue schedules when they are due, publish due tries, and expire the leases of lost workers. Workers do "
         "the same, so this is for projects whose tasks are pushed. Any number may run."
     )
-    requires_migrations_checks = True
 
     def add_arguments(self, parser: CommandParser) -> None:
         parser.add_argument("--once", action="store_true", help="Make one pass and end. (until SIGTERM or Ctrl-C)")

@@ -5,18 +5,18 @@ from __future__ import annotations
 import asyncio
 from typing import Any
 
-from django.core.management.base import BaseCommand, CommandParser
+from django.core.management.base import CommandParser
 
 from ...engine.dispatcher import Dispatcher
 from ...engine.worker_row import Presence, passing_by
 from ...models import WorkerRole
 from ..events import show_events
 from ..stopping import run_until_stopped
+from ..unapplied import NoticingCommand
 
 
-class Command(BaseCommand):
+class Command(NoticingCommand):
     help = "Publish deferred calls and retries when they are due, and expire the leases of lost workers."
-    requires_migrations_checks = True
 
     def add_arguments(self, parser: CommandParser) -> None:
         parser.add_argument("--once", action="store_true", help="Make one pass and end. (until SIGTERM)")

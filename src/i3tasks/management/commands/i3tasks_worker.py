@@ -14,7 +14,7 @@ from typing import Any
 
 import anyio
 from django.core.checks import Tags
-from django.core.management.base import BaseCommand, CommandError, CommandParser
+from django.core.management.base import CommandError, CommandParser
 from django.db import connections
 
 from ...broker.loading import leave_forks_alone
@@ -26,14 +26,14 @@ from ...store.database import alias
 from ...types import PushQueue
 from ..events import show_events
 from ..supervising import Supervisor, end_with_supervisor, processes_of
+from ..unapplied import NoticingCommand
 from ..worker_options import add_arguments, require_sense
 
 ENDING_SECONDS = 1.0  # for what is left once the worker has drained
 
 
-class Command(BaseCommand):
+class Command(NoticingCommand):
     help = "Run the tasks of pull queues until SIGTERM or Ctrl-C, which drain; a second one stops at once."
-    requires_migrations_checks = True
     requires_system_checks = ("i3tasks", Tags.compatibility, Tags.models, Tags.database)
     """Those of URLs would import all views of the project, which stay in memory, and which a worker never calls."""
 
