@@ -14,7 +14,6 @@ import asyncio
 import time
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
@@ -28,6 +27,7 @@ from ..telemetry import emit
 from ..threads.batching import BatchThread
 from ..threads.forking import ForkBarrier
 from .database import alias, atomic, is_contention, join_by_index, time_of
+from .delivering import Item, deliver
 from .operations import IN_ORDER, SETTLE, Answer, Operation, Request, StoreFunction
 from .plain_answers import Asked, answer_plain
 from .requests import LOCKED, Claimed, Settlement
@@ -35,7 +35,6 @@ from .requests import LOCKED, Claimed, Settlement
 MAXIMUM_BATCH = 400
 MAXIMUM_QUEUED = 200_000
 IDLE_SECONDS = 5.0
-LOCKED_DELAY = 0.01  # seconds; doubled each time, up to
 LOCKED_LONGEST_DELAY = 1.0
 LOCKED_CLAIM_SECONDS = 1.0
 """How long a claim waits for a row that another transaction has locked; its worker has others to run."""
@@ -56,20 +55,6 @@ ATTEMPTS = 3  # for deadlocks, serialization failures, and a connection that had
 _transactions = ForkBarrier()
 
 
-@dataclass(slots=True, eq=False)
-class _Item:
-    operation: Operation[Any, Any]
-    request: Any
-    future: asyncio.Future[Any] | None = None
-    then: Callable[[Any], None] | None = None
-    delay: float = LOCKED_DELAY
-    waited: float = 0.0  # seconds, for a locked row
-
-    @property
-    def is_abandoned(self) -> bool:
-        return self.future is not None and self.future.done()
-
-
 class Writer:
     """Runs store operations for coroutines of any number of loops, and for threads."""
 
@@ -79,7 +64,7 @@ class Writer:
         self._down_until = 0.0
         self._is_down = False
         self._connection: Any = None  # referred to, so that a forked child does not close its parent's
-        self._thread: BatchThread[_Item] = BatchThread(
+        self._thread: BatchThread[Item] = BatchThread(
             "i3tasks-writer",
             self._handle,
             max_batch=MAXIMUM_BATCH,
@@ -101,7 +86,7 @@ class Writer:
         """
         future: asyncio.Future[Answer] = asyncio.get_running_loop().create_future()
         # The settlements of claimed tries are few, as the number of running tries is limited: they must find room.
-        item = _Item(operation, request, future, at_commit)
+        item = Item(operation, request, future, at_commit)
         if not self._thread.put(item, even_if_full=operation.survives_outage):
             raise StoreUnavailable(
                 "The writer's queue is full: the database is too slow for this load. Lower `concurrency`, or see what "
@@ -122,7 +107,7 @@ class Writer:
     ) -> None:
         """`post` each of them. A full queue drops those that find no place."""
         waits = operation.is_gathered and not at_once
-        items = [_Item(operation, request) for request in requests]
+        items = [Item(operation, request) for request in requests]
         self._thread.put_all(items, delay=self._seconds_until_gathered() if waits else 0)
 
     def later(
@@ -133,7 +118,7 @@ class Writer:
         then: Callable[[Answer | Exception], None],
     ) -> Callable[[], None]:
         """Ask after `delay` seconds; `then` gets the answer, in the writer's thread. Call the result to cancel."""
-        item = _Item(operation, request, then=then)
+        item = Item(operation, request, then=then)
         self._thread.put(item, delay=delay, even_if_full=True)  # one for each loop
         return partial(self._thread.discard, item)
 
@@ -151,7 +136,7 @@ class Writer:
         span, now = gather_seconds(), self._clock.monotonic()
         return (now // span + 2) * span - now if span else 0.0
 
-    def _handle(self, items: list[_Item]) -> None:
+    def _handle(self, items: list[Item]) -> None:
         live = [item for item in items if not item.is_abandoned or item.operation.survives_outage]
         if self._is_down and self._clock.monotonic() < self._down_until:
             self._refuse(live, StoreUnavailable())
@@ -174,7 +159,7 @@ class Writer:
             if len(items) < FEW and self._thread.has_ready:
                 time.sleep(FOLLOWING_SECONDS)
 
-    def _answer_plain(self, items: list[_Item]) -> tuple[list[_Item], Asked]:
+    def _answer_plain(self, items: list[Item]) -> tuple[list[Item], Asked]:
         """Answer the plain requests of a batch, ahead of the others: they cost a fraction. Gives what is left."""
         if len(items) < SEVERAL:
             return items, {}
@@ -183,7 +168,7 @@ class Writer:
                 asked = self._ask_plain(items)
         except Exception:
             return items, {}  # the transaction of all of them meets the same trouble, and knows what to do
-        answered: list[tuple[_Item, Any]] = []
+        answered: list[tuple[Item, Any]] = []
         left = []
         for item in items:
             answers = asked.get(item.operation)
@@ -194,13 +179,13 @@ class Writer:
         self._deliver(answered)
         return left, asked
 
-    def _ask_plain(self, items: Sequence[_Item]) -> Asked:
+    def _ask_plain(self, items: Sequence[Item]) -> Asked:
         self._connection = connections[alias()]
         grouped = _grouped(items)
         requests = {operation: [item.request for item in group] for operation, group in grouped.items()}
         return answer_plain(requests, time_of(self._clock))
 
-    def _commit(self, items: Sequence[_Item], asked: Asked) -> list[tuple[_Item, Any]]:
+    def _commit(self, items: Sequence[Item], asked: Asked) -> list[tuple[Item, Any]]:
         if not items:
             return []
         for _ in range(ATTEMPTS - 1):
@@ -211,7 +196,7 @@ class Writer:
                     _close_connection()
         return self._run_all(items, asked)
 
-    def _run_all(self, items: Sequence[_Item], asked: Asked) -> list[tuple[_Item, Any]]:
+    def _run_all(self, items: Sequence[Item], asked: Asked) -> list[tuple[Item, Any]]:
         self._connection = connections[alias()]
         now = time_of(self._clock)
         if len(items) == 1 and self._connection.get_autocommit():
@@ -219,7 +204,7 @@ class Writer:
             [answer] = _function(items[0].operation, asked)([items[0].request], now=now)
             return [(items[0], answer)]
         grouped = _grouped(items)
-        answers: list[tuple[_Item, Any]] = []
+        answers: list[tuple[Item, Any]] = []
         with atomic():
             join_by_index(len(items))
             for operation in IN_ORDER:
@@ -228,7 +213,7 @@ class Writer:
                     answers += zip(group, _function(operation, asked)(requests, now=now), strict=True)
         return answers
 
-    def _bisect(self, items: list[_Item], error: Exception) -> None:
+    def _bisect(self, items: list[Item], error: Exception) -> None:
         """A row that the database refuses fails alone, not the batch that it came in."""
         if len(items) > 1:
             middle = len(items) // 2
@@ -239,14 +224,14 @@ class Writer:
             emit("internal_error", where="writer", error=repr(error), exc_info=error)
         self._deliver((item, error) for item in items)
 
-    def _refuse(self, items: Iterable[_Item], error: Exception) -> None:
+    def _refuse(self, items: Iterable[Item], error: Exception) -> None:
         for item in items:
             if not (item.operation.survives_outage and self._keep(item, OUTAGE_DELAY)):
                 unavailable = StoreUnavailable(f"The database gave no answer: {error}")
                 unavailable.__cause__ = error
                 self._deliver([(item, unavailable)])
 
-    def _put_back_locked(self, answers: Iterable[tuple[_Item, Any]]) -> list[tuple[_Item, Any]]:
+    def _put_back_locked(self, answers: Iterable[tuple[Item, Any]]) -> list[tuple[Item, Any]]:
         """Put requests whose row is locked by another transaction back: they wait in the queue, not in the database."""
         final = []
         for item, answer in answers:
@@ -258,12 +243,12 @@ class Writer:
                 final.append((item, StoreUnavailable("The row is locked, and the writer's queue is full.")))
         return final
 
-    def _wait_for_lock(self, item: _Item) -> bool:
+    def _wait_for_lock(self, item: Item) -> bool:
         delay, item.delay = item.delay, min(item.delay * 2, LOCKED_LONGEST_DELAY)
         item.waited += delay
         return self._keep(item, delay)
 
-    def _keep(self, item: _Item, delay: float) -> bool:
+    def _keep(self, item: Item, delay: float) -> bool:
         """Put back what is under way. False: it can be forgotten, and the queue is full."""
         return self._thread.put(item, delay=delay, even_if_full=item.operation.survives_outage)
 
@@ -279,30 +264,8 @@ class Writer:
             self._is_down = False
             emit("store_recovered")
 
-    def _deliver(self, answers: Iterable[tuple[_Item, Any]]) -> None:
-        """Resolve futures on their own loops, with one wake-up a loop."""
-        by_loop: defaultdict[asyncio.AbstractEventLoop, list[tuple[_Item, Any]]] = defaultdict(list)
-        for item, answer in answers:
-            if item.then is not None and (item.future is None or not isinstance(answer, Exception)):
-                _tell(item.then, answer)
-            if item.future is not None:
-                by_loop[item.future.get_loop()].append((item, answer))
-        for loop, resolved in by_loop.items():
-            try:
-                loop.call_soon_threadsafe(self._resolve, resolved)
-            except RuntimeError:  # the loop was closed
-                for _, answer in resolved:
-                    self._give_back(answer)
-
-    def _resolve(self, answers: Iterable[tuple[_Item, Any]]) -> None:
-        for item, answer in answers:
-            assert item.future is not None
-            if item.future.done():
-                self._give_back(answer)
-            elif isinstance(answer, Exception):
-                item.future.set_exception(answer)
-            else:
-                item.future.set_result(answer)
+    def _deliver(self, answers: Iterable[tuple[Item, Any]]) -> None:
+        deliver(answers, self._give_back)
 
     def _give_back(self, answer: Any) -> None:
         """Release a lease that was won for a coroutine that has gone."""
@@ -310,8 +273,8 @@ class Writer:
             self.post(SETTLE, Settlement(answer.try_id, answer.execution_id, answer.token, Released()))
 
 
-def _grouped(items: Iterable[_Item]) -> Mapping[Operation[Any, Any], list[_Item]]:
-    grouped: defaultdict[Operation[Any, Any], list[_Item]] = defaultdict(list)
+def _grouped(items: Iterable[Item]) -> Mapping[Operation[Any, Any], list[Item]]:
+    grouped: defaultdict[Operation[Any, Any], list[Item]] = defaultdict(list)
     for item in items:
         grouped[item.operation].append(item)
     return grouped
@@ -319,14 +282,6 @@ def _grouped(items: Iterable[_Item]) -> Mapping[Operation[Any, Any], list[_Item]
 
 def _function(operation: Operation[Request, Answer], asked: Asked) -> StoreFunction[Request, Answer]:
     return operation.rest if operation.rest is not None and operation in asked else operation.run
-
-
-def _tell(then: Callable[[Any], None], answer: Any) -> None:
-    """An error in one callback must not keep the answers from the others."""
-    try:
-        then(answer)
-    except Exception as error:
-        emit("internal_error", where="writer", error=repr(error), exc_info=error)
 
 
 def _is_outage(error: Exception) -> bool:
