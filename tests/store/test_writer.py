@@ -162,6 +162,59 @@ async def test_different_operations_share_a_transaction_and_get_their_own_answer
     assert [type(item) for item in answers] == [Claimed, Settled, Refusal]
 
 
+async def ask_three_times(writer: Spied) -> None:
+    """Three claims, and then their settlements: two batches or more."""
+    claimed = await asyncio.gather(*(writer.ask(CLAIM, request(item)) for item in await aenqueue(3)))
+    settled = await asyncio.gather(*(writer.ask(SETTLE, says(item, Success(1))) for item in claimed))  # type: ignore[arg-type]
+    assert {type(item) for item in settled} == {Settled}
+
+
+async def test_a_plain_form_that_never_works_is_reported_once_and_left_out(
+    writer: Spied, events: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[int] = []
+
+    def refuse(requests: Any, now: Any) -> Any:
+        asked.append(len(requests))
+        raise RuntimeError("a proxy that takes one statement at a time")
+
+    monkeypatch.setattr(module, "answer_plain", refuse)
+    for _ in range(4):
+        await ask_three_times(writer)
+    assert len(asked) == module.PLAIN_FAILURES
+    assert events.count("internal_error") == 1
+
+
+async def test_a_plain_form_that_failed_for_another_reason_is_asked_again(
+    writer: Spied, events: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    answer_plain, asked = module.answer_plain, 0
+
+    def answer_now_and_then(requests: Any, now: Any) -> Any:
+        nonlocal asked
+        asked += 1
+        if asked % module.PLAIN_FAILURES:
+            raise OperationalError("the connection is lost")
+        return answer_plain(requests, now)
+
+    monkeypatch.setattr(module, "answer_plain", answer_now_and_then)
+    for _ in range(2 * module.PLAIN_FAILURES):
+        await ask_three_times(writer)
+    assert asked > 2 * module.PLAIN_FAILURES
+    assert "internal_error" not in events
+
+
+async def test_what_fails_in_both_forms_says_nothing_about_the_plain_one(writer: Spied, events: list[str]) -> None:
+    for _ in range(module.PLAIN_FAILURES + 1):
+        claimed = await alease(4)
+        answers = await asyncio.gather(
+            *(writer.ask(SETTLE, says(item, Success("a\x00b"))) for item in claimed), return_exceptions=True
+        )
+        assert len(answers) == 4
+    assert writer._plain_failures == 0
+    assert "internal_error" not in events
+
+
 POISON = pytest.param({"x": object()}, id="no JSON")
 NUL = pytest.param("a\x00b", id="refused by PostgreSQL", marks=pytest.mark.postgres)
 

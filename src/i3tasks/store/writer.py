@@ -42,6 +42,8 @@ OUTAGE_DELAY = 1.0
 GATHER_SECONDS = 0.5
 """Confirmations wait for this time to twice as long, and are written together. By then most of the tries have been
 claimed; a confirmation that had locked such a row when its claim came would have made the claim wait."""
+PLAIN_FAILURES = 3
+"""So many times in a row the plain form of a batch fails where its transaction then succeeds, until it is left out."""
 SEVERAL = 2
 """A request alone is answered by its own operation in one statement."""
 FEW = 32
@@ -63,6 +65,7 @@ class Writer:
         self._clock_now = clock
         self._down_until = 0.0
         self._is_down = False
+        self._plain_failures = 0
         self._connection: Any = None  # referred to, so that a forked child does not close its parent's
         self._thread: BatchThread[Item] = BatchThread(
             "i3tasks-writer",
@@ -141,7 +144,7 @@ class Writer:
         if self._is_down and self._clock.monotonic() < self._down_until:
             self._refuse(live, StoreUnavailable())
             return
-        live, asked = self._answer_plain(live)
+        live, asked, failure = self._answer_plain(live)
         try:
             with _transactions.held():
                 answers = self._commit(live, asked)
@@ -155,19 +158,22 @@ class Writer:
                 self._bisect(live, error)
         else:
             self._come_back()
+            if failure is not None:
+                self._note_plain_failure(failure)
             self._deliver(self._put_back_locked(answers))
             if len(items) < FEW and self._thread.has_ready:
                 time.sleep(FOLLOWING_SECONDS)
 
-    def _answer_plain(self, items: list[Item]) -> tuple[list[Item], Asked]:
+    def _answer_plain(self, items: list[Item]) -> tuple[list[Item], Asked, Exception | None]:
         """Answer the plain requests of a batch, ahead of the others: they cost a fraction. Gives what is left."""
-        if len(items) < SEVERAL:
-            return items, {}
+        if len(items) < SEVERAL or self._plain_failures >= PLAIN_FAILURES:
+            return items, {}, None
         try:
             with _transactions.held():
                 asked = self._ask_plain(items)
-        except Exception:
-            return items, {}  # the transaction of all of them meets the same trouble, and knows what to do
+        except Exception as error:
+            return items, {}, error  # the transaction of all of them meets the same trouble, and knows what to do
+        self._plain_failures = 0
         answered: list[tuple[Item, Any]] = []
         left = []
         for item in items:
@@ -177,7 +183,13 @@ class Writer:
             else:
                 left.append(item)
         self._deliver(answered)
-        return left, asked
+        return left, asked, None
+
+    def _note_plain_failure(self, error: Exception) -> None:
+        """Another transaction is no fault of the plain form, and a connection is not lost so often in a row."""
+        self._plain_failures += not is_contention(error)
+        if self._plain_failures == PLAIN_FAILURES:
+            emit("internal_error", where="plain form of a batch", error=repr(error), exc_info=error)
 
     def _ask_plain(self, items: Sequence[Item]) -> Asked:
         self._connection = connections[alias()]
