@@ -15,7 +15,7 @@ from ..exceptions import UnknownQueueError
 from ..models import TaskExecutionTry, new_uuids
 from ..registry import TaskSpec, find, topic_of
 from ..telemetry import emit, wanted
-from .database import alias, atomic
+from .database import alias
 from .failures import facts_of
 from .inserting import insert_rows
 from .keys import Key, insert_once
@@ -188,12 +188,10 @@ def insert(calls: Sequence[NewExecution], *, now: datetime) -> Sequence[TaskExec
     """
     if not calls:
         return []
-    table = _table(calls, now)
-    with atomic():
-        written = insert_rows(table)
-        if wanted("execution_enqueued"):
-            _report_on_commit(written)
-        return written
+    written = insert_rows(_table(calls, now))
+    if wanted("execution_enqueued"):
+        _report_on_commit(written)
+    return written
 
 
 def _report_on_commit(tries: Iterable[TaskExecutionTry]) -> None:

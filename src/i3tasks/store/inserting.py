@@ -17,7 +17,7 @@ from django.db.models import DateTimeField, Field
 from django.db.models.base import ModelState
 
 from ..models import StoredJSON, TaskExecution, TaskExecutionTry
-from .database import alias, rows
+from .database import alias, atomic, rows
 from .postgres.inserting import insert_calls
 from .postgres.statements import are_known, document
 from .tables import Columns, Table
@@ -91,12 +91,17 @@ def due_refs(tries: Sequence[TaskExecutionTry]) -> list[TryRef]:
 
 
 def insert_rows(table: Table) -> Sequence[TaskExecutionTry]:
-    """Write an execution and a try of it for each row, which has the columns of both, in the caller's transaction."""
+    """Write an execution and a try of it for each row, which has the columns of both: all of them, or none.
+
+    In the caller's transaction. Without one, a statement that writes all of them needs none around it, which would take
+    two round trips more.
+    """
     if are_known():
         return NewTries(table, insert_calls(table, OF_EXECUTIONS, OF_TRIES))
-    if connections[alias()].vendor == "sqlite":
-        return NewTries(table, _insert_on_sqlite(table))
-    return _insert_by_orm(table)
+    with atomic():
+        if connections[alias()].vendor == "sqlite":
+            return NewTries(table, _insert_on_sqlite(table))
+        return _insert_by_orm(table)
 
 
 def _insert_by_orm(table: Table) -> list[TaskExecutionTry]:

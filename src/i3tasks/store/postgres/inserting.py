@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
+from contextlib import AbstractContextManager, nullcontext
 from datetime import datetime
 from functools import lru_cache
 from typing import Any
@@ -12,7 +13,7 @@ from django.core.exceptions import FieldDoesNotExist
 from django.db import connections
 
 from ...models import TaskExecution, TaskExecutionTry
-from ..database import alias
+from ..database import alias, atomic, in_transaction
 from ..tables import Table
 from .statements import EXECUTIONS, TRIES, fetched
 
@@ -29,13 +30,21 @@ def insert_calls(table: Table, of_executions: Names, of_tries: Names) -> list[tu
     spaced = tuple(table.spaced)
     names = (*table.shared, *spaced)
     if table.count == 1:
-        return fetched(_insert_one(names, of_executions, of_tries), shared=shared)
+        with _transaction(is_one_statement=True):
+            return fetched(_insert_one(names, of_executions, of_tries), shared=shared)
     statement = _insert_many(names, tuple(table.own), spaced, of_executions, of_tries)
+    documents = [*_documents(table, range(table.count))]
     ids: list[tuple[int, int]] = []
-    for rows in _documents(table, range(table.count)):
-        # The place of the last row of all among those of this statement, for `spaced`.
-        ids += fetched(statement, shared=shared, rows=rows, last=table.count - len(ids))
+    with _transaction(is_one_statement=len(documents) == 1):
+        for rows in documents:
+            # The place of the last row of all among those of this statement, for `spaced`.
+            ids += fetched(statement, shared=shared, rows=rows, last=table.count - len(ids))
     return ids
+
+
+def _transaction(*, is_one_statement: bool) -> AbstractContextManager[Any]:
+    """A transaction or a part of the caller's, unless a statement is one by itself."""
+    return nullcontext() if is_one_statement and not in_transaction() else atomic()
 
 
 def _documents(table: Table, places: range) -> Iterator[str]:
