@@ -1,5 +1,6 @@
 """`enqueue.insert`: part of the caller's transaction, and as many statements for a thousand calls as for one."""
 
+from collections.abc import Callable
 from contextlib import suppress
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
@@ -7,7 +8,8 @@ from typing import Any
 from uuid import UUID
 
 import pytest
-from django.db import connection, transaction
+from django.db import DatabaseError, connection, transaction
+from django.test.utils import CaptureQueriesContext
 from django.utils import timezone
 
 from i3tasks.core.values import decode, encode
@@ -87,6 +89,45 @@ def test_calls_that_are_too_large_for_one_statement_take_more(monkeypatch: pytes
     assert queries_of(lambda: tries.extend(insert(calls, now=timezone.now()))) > 1
     stored = TaskExecution.objects.in_bulk([task_try.task_execution_id for task_try in tries])
     assert [stored[task_try.task_execution_id].task_args[0] for task_try in tries] == list(range(12))
+
+
+@pytest.mark.postgres
+@pytest.mark.django_db(transaction=True)
+def test_outside_of_transactions_a_statement_needs_none_around_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Beginning and committing one would take two round trips more."""
+    assert statements_of(lambda: enqueue(1)) == ["WITH"]
+    assert statements_of(lambda: enqueue(5)) == ["WITH"]
+    monkeypatch.setattr("i3tasks.store.postgres.inserting.MOST_ROWS", 3)
+    assert statements_of(lambda: enqueue(5)) == ["BEGIN", "WITH", "WITH", "COMMIT"]
+    assert TaskExecutionTry.objects.count() == 11
+
+
+def statements_of(write: Callable[[], object]) -> list[str]:
+    """The first word of each."""
+    with CaptureQueriesContext(connection) as queries:
+        write()
+    return [query["sql"].split(maxsplit=1)[0] for query in queries]
+
+
+@pytest.mark.django_db(transaction=True)
+@pytest.mark.parametrize("rows", [2000, 2])
+def test_outside_of_transactions_all_calls_are_written_or_none(monkeypatch: pytest.MonkeyPatch, rows: int) -> None:
+    monkeypatch.setattr("i3tasks.store.postgres.inserting.MOST_ROWS", rows)
+    refused = NewExecution("m", "f", [], {}, task_group_id=2**70)
+    with pytest.raises((DatabaseError, OverflowError)):
+        insert([ADD, ADD, ADD, refused], now=timezone.now())
+    assert not TaskExecution.objects.exists()
+    assert not TaskExecutionTry.objects.exists()
+    insert([ADD], now=timezone.now())
+    assert TaskExecutionTry.objects.count() == 1
+
+
+def test_an_error_inside_a_transaction_breaks_it_as_any_other_does() -> None:
+    with transaction.atomic():
+        with suppress(DatabaseError, OverflowError):
+            insert([NewExecution("m", "f", [], {}, task_group_id=2**70)], now=timezone.now())
+        with pytest.raises(transaction.TransactionManagementError):
+            TaskExecution.objects.exists()
 
 
 @pytest.mark.parametrize("rows", [2000, 7])

@@ -15,11 +15,12 @@ from i3tasks.core.clock import current_clock
 from i3tasks.core.outcome import Success
 from i3tasks.models import TaskExecutionTry
 from i3tasks.store import figures
+from i3tasks.store.delivering import Item
 from i3tasks.store.dispatching import confirm_published, next_due
 from i3tasks.store.fallback import WaitingRequest, take_waiting
 from i3tasks.store.operations import CLAIM, SETTLE, Operation
 from i3tasks.store.requests import TryRef
-from i3tasks.store.writer import Writer, _Item
+from i3tasks.store.writer import Writer
 from tests.store.helpers import enqueue, request, says
 
 pytestmark = [pytest.mark.postgres, pytest.mark.django_db]
@@ -103,5 +104,5 @@ def rows_read() -> int:
 
 def ask(operation: Operation[Any, Any], requests: Sequence[Any]) -> list[Any]:
     """Ask as the writer's thread does, in this one."""
-    answers = Writer(current_clock)._run_all([_Item(operation, asked) for asked in requests], {})
+    answers = Writer(current_clock)._run_all([Item(operation, asked) for asked in requests], {})
     return [answer for _, answer in answers]

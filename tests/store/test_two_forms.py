@@ -23,6 +23,7 @@ from i3tasks.core.clock import SYSTEM_CLOCK
 from i3tasks.core.outcome import Outcome, Released, Success
 from i3tasks.models import ExecutionOutcome, QueuePause, TaskExecution, TaskExecutionResult, TaskExecutionTry, TaskGroup
 from i3tasks.store.claims import claim
+from i3tasks.store.delivering import Item
 from i3tasks.store.dispatching import confirm_published
 from i3tasks.store.enqueue import NewExecution, insert
 from i3tasks.store.leases import renew
@@ -30,7 +31,7 @@ from i3tasks.store.operations import CLAIM, CONFIRM, SETTLE, Operation
 from i3tasks.store.requests import Claimed, ClaimRequest, Settled, Settlement, TryRef
 from i3tasks.store.settle import settle
 from i3tasks.store.states import LOST_CLASS
-from i3tasks.store.writer import Writer, _Item
+from i3tasks.store.writer import Writer
 from tests.store.helpers import failure, open_transaction, request
 from tests.store.test_claims import Heartbeat
 from tests.support.exploring import examples
@@ -296,8 +297,9 @@ def test_a_batch_of_the_writer(choose: random.Random) -> None:
         for number, (operation, each) in enumerate(asked):
             if operation is CLAIM:
                 each.taken.clear()
-            items.append(_Item(operation, each, then=partial(answers.__setitem__, number)))
-        left, by_operation = writer._answer_plain(items)
+            items.append(Item(operation, each, then=partial(answers.__setitem__, number)))
+        left, by_operation, failure = writer._answer_plain(items)
+        assert failure is None
         for item, answer in writer._commit(left, by_operation):
             assert item.then is not None
             item.then(answer)

@@ -9,7 +9,8 @@ from __future__ import annotations
 import queue
 import threading
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
+from functools import partial
 from typing import Any
 
 import grpc
@@ -20,6 +21,7 @@ from ..conf import PubSubConfig
 from . import clients
 from .clients import api
 from .loading import note_streams
+from .receipts import Receipts
 
 _MAXIMUM_BYTES = 64 * 1024 * 1024
 _MAXIMUM_LEASE_SECONDS = 7 * 86_400.0
@@ -82,6 +84,9 @@ class _Subscriber(pubsub_v1.SubscriberClient):  # type: ignore[misc]
     """
 
     on_open: Callable[[], None]
+    receives: Callable[[], bool]
+    """Whether this thread is about to hand over messages, which need not wait for the answer to their receipt."""
+    receipts: Receipts
     is_ending = False
     answers_sent = 0
 
@@ -92,9 +97,19 @@ class _Subscriber(pubsub_v1.SubscriberClient):  # type: ignore[misc]
         return super().streaming_pull(*args, **kwargs)
 
     def acknowledge(self, *args: Any, **kwargs: Any) -> Any:
+        self.receipts.answered(kwargs.get("ack_ids", ()))
         return self._best_effort(super().acknowledge, _ACKS, args, kwargs)
 
     def modify_ack_deadline(self, *args: Any, **kwargs: Any) -> Any:
+        ack_ids, seconds = kwargs.get("ack_ids", ()), kwargs.get("ack_deadline_seconds")
+        if seconds and self.receives():
+            return self.receipts.put(ack_ids, seconds)
+        if seconds == 0:
+            self.receipts.answered(ack_ids, wait=True)
+        return self.extend(*args, **kwargs)
+
+    def extend(self, *args: Any, **kwargs: Any) -> Any:
+        """Give messages more time."""
         return self._best_effort(super().modify_ack_deadline, _EXTENSIONS, args, kwargs)
 
     def _best_effort(self, method: Callable[..., Any], patience: Any, args: Any, kwargs: Any) -> Any:
@@ -175,6 +190,8 @@ class Session:
         client = clients.make_streaming(_Subscriber, self._config)
         note_streams()
         client.on_open = self._opened
+        client.receives = self._receives
+        client.receipts = Receipts(partial(self._tell_arrived, client))
         with self._lock:
             if self._stopping:
                 client.close()
@@ -196,9 +213,28 @@ class Session:
         return self._future is not None
 
     @property
+    def _manager(self) -> Any:
+        """The library's part that moves the messages; None before the start, and in versions with other internals."""
+        return getattr(self._future, "_StreamingPullFuture__manager", None)  # there is no public name
+
+    def _receives(self) -> bool:
+        """Whether this is the thread that receives, of a stream whose messages are not delivered exactly once.
+
+        Of those that are, the library hands over only messages of which Pub/Sub has confirmed the lease.
+        """
+        manager = self._manager
+        if manager is None or threading.current_thread() is not _thread_of(manager, "_consumer"):
+            return False
+        is_exactly_once = getattr(manager, "_exactly_once_delivery_enabled", None)
+        return is_exactly_once is not None and not is_exactly_once()
+
+    def _tell_arrived(self, client: Any, ack_ids: Sequence[str], seconds: int) -> None:
+        client.extend(subscription=self._subscription, ack_ids=ack_ids, ack_deadline_seconds=seconds)
+
+    @property
     def dead_threads(self) -> list[str]:
         """The work of each library thread that has ended although the stream has not."""
-        manager = getattr(self._future, "_StreamingPullFuture__manager", None)  # there is no public name
+        manager = self._manager
         if manager is None or self._stopping or self._future.done():
             return []
         threads = {what: _thread_of(manager, part) for part, what in _PARTS.items()}
