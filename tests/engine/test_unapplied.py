@@ -6,6 +6,7 @@ from io import StringIO
 from typing import Any
 
 import pytest
+from django.conf import settings
 from django.core.management.base import BaseCommand
 from django.db import connection, connections
 from django.db.migrations.recorder import MigrationRecorder
@@ -63,6 +64,19 @@ def test_an_app_whose_migrations_are_off_has_none_to_apply() -> None:
     assert "auth" in noticed()
     with override_settings(MIGRATION_MODULES={"auth": None, "admin": None}):
         assert noticed() == ""
+
+
+def test_an_app_that_is_one_file_or_has_no_migrations_has_none_to_apply() -> None:
+    with override_settings(INSTALLED_APPS=[*settings.INSTALLED_APPS, "tests.shop.tasks", "tests.faults"]):
+        assert noticed() == ""
+        MigrationRecorder.Migration.objects.filter(app="auth").delete()
+        assert "auth" in noticed()
+
+
+@pytest.mark.parametrize("missing", ["missing_for_sure", "tests.missing_for_sure", "missing_for_sure.migrations"])
+def test_a_module_of_migrations_that_is_missing_is_an_error_at_the_start_as_in_django(missing: str) -> None:
+    with override_settings(MIGRATION_MODULES={"auth": missing}), pytest.raises(ModuleNotFoundError, match="missing"):
+        noticed()
 
 
 def test_without_a_default_database_there_is_nothing_to_notice(monkeypatch: pytest.MonkeyPatch) -> None:

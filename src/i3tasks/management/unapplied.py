@@ -6,7 +6,7 @@ Django imports all migrations of the project for it, which stay in memory. Here 
 from __future__ import annotations
 
 import pkgutil
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import suppress
 from importlib.util import find_spec
 
@@ -26,7 +26,8 @@ class NoticingCommand(BaseCommand):
 
     def check_migrations(self) -> None:
         """Print the notice, if there is one to print."""
-        with suppress(ImproperlyConfigured):  # there is no default database, which Django looks into
+        # Django says itself that there is no default database, into which it looks, or no such module of migrations.
+        with suppress(ImproperlyConfigured, ImportError):
             if recorded_migrations(DEFAULT_DB_ALIAS) >= set(_on_disk()):
                 return
         super().check_migrations()
@@ -35,12 +36,21 @@ class NoticingCommand(BaseCommand):
 def _on_disk() -> Iterator[tuple[str, str]]:
     """The migrations of the project. A squashed one and those that it replaces count each, as they are recorded."""
     for config in apps.get_app_configs():
-        spec = find_spec(module) if (module := _package(config)) else None
-        for found in pkgutil.iter_modules(spec.submodule_search_locations if spec else ()):
+        for found in pkgutil.iter_modules(_places(config)):
             if not found.ispkg and found.name[0] not in "_~":  # the same that Django leaves out
                 yield config.label, found.name
 
 
-def _package(config: AppConfig) -> str | None:
-    module: str | None = settings.MIGRATION_MODULES.get(config.label, f"{config.name}.migrations")
-    return module
+def _places(config: AppConfig) -> Iterable[str]:
+    """The folders with the migrations of an app. Raises ImportError if the project names a package that is missing."""
+    if config.label in settings.MIGRATION_MODULES:
+        name = settings.MIGRATION_MODULES[config.label]
+        if name is None:
+            return ()
+        if (spec := find_spec(name)) is None:
+            raise ModuleNotFoundError(name)
+    elif not hasattr(config.module, "__path__"):  # an app that is one file
+        return ()
+    else:
+        spec = find_spec(f"{config.name}.migrations")
+    return (spec and spec.submodule_search_locations) or ()
