@@ -79,6 +79,23 @@ def test_a_module_of_migrations_that_is_missing_is_an_error_at_the_start_as_in_d
         noticed()
 
 
+class NoMigrations:
+    """What projects set in place of a dict to have their tests run without migrations."""
+
+    def __contains__(self, label: str) -> bool:
+        return True
+
+    def __getitem__(self, label: str) -> None:
+        return None
+
+
+def test_migrations_may_be_switched_off_as_a_whole() -> None:
+    MigrationRecorder.Migration.objects.all().delete()
+    assert "i3tasks" in noticed()
+    with override_settings(MIGRATION_MODULES=NoMigrations()):
+        assert noticed() == ""
+
+
 def test_without_a_default_database_there_is_nothing_to_notice(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("i3tasks.management.unapplied.DEFAULT_DB_ALIAS", "dummy")
     monkeypatch.setattr("django.core.management.base.DEFAULT_DB_ALIAS", "dummy")

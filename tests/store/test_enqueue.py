@@ -8,7 +8,7 @@ from typing import Any
 from uuid import UUID
 
 import pytest
-from django.db import DatabaseError, connection, transaction
+from django.db import DatabaseError, OperationalError, connection, transaction
 from django.test.utils import CaptureQueriesContext
 from django.utils import timezone
 
@@ -100,6 +100,35 @@ def test_outside_of_transactions_a_statement_needs_none_around_it(monkeypatch: p
     monkeypatch.setattr("i3tasks.store.postgres.inserting.MOST_ROWS", 3)
     assert statements_of(lambda: enqueue(5)) == ["BEGIN", "WITH", "WITH", "COMMIT"]
     assert TaskExecutionTry.objects.count() == 11
+
+
+@pytest.mark.postgres
+@pytest.mark.django_db(transaction=True)
+@pytest.mark.parametrize("count", [1, 5])
+def test_a_connection_that_the_server_ended_costs_one_call(count: int) -> None:
+    enqueue(count)
+    with connection.cursor() as cursor:
+        cursor.execute("SELECT pg_backend_pid()")
+        [pid] = cursor.fetchone()
+    other = connection.copy()
+    with other.cursor() as cursor:
+        cursor.execute("SELECT pg_terminate_backend(%s, 5000)", [pid])
+    other.close()
+    with pytest.raises(OperationalError):
+        enqueue(count)
+    enqueue(count)
+    assert TaskExecutionTry.objects.count() == 2 * count
+
+
+@pytest.mark.postgres
+@pytest.mark.django_db(transaction=True)
+def test_a_refused_value_keeps_the_connection() -> None:
+    enqueue(1)
+    before = connection.connection
+    with pytest.raises(DatabaseError):
+        insert([NewExecution("m", "f", [], {}, task_group_id=2**70)], now=timezone.now())
+    enqueue(1)
+    assert connection.connection is before
 
 
 def statements_of(write: Callable[[], object]) -> list[str]:

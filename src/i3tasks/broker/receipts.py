@@ -9,9 +9,8 @@ from __future__ import annotations
 
 import threading
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
 from typing import Any
 
 from google.auth.exceptions import GoogleAuthError
@@ -21,18 +20,9 @@ from .clients import api
 
 GATHER_SECONDS = 0.1
 """How long a receipt waits for others. The shortest lease is ten seconds."""
-MOST_IDS = 2500
-"""In a request, as in the library's own."""
-MAXIMUM_QUEUED = 100_000
-IDLE_SECONDS = 5.0
-
-
-@dataclass(frozen=True, slots=True)
-class _Receipt:
-    """The messages of one response, and the seconds that they are given."""
-
-    ack_ids: Sequence[str]
-    seconds: int
+MOST_IDS = 1000
+"""In a request, as in the library's own: Pub/Sub takes no more than 512 KB."""
+IDLE_SECONDS = 1.0
 
 
 class Receipts:
@@ -40,47 +30,53 @@ class Receipts:
 
     def __init__(self, send: Callable[[Sequence[str], int], Any]) -> None:
         self._send = send
-        self._unanswered: set[str] = set()
-        self._lock = threading.Lock()
-        self._sending = threading.Lock()
-        self._batches: BatchThread[_Receipt] = BatchThread(
-            "i3tasks-receipts",
-            self._send_all,
-            max_batch=MAXIMUM_QUEUED,
-            max_queued=MAXIMUM_QUEUED,
-            idle_seconds=lambda: IDLE_SECONDS,
+        self._changed = threading.Condition()
+        self._waiting: defaultdict[int, set[str]] = defaultdict(set)  # by the seconds that they are given
+        self._being_told: Collection[str] = ()
+        self._are_due = False
+        # It has one item at most: the time to tell what waits by then.
+        self._times: BatchThread[None] = BatchThread(
+            "i3tasks-receipts", self._tell, max_batch=1, max_queued=1, idle_seconds=lambda: IDLE_SECONDS
         )
 
     def put(self, ack_ids: Iterable[str], seconds: int) -> None:
         """Tell, a moment later, that these messages have arrived and are to have so many seconds."""
-        receipt = _Receipt([*ack_ids], seconds)
-        with self._lock:
-            self._unanswered.update(receipt.ack_ids)
-        if not self._batches.put(receipt, delay=GATHER_SECONDS):
-            self.answered(receipt.ack_ids)  # their leases are extended later all the same
+        with self._changed:
+            self._waiting[seconds].update(ack_ids)
+            is_first, self._are_due = not self._are_due, True
+        if is_first:
+            self._times.put(None, delay=GATHER_SECONDS)
 
     def answered(self, ack_ids: Iterable[str], *, wait: bool = False) -> None:
-        """Leave out these messages, which are acked or nacked. `wait` until none is being told.
+        """Leave out these messages, which are acked or nacked. `wait` until none of them is being told.
 
         A nacked message must not be given more time afterwards: it would come again so much later.
         """
-        with self._lock:
-            self._unanswered.difference_update(ack_ids)
-        if wait:
-            with self._sending:
-                pass
+        ids = {*ack_ids}
+        with self._changed:
+            for waiting in self._waiting.values():
+                waiting -= ids
+            if wait:
+                self._changed.wait_for(lambda: ids.isdisjoint(self._being_told))
 
-    def _send_all(self, receipts: Sequence[_Receipt]) -> None:
-        with self._sending:
-            for seconds, ack_ids in self._taken(receipts).items():
-                for start in range(0, len(ack_ids), MOST_IDS):
-                    with suppress(api.GoogleAPICallError, GoogleAuthError):
-                        self._send(ack_ids[start : start + MOST_IDS], seconds)
+    def _tell(self, times: Sequence[None]) -> None:
+        with self._changed:
+            self._are_due = False
+        while some := self._take():
+            seconds, ack_ids = some
+            try:
+                with suppress(api.GoogleAPICallError, GoogleAuthError):
+                    self._send(ack_ids, seconds)
+            finally:
+                with self._changed:
+                    self._being_told = ()
+                    self._changed.notify_all()
 
-    def _taken(self, receipts: Iterable[_Receipt]) -> dict[int, list[str]]:
-        taken: defaultdict[int, list[str]] = defaultdict(list)
-        with self._lock:
-            for receipt in receipts:
-                taken[receipt.seconds] += self._unanswered.intersection(receipt.ack_ids)
-                self._unanswered.difference_update(receipt.ack_ids)
-        return {seconds: ack_ids for seconds, ack_ids in taken.items() if ack_ids}
+    def _take(self) -> tuple[int, list[str]] | None:
+        """The messages of the next request."""
+        with self._changed:
+            for seconds, waiting in self._waiting.items():
+                if waiting:
+                    self._being_told = [waiting.pop() for _ in range(min(MOST_IDS, len(waiting)))]
+                    return seconds, self._being_told
+        return None

@@ -97,15 +97,15 @@ class _Subscriber(pubsub_v1.SubscriberClient):  # type: ignore[misc]
         return super().streaming_pull(*args, **kwargs)
 
     def acknowledge(self, *args: Any, **kwargs: Any) -> Any:
-        self.receipts.answered(kwargs.get("ack_ids", ()))
+        self.receipts.answered(_ids(kwargs))
         return self._best_effort(super().acknowledge, _ACKS, args, kwargs)
 
     def modify_ack_deadline(self, *args: Any, **kwargs: Any) -> Any:
-        ack_ids, seconds = kwargs.get("ack_ids", ()), kwargs.get("ack_deadline_seconds")
+        seconds = kwargs.get("ack_deadline_seconds")
         if seconds and self.receives():
-            return self.receipts.put(ack_ids, seconds)
+            return self.receipts.put(_ids(kwargs), seconds)
         if seconds == 0:
-            self.receipts.answered(ack_ids, wait=True)
+            self.receipts.answered(_ids(kwargs), wait=True)
         return self.extend(*args, **kwargs)
 
     def extend(self, *args: Any, **kwargs: Any) -> Any:
@@ -121,6 +121,14 @@ class _Subscriber(pubsub_v1.SubscriberClient):  # type: ignore[misc]
             raise api.Cancelled(str(error)) from error
         finally:
             self.answers_sent += 1
+
+
+def _ids(kwargs: dict[str, Any]) -> list[str]:
+    """The messages of a request. The library may give an iterator of them, which the request needs, too."""
+    if "ack_ids" not in kwargs:
+        return []
+    ids = kwargs["ack_ids"] = [*kwargs["ack_ids"]]
+    return ids
 
 
 class _EndedStream:

@@ -27,7 +27,7 @@ class NoticingCommand(BaseCommand):
     def check_migrations(self) -> None:
         """Print the notice, if there is one to print."""
         # Django says itself that there is no default database, into which it looks, or no such module of migrations.
-        with suppress(ImproperlyConfigured, ImportError):
+        with suppress(ImproperlyConfigured, ImportError, ValueError):
             if recorded_migrations(DEFAULT_DB_ALIAS) >= set(_on_disk()):
                 return
         super().check_migrations()

@@ -9,7 +9,7 @@ from datetime import datetime, timedelta
 from typing import Any, TypeVar
 
 from django.apps import apps
-from django.db import OperationalError, connections, router, transaction
+from django.db import InterfaceError, OperationalError, connections, router, transaction
 from django.db.backends.base.base import BaseDatabaseWrapper
 from django.db.models import DateTimeField, ExpressionWrapper, Model, QuerySet, Value
 from django.db.models.expressions import Combinable
@@ -121,6 +121,18 @@ def _begins_immediately(connection: Any) -> bool:
 def atomic(*, savepoint: bool = False) -> transaction.Atomic:
     """A transaction on that database; inside another one a part of it, or a savepoint, which an error leaves intact."""
     return _Writing(alias(), savepoint, durable=False)
+
+
+@contextmanager
+def by_itself() -> Iterator[None]:
+    """For a statement outside of transactions. A connection that is lost is closed, as at the end of `atomic`."""
+    try:
+        yield
+    except (OperationalError, InterfaceError):
+        connection = connections[alias()]
+        if connection.connection is not None and not connection.is_usable():
+            connection.close()  # so that the next query opens one
+        raise
 
 
 def in_transaction() -> bool:

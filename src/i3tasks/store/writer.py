@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import partial
 from typing import Any
@@ -43,7 +43,8 @@ GATHER_SECONDS = 0.5
 """Confirmations wait for this time to twice as long, and are written together. By then most of the tries have been
 claimed; a confirmation that had locked such a row when its claim came would have made the claim wait."""
 PLAIN_FAILURES = 3
-"""So many times in a row the plain form of a batch fails where its transaction then succeeds, until it is left out."""
+"""So many times in a row the plain form of a batch fails where its transaction then succeeds, until such batches, with
+requests of the same operations, do without it."""
 SEVERAL = 2
 """A request alone is answered by its own operation in one statement."""
 FEW = 32
@@ -65,7 +66,7 @@ class Writer:
         self._clock_now = clock
         self._down_until = 0.0
         self._is_down = False
-        self._plain_failures = 0
+        self._plain_failures: Counter[frozenset[Operation[Any, Any]]] = Counter()
         self._connection: Any = None  # referred to, so that a forked child does not close its parent's
         self._thread: BatchThread[Item] = BatchThread(
             "i3tasks-writer",
@@ -159,21 +160,21 @@ class Writer:
         else:
             self._come_back()
             if failure is not None:
-                self._note_plain_failure(failure)
+                self._note_plain_failure(live, failure)
             self._deliver(self._put_back_locked(answers))
             if len(items) < FEW and self._thread.has_ready:
                 time.sleep(FOLLOWING_SECONDS)
 
     def _answer_plain(self, items: list[Item]) -> tuple[list[Item], Asked, Exception | None]:
         """Answer the plain requests of a batch, ahead of the others: they cost a fraction. Gives what is left."""
-        if len(items) < SEVERAL or self._plain_failures >= PLAIN_FAILURES:
+        if len(items) < SEVERAL or self._plain_failures[_operations(items)] >= PLAIN_FAILURES:
             return items, {}, None
         try:
             with _transactions.held():
                 asked = self._ask_plain(items)
         except Exception as error:
             return items, {}, error  # the transaction of all of them meets the same trouble, and knows what to do
-        self._plain_failures = 0
+        self._plain_failures.pop(_operations(items), None)
         answered: list[tuple[Item, Any]] = []
         left = []
         for item in items:
@@ -185,10 +186,11 @@ class Writer:
         self._deliver(answered)
         return left, asked, None
 
-    def _note_plain_failure(self, error: Exception) -> None:
+    def _note_plain_failure(self, items: Iterable[Item], error: Exception) -> None:
         """Another transaction is no fault of the plain form, and a connection is not lost so often in a row."""
-        self._plain_failures += not is_contention(error)
-        if self._plain_failures == PLAIN_FAILURES:
+        operations = _operations(items)
+        self._plain_failures[operations] += not is_contention(error)
+        if self._plain_failures[operations] == PLAIN_FAILURES:
             emit("internal_error", where="plain form of a batch", error=repr(error), exc_info=error)
 
     def _ask_plain(self, items: Sequence[Item]) -> Asked:
@@ -290,6 +292,10 @@ def _grouped(items: Iterable[Item]) -> Mapping[Operation[Any, Any], list[Item]]:
     for item in items:
         grouped[item.operation].append(item)
     return grouped
+
+
+def _operations(items: Iterable[Item]) -> frozenset[Operation[Any, Any]]:
+    return frozenset([item.operation for item in items])
 
 
 def _function(operation: Operation[Request, Answer], asked: Asked) -> StoreFunction[Request, Answer]:

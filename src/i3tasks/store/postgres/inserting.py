@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import AbstractContextManager
 from datetime import datetime
 from functools import lru_cache
 from typing import Any
@@ -13,7 +13,7 @@ from django.core.exceptions import FieldDoesNotExist
 from django.db import connections
 
 from ...models import TaskExecution, TaskExecutionTry
-from ..database import alias, atomic, in_transaction
+from ..database import alias, atomic, by_itself, in_transaction
 from ..tables import Table
 from .statements import EXECUTIONS, TRIES, fetched
 
@@ -44,7 +44,7 @@ def insert_calls(table: Table, of_executions: Names, of_tries: Names) -> list[tu
 
 def _transaction(*, is_one_statement: bool) -> AbstractContextManager[Any]:
     """A transaction or a part of the caller's, unless a statement is one by itself."""
-    return nullcontext() if is_one_statement and not in_transaction() else atomic()
+    return by_itself() if is_one_statement and not in_transaction() else atomic()
 
 
 def _documents(table: Table, places: range) -> Iterator[str]:
