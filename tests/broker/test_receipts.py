@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import threading
-from collections.abc import Sequence
-from threading import current_thread
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 import pytest
@@ -181,17 +180,31 @@ async def test_a_message_does_not_wait_for_the_answer_to_its_receipt(broker: Bro
             incoming.ack()
 
 
-async def test_what_is_acked_at_once_needs_no_receipt(broker: Broker, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(receipts, "GATHER_SECONDS", 3.0)
-    threads: list[str] = []  # the library's own extends leases now and then
-    monkeypatch.setattr(_Subscriber, "extend", lambda client, **kwargs: threads.append(current_thread().name))
+@pytest.mark.parametrize("answer", [Incoming.ack, Incoming.nack])
+async def test_what_is_answered_at_once_needs_no_receipt(
+    broker: Broker, monkeypatch: pytest.MonkeyPatch, answer: Callable[[Incoming], None]
+) -> None:
+    monkeypatch.setattr(receipts, "GATHER_SECONDS", 60.0)
+    noted: list[str] = []
+    made: list[Receipts] = []
+
+    class Noting(Receipts):
+        def __init__(self, *arguments: Any) -> None:
+            super().__init__(*arguments)
+            made.append(self)
+
+        def put(self, ack_ids: Iterable[str], seconds: int) -> None:
+            noted.extend(ack_ids := [*ack_ids])
+            super().put(ack_ids, seconds)
+
+    monkeypatch.setattr("i3tasks.broker.streaming.Receipts", Noting)
     broker.ensure()
-    deliveries = Deliveries(Incoming.ack)
+    deliveries = Deliveries(answer)
     async with receiving(broker, deliveries):
         broker.publish(*(b"%d" % number for number in range(20))).wait()
         await deliveries.until(lambda: len({*deliveries.data}) == 20)
-    assert "i3tasks-receipts" not in threads
-    assert not [name for name in threads if "Consume" in name]
+    assert noted, "they came in the thread that receives, and it did not wait"
+    assert not [waiting for each in made for waiting in each._waiting.values() if waiting]
 
 
 async def test_one_that_is_delivered_exactly_once_waits_until_its_lease_is_confirmed(

@@ -33,8 +33,7 @@ class Receipts:
         self._changed = threading.Condition()
         self._waiting: defaultdict[int, set[str]] = defaultdict(set)  # by the seconds that they are given
         self._being_told: Collection[str] = ()
-        self._are_due = False
-        # It has one item at most: the time to tell what waits by then.
+        # It has room for one item: the time to tell what waits by then.
         self._times: BatchThread[None] = BatchThread(
             "i3tasks-receipts", self._tell, max_batch=1, max_queued=1, idle_seconds=lambda: IDLE_SECONDS
         )
@@ -43,9 +42,7 @@ class Receipts:
         """Tell, a moment later, that these messages have arrived and are to have so many seconds."""
         with self._changed:
             self._waiting[seconds].update(ack_ids)
-            is_first, self._are_due = not self._are_due, True
-        if is_first:
-            self._times.put(None, delay=GATHER_SECONDS)
+        self._times.put(None, delay=GATHER_SECONDS)
 
     def answered(self, ack_ids: Iterable[str], *, wait: bool = False) -> None:
         """Leave out these messages, which are acked or nacked. `wait` until none of them is being told.
@@ -60,8 +57,6 @@ class Receipts:
                 self._changed.wait_for(lambda: ids.isdisjoint(self._being_told))
 
     def _tell(self, times: Sequence[None]) -> None:
-        with self._changed:
-            self._are_due = False
         while some := self._take():
             seconds, ack_ids = some
             try:

@@ -1,7 +1,8 @@
 """One streaming-pull session on Google's high-level client: the part of the receiver that talks to Google's library.
 
 The library does flow control, leases, batched acks and reconnection, in threads of its own. i3tasks adds a `Scheduler`,
-the library's public extension point, which takes each message to the event loop instead of a thread pool.
+the library's public extension point, which takes each message to the event loop instead of a thread pool, and tells
+Pub/Sub in a thread of its own what has arrived (`receipts`).
 """
 
 from __future__ import annotations

@@ -167,14 +167,15 @@ class Writer:
 
     def _answer_plain(self, items: list[Item]) -> tuple[list[Item], Asked, Exception | None]:
         """Answer the plain requests of a batch, ahead of the others: they cost a fraction. Gives what is left."""
-        if len(items) < SEVERAL or self._plain_failures[_operations(items)] >= PLAIN_FAILURES:
+        operations = _operations(items)
+        if len(items) < SEVERAL or self._plain_failures[operations] >= PLAIN_FAILURES:
             return items, {}, None
         try:
             with _transactions.held():
                 asked = self._ask_plain(items)
         except Exception as error:
             return items, {}, error  # the transaction of all of them meets the same trouble, and knows what to do
-        self._plain_failures.pop(_operations(items), None)
+        self._plain_failures.pop(operations, None)
         answered: list[tuple[Item, Any]] = []
         left = []
         for item in items:
