@@ -8,7 +8,7 @@ from datetime import datetime, timedelta
 from typing import Any
 
 import pytest
-from django.db import connection
+from django.db import connection, transaction
 from django.utils import timezone
 
 from i3tasks import task
@@ -316,6 +316,19 @@ def test_locked_tries_are_left_out() -> None:
     first, second = published(2)
     with open_transaction(f"SELECT 1 FROM i3tasks_taskexecutiontry WHERE id = {first.pk} FOR UPDATE"):
         assert taken(20) == [second.pk]
+
+
+@pytest.mark.postgres
+def test_executions_are_neither_locked_nor_waited_for() -> None:
+    """A cancellation or a caller's own lock of an execution goes on beside it."""
+    [task_try] = published()
+    lock = f"SELECT 1 FROM i3tasks_taskexecution WHERE id = {task_try.task_execution_id} FOR UPDATE"
+    with open_transaction(lock):
+        assert taken(20) == [task_try.pk]
+    with transaction.atomic():
+        assert taken(60) == [task_try.pk]
+        with open_transaction(f"{lock} NOWAIT"):
+            pass
 
 
 def test_workers_that_look_at_the_same_time_share() -> None:

@@ -6,7 +6,7 @@ Whatever is in the tables, both answer alike and leave the same rows behind.
 import random
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass, field, replace
+from dataclasses import astuple, dataclass, field, replace
 from datetime import timedelta
 from functools import partial
 from typing import Any
@@ -24,8 +24,9 @@ from i3tasks.core.outcome import Outcome, Released, Success
 from i3tasks.models import ExecutionOutcome, QueuePause, TaskExecution, TaskExecutionResult, TaskExecutionTry, TaskGroup
 from i3tasks.store.claims import claim
 from i3tasks.store.delivering import Item
-from i3tasks.store.dispatching import confirm_published
+from i3tasks.store.dispatching import confirm_published, take_due
 from i3tasks.store.enqueue import NewExecution, insert
+from i3tasks.store.fallback import WaitingRequest, take_waiting
 from i3tasks.store.leases import renew
 from i3tasks.store.operations import CLAIM, CONFIRM, SETTLE, Operation
 from i3tasks.store.requests import Claimed, ClaimRequest, Settled, Settlement, TryRef
@@ -39,7 +40,7 @@ from tests.support.exploring import examples
 pytestmark = [pytest.mark.postgres, pytest.mark.django_db(transaction=True)]
 
 NOW = timezone.now()
-CHOOSERS = ("claims", "leases", "settle", "dispatching", "priority", "plain_answers")
+CHOOSERS = ("claims", "leases", "settle", "dispatching", "priority", "plain_answers", "taking")
 STEP = {"module_name": "m", "func_name": "next", "args": [], "kwargs": {}}
 VALUES: list[Any] = [None, 0, "", "text \u2028 \\u0041 {,} \"'", [], {"a": [1.5, None, {"b": "é"}]}, 10**40, True]
 choices = st.integers(0, 2**32).map(random.Random)  # drawn bit by bit, most tries would be alike
@@ -272,6 +273,27 @@ def test_confirmations(choose: random.Random) -> None:
 
     refs = list({task_try.pk: ref(task_try) for task_try in world.some()}.values())
     in_both_forms(world, lambda: confirm_published(refs, now=NOW))
+
+
+@given(choices)
+@many
+def test_takings(choose: random.Random) -> None:
+    world = World.of(choose, leased=0.2)
+    for task_try in world.tries:
+        TaskExecutionTry.objects.filter(pk=task_try.pk).update(publish_count=choose.choice([0, 1, 4]))
+    moment = NOW + timedelta(seconds=choose.choice([1, 40, 90_000]))
+    queues = choose.choice([("default",), ("heavy", "default"), ("light",), ()])
+    published = choose.choice([None, timedelta(0), timedelta(seconds=15)])
+    room, threads = choose.choice([1, 3, 100]), choose.choice([0, 100])
+    request = WaitingRequest(
+        queues, published, timedelta(0), room, threads, choose.choice([None, timedelta(seconds=10)])
+    )
+
+    def taken() -> Any:
+        return [astuple(ref) for refs in take_waiting([request], now=moment) for ref in refs]
+
+    in_both_forms(world, taken)
+    in_both_forms(world, lambda: [astuple(ref) for ref in take_due(room, now=moment)])
 
 
 @given(choices)

@@ -9,6 +9,7 @@ from datetime import datetime, timedelta
 from typing import Any, TypeVar
 
 from django.apps import apps
+from django.core.exceptions import EmptyResultSet
 from django.db import InterfaceError, OperationalError, connections, router, transaction
 from django.db.backends.base.base import BaseDatabaseWrapper
 from django.db.models import DateTimeField, ExpressionWrapper, Model, QuerySet, Value
@@ -192,6 +193,24 @@ def unlocked(queryset: Rows, *, to_delete: bool = False) -> list[Any]:
     if connections[queryset.db].features.has_select_for_update_skip_locked:
         queryset = queryset.select_for_update(skip_locked=True, of=("self",), no_key=not to_delete)
     return list(queryset)
+
+
+def unlocked_values(queryset: Rows, *columns: Any) -> list[tuple[Any, ...]]:
+    """The same as tuples of these columns: rows of joined tables are not locked, which Django's own form would do."""
+    connection = connections[queryset.db]
+    values = queryset.values_list(*columns)
+    if not connection.features.has_select_for_update_skip_locked:
+        return list(values)
+    try:
+        statement, parameters = values.query.get_compiler(connection=connection).as_sql()
+    except EmptyResultSet:
+        return []
+    table = connection.ops.quote_name(queryset.model._meta.db_table)
+    lock = connection.ops.for_update_sql(skip_locked=True, of=(table,), no_key=True)
+    with connection.cursor() as cursor:
+        cursor.execute(f"{statement} {lock}", parameters)
+        found: list[tuple[Any, ...]] = cursor.fetchall()
+        return found
 
 
 @contextmanager

@@ -10,12 +10,13 @@ from types import MappingProxyType
 from django.db.models import F
 
 from ..models import TaskExecutionTry
-from .database import DATABASE_TIME, Instant, atomic, database_time, locked, rows, unlocked, with_database_time
+from .database import DATABASE_TIME, Instant, atomic, database_time, locked, rows, with_database_time
 from .enqueue import LONGEST_LOST_AFTER, publish_grace, wait_for_claim
 from .pauses import known_pauses, pause_over, set_aside, without_paused
 from .postgres.marking import confirm_unclaimed
 from .postgres.statements import Question, are_known
 from .requests import LOCKED, Locked, TryRef
+from .taking import Waiting, lock, take
 
 RETRY_PUBLISH_AFTER = timedelta(seconds=5)
 """After a first refusal; doubled while the try grows older, up to"""
@@ -48,11 +49,7 @@ def _take_due(limit: int, paused: Mapping[str, int], now: Instant) -> tuple[list
         taken = without_paused(due, paused)
         if not taken:
             return [], bool(due)
-        dispatch_at = database_time(taken[0]) + publish_grace()
-        rows(TaskExecutionTry).filter(pk__in=[task_try.pk for task_try in taken]).update(dispatch_at=dispatch_at)
-        for task_try in taken:
-            task_try.dispatch_at = dispatch_at
-        return [TryRef.of(task_try) for task_try in taken], True
+        return take(taken, publish_grace(), now=now), True
 
 
 def next_due(within: timedelta, *, now: Instant = DATABASE_TIME) -> tuple[datetime, datetime] | None:
@@ -174,7 +171,6 @@ def _unclaimed(refs: Sequence[TryRef], now: Instant, wait: bool) -> list[TaskExe
     ]
 
 
-def _due(limit: int, now: Instant, **published: int) -> list[TaskExecutionTry]:
+def _due(limit: int, now: Instant, **published: int) -> list[Waiting]:
     due = with_database_time(rows(TaskExecutionTry).filter(dispatch_at__isnull=False, **published), now)
-    due = due.filter(dispatch_at__lte=F("database_time")).select_related("task_execution")
-    return unlocked(due.order_by("dispatch_at")[:limit])
+    return lock(due.filter(dispatch_at__lte=F("database_time")).order_by("dispatch_at")[:limit])

@@ -23,13 +23,13 @@ from .database import (
     database_time,
     in_index_order,
     rows,
-    unlocked,
     with_database_time,
 )
 from .enqueue import LONGEST_LOST_AFTER, publish_grace, wait_for_claim
 from .pauses import ASIDE_FROM
-from .priority import DUE_SINCE, due_by_now, levels, place_in_line
+from .priority import due_by_now, levels, place_in_line
 from .requests import TryRef
+from .taking import DUE_SINCE, Waiting, lock, take
 
 LONGEST_TAKEN = timedelta(seconds=5)
 """Longest time for which a taken try is left to its worker. Its claim comes within milliseconds; if it comes later than
@@ -78,21 +78,10 @@ def take_waiting(
 
 def _take(request: WaitingRequest, now: Instant) -> list[TryRef]:
     taken = list(_admitted(_first_in_line(request, now), request.threads))
-    if not taken:
-        return []
-    at = database_time(taken[0])
-    dispatch_at = at + min(publish_grace(), LONGEST_TAKEN)
-    rows(TaskExecutionTry).filter(pk__in=[task_try.pk for task_try in taken]).update(
-        dispatch_at=dispatch_at,
-        publish_count=0,  # the messages that it may still have no longer count
-        updated_at=at,  # so that it does not count as unsent to others
-    )
-    for task_try in taken:
-        task_try.dispatch_at = dispatch_at
-    return [TryRef.of(task_try) for task_try in taken]
+    return take(taken, min(publish_grace(), LONGEST_TAKEN), anew=True, now=now)
 
 
-def _first_in_line(request: WaitingRequest, now: Instant) -> list[Any]:
+def _first_in_line(request: WaitingRequest, now: Instant) -> list[Waiting]:
     """The waiting tries whose turn it is, as many as there is room for.
 
     If there are more, the first of each priority are looked at: each level is a range of an index.
@@ -115,9 +104,9 @@ def _levels(queues: Sequence[str]) -> list[int]:
         return list(levels(queues))
 
 
-def _first(waiting: Rows, count: int) -> dict[int, Any]:
+def _first(waiting: Rows, count: int) -> dict[int, Waiting]:
     with in_index_order():
-        return {task_try.pk: task_try for task_try in unlocked(waiting[:count])}
+        return {task_try.pk: task_try for task_try in lock(waiting[:count])}
 
 
 def _waiting(request: WaitingRequest, now: Instant) -> Rows:
@@ -147,12 +136,8 @@ def take_unheard(queue: str, patience: timedelta, *, now: Instant = DATABASE_TIM
         if not _is_quiet(found, patience) or _was_claimed(queue, patience, now):
             return []
         with in_index_order():
-            unheard = unlocked(oldest)
-        dispatch_at = database_time(unheard[0]) + publish_grace() if unheard else None
-        rows(TaskExecutionTry).filter(pk__in=[task_try.pk for task_try in unheard]).update(dispatch_at=dispatch_at)
-        for task_try in unheard:
-            task_try.dispatch_at = dispatch_at
-        return [TryRef.of(task_try) for task_try in unheard]
+            unheard = lock(oldest)
+        return take(unheard, publish_grace(), now=now)
 
 
 def due_of(queues: Sequence[str], *, now: Instant = DATABASE_TIME) -> Rows:
@@ -188,7 +173,7 @@ def _was_claimed(queue: str, within: timedelta, now: Instant) -> bool:
 def _due(now: Instant) -> Rows:
     """Tries that no worker runs yet and that one could run now. One index holds all that wait, by `due_since`."""
     tries = rows(TaskExecutionTry).filter(is_completed=False, started_at__isnull=True, dispatch_at__isnull=False)
-    tries = tries.filter(claim_token__isnull=True).select_related("task_execution").annotate(due_since=DUE_SINCE)
+    tries = tries.filter(claim_token__isnull=True).annotate(due_since=DUE_SINCE)
     return due_by_now(with_database_time(tries, now))
 
 
@@ -225,11 +210,10 @@ def _tasks(specs: Iterable[TaskSpec]) -> Q:
     return of_tasks
 
 
-def _admitted(tries: Sequence[TaskExecutionTry], threads: int) -> Iterator[TaskExecutionTry]:
+def _admitted(tries: Sequence[Waiting], threads: int) -> Iterator[Waiting]:
     """Leaves out plain functions for which there is no thread."""
     for task_try in tries:
-        execution = task_try.task_execution
-        spec = find(execution.task_path, execution.task_name)
+        spec = find(task_try.module_name, task_try.func_name)
         if spec is not None and not spec.is_coroutine:
             if threads <= 0:
                 continue

@@ -12,7 +12,6 @@ from collections import defaultdict
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 from itertools import pairwise
-from typing import Any
 
 from django.db import transaction
 from django.db.models import OuterRef, Q, Subquery, Value
@@ -24,6 +23,7 @@ from ..models import QueuePause, TaskExecutionTry
 from ..telemetry import emit
 from .database import DATABASE_TIME, Instant, Rows, alias, atomic, database_time, rows, unlocked, with_database_time
 from .lock_timeout import LONGEST_LOCK, short_locks
+from .taking import Waiting
 
 ASIDE_FROM = datetime(9000, 1, 1, tzinfo=UTC)
 """From here on, a `dispatch_at` stands for a pause. No call is put off so far."""
@@ -102,14 +102,14 @@ def pause_over(queue_name: str | None, paused: Mapping[str, int]) -> int | None:
     return paused.get(queue_or_default(queue_name)) if paused else None
 
 
-def without_paused(tries: Iterable[Any], paused: Mapping[str, int]) -> list[Any]:
+def without_paused(tries: Iterable[Waiting], paused: Mapping[str, int]) -> list[Waiting]:
     """The tries whose queue is not paused; the others, which the caller has locked, are set aside."""
     if not paused:
         return list(tries)
-    kept: list[Any] = []
+    kept: list[Waiting] = []
     aside: defaultdict[int, list[int]] = defaultdict(list)
     for task_try in tries:
-        pause_id = pause_over(task_try.task_execution.queue_name, paused)
+        pause_id = pause_over(task_try.queue_name, paused)
         if pause_id is None:
             kept.append(task_try)
         else:

@@ -13,17 +13,17 @@ from datetime import datetime, timedelta
 from typing import Any, NamedTuple
 from uuid import UUID
 
-from django.db.models import DateTimeField, F, Q
-from django.db.models.functions import Coalesce
+from django.db.models import F, Q
 
 from ..conf import get_config
 from ..models import TaskExecutionTry, TryState
 from ..registry import find
-from .database import Instant, Rows, database_time, locked, rows, unlocked, with_database_time
+from .database import Instant, Rows, locked, rows, unlocked, with_database_time
 from .enqueue import publish_grace
 from .postgres.priority import are_any_ranked, displace_held, find_higher, hold
 from .postgres.statements import are_known
 from .requests import ClaimRequest, TryRef
+from .taking import DUE_SINCE, lock, take
 
 
 class LastLook:
@@ -36,7 +36,6 @@ class LastLook:
 last_look = LastLook()
 CLOCKS_DIFFER = timedelta(seconds=10)
 """How far the clocks of callers and workers, who write since when a try waits, may be ahead of the database's."""
-DUE_SINCE = Coalesce("run_after", "asked_at", output_field=DateTimeField())
 Turn = tuple[int, int]
 """The try whose turn it is, and its execution."""
 
@@ -112,17 +111,8 @@ def displace(try_ids: Iterable[int], now: Instant) -> dict[int, TryRef]:
     """Let these tries, whose messages are gone, be published anew: they are due at once."""
     if are_known(now):
         return displace_held([*try_ids], publish_grace(), now)
-    waiting = with_database_time(_waiting().filter(pk__in=try_ids), now).select_related("task_execution")
-    tries = unlocked(waiting)
-    if not tries:
-        return {}
-    dispatch_at = database_time(tries[0]) + publish_grace()
-    rows(TaskExecutionTry).filter(pk__in=[task_try.pk for task_try in tries]).update(
-        dispatch_at=dispatch_at, publish_count=0
-    )
-    for task_try in tries:
-        task_try.dispatch_at = dispatch_at
-    return {task_try.pk: TryRef.of(task_try) for task_try in tries}
+    tries = lock(_waiting().filter(pk__in=try_ids))
+    return {ref.try_id: ref for ref in take(tries, publish_grace(), anew=True, now=now)}
 
 
 def _taken_before(repeated: Sequence[tuple[ClaimRequest, UUID]]) -> dict[int, Turn]:

@@ -8,7 +8,8 @@ from typing import Any
 
 from ..database import Instant
 from ..requests import TryRef
-from .statements import EXECUTIONS, NOW, TRIES, fetched, integers, microseconds, moment, read
+from .statements import EXECUTIONS, NOW, TRIES, fetched, integers
+from .taking import REFERENCE, refs
 
 _WAITS = "NOT w.is_completed AND w.started_at IS NULL"  # the condition of the index
 _SINCE = "coalesce(w.run_after, w.asked_at)"
@@ -71,11 +72,10 @@ WITH held AS MATERIALIZED (
     WHERE w.id = ANY (%(tries)s::bigint[]) AND {_WAITING}
     ORDER BY w.id FOR NO KEY UPDATE OF w SKIP LOCKED
 )
-UPDATE {TRIES} t SET dispatch_at = {NOW} + make_interval(secs => %(grace)s), publish_count = 0
+UPDATE {TRIES} t SET dispatch_at = {NOW} + make_interval(secs => %(grace)s), publish_count = 0, updated_at = {NOW}
 FROM held h JOIN {EXECUTIONS} e ON e.id = h.task_execution_id
 WHERE t.id = h.id
-RETURNING t.id, e.id, e.task_path, e.task_name, e.queue_name, {microseconds("t.dispatch_at")}, e.trace_context,
-    e.priority
+RETURNING {REFERENCE}
 """
 
 
@@ -102,8 +102,4 @@ def hold(try_ids: Sequence[int], now: Instant) -> list[tuple[Any, ...]]:
 
 def displace_held(try_ids: Sequence[int], grace: timedelta, now: Instant) -> dict[int, TryRef]:
     """Let those of the tries that wait be published anew, in `grace` if no one does before."""
-    found = fetched(_DISPLACE, now=now, tries=integers(try_ids), grace=grace.total_seconds())
-    return {
-        try_id: TryRef(try_id, execution_id, module, function, queue, moment(at), read(trace), priority)
-        for try_id, execution_id, module, function, queue, at, trace, priority in found
-    }
+    return refs(fetched(_DISPLACE, now=now, tries=integers(try_ids), grace=grace.total_seconds()))
