@@ -56,23 +56,40 @@ class World:
     locks: list[str] = field(default_factory=list)
 
     @classmethod
-    def of(cls, choose: random.Random, leased: float = 0.4) -> "World":
+    def of(cls, choose: random.Random, leased: float = 0.4, members: float = 0.2) -> "World":
         for model in (TaskExecution, TaskGroup, QueuePause):
             model.objects.all().delete()
         world = cls(choose)
         for name in ("heavy", "default"):
             if choose.random() < 0.15:
                 QueuePause.objects.create(queue_name=name, paused_at=NOW)
-        group = TaskGroup.objects.create(total_count=99)
-        world.tries = insert([world._call(group) for _ in range(choose.randint(1, 8))], now=NOW)
+        groups = [TaskGroup.objects.create(total_count=99) for _ in range(2)]
+        world.tries = insert([world._call(groups, members) for _ in range(choose.randint(1, 8))], now=NOW)
         for task_try in world.tries:
             world._age(task_try, leased)
+        for group in groups:
+            world._go_on(group)
         return world
 
-    def _call(self, group: TaskGroup) -> NewExecution:
+    def _go_on(self, group: TaskGroup) -> None:
+        """Let some of its members have ended, others that are not here run still, or let it be over."""
+        choose = self.choose
+        group.completed_count, group.failed_count = choose.choice([0, 0, 1, 7]), choose.choice([0, 0, 0, 2])
+        others = choose.choice([0, 0, 1, 50])
+        group.total_count = group.completed_count + group.failed_count + group.members.count() + others
+        group.wait_for_all = choose.random() < 0.5
+        group.status = choose.choice(
+            [TaskGroup.STATUS_PENDING] * 6 + [TaskGroup.STATUS_SUCCESS, TaskGroup.STATUS_FAILED]
+        )
+        group.save()
+        if choose.random() < 0.1:
+            self.locks.append(f"SELECT 1 FROM {TaskGroup._meta.db_table} WHERE id = {group.pk} FOR UPDATE")
+
+    def _call(self, groups: Sequence[TaskGroup], members: float) -> NewExecution:
         choose = self.choose
         call = NewExecution("m", "f", [choose.choice(VALUES)], {"x": choose.choice(VALUES)})
-        if choose.random() < 0.2:
+        if choose.random() < members:
+            group = choose.choice(groups)
             call = replace(call, task_group_id=group.pk, group_index=choose.randint(0, 9))
         if choose.random() < 0.2:
             call = replace(call, chain=[STEP])
@@ -300,7 +317,7 @@ def test_takings(choose: random.Random) -> None:
 @many
 def test_a_batch_of_the_writer(choose: random.Random) -> None:
     """In one round trip and a transaction of the rest, or all in the ORM's form: no try is asked for in two ways."""
-    world = World.of(choose, leased=0.5)
+    world = World.of(choose, leased=choose.choice([0.5, 0.9]), members=choose.choice([0.2, 0.8]))
     asked: list[tuple[Operation[Any, Any], Any]] = []
     for task_try in world.tries:
         ref = TryRef(task_try.pk, task_try.task_execution_id, "m", "f", None, task_try.dispatch_at or NOW)
@@ -311,29 +328,56 @@ def test_a_batch_of_the_writer(choose: random.Random) -> None:
         claims = [(CLAIM, request(task_try, is_ticket=is_ticket))] * choose.choice([1, 1, 2])
         asked += [(SETTLE, told)] if task_try.claim_token else choose.choice([claims, [(CONFIRM, ref)]])
     choose.shuffle(asked)
+    in_both_forms(world, lambda: by_the_writer(asked))
+
+
+GROUPS = [
+    (total, completed, failed, status)
+    for total, completed, failed in [(9, 0, 0), (4, 1, 0), (3, 0, 0), (5, 1, 1), (6, 1, 1)]
+    for status in (TaskGroup.STATUS_PENDING, TaskGroup.STATUS_SUCCESS, TaskGroup.STATUS_FAILED)
+]
+
+
+@pytest.mark.parametrize(("total", "completed", "failed", "status"), GROUPS)
+@pytest.mark.parametrize("wait_for_all", [False, True])
+@pytest.mark.parametrize("ending", [1, 2, 3])
+def test_members_are_counted_in_their_group(
+    total: int, completed: int, failed: int, status: str, wait_for_all: bool, ending: int
+) -> None:
+    counts = {"total_count": total, "completed_count": completed, "failed_count": failed}
+    group = TaskGroup.objects.create(**counts, status=status, wait_for_all=wait_for_all)
+    other = TaskGroup.objects.create(total_count=9)
+    calls = [NewExecution("m", "f", [], {}, task_group_id=group.pk, group_index=number) for number in range(3)]
+    beside = [NewExecution("m", "f", [], {}), NewExecution("m", "f", [], {}, task_group_id=other.pk, group_index=0)]
+    world = World(random.Random(0), insert([*calls, *beside], now=NOW))
+    asked = []
+    for task_try in (*world.tries[:ending], *world.tries[3:]):
+        world._lease(task_try)
+        task_try.save()
+        told = Settlement(task_try.pk, task_try.task_execution_id, task_try.claim_token, Success(1))
+        asked.append((SETTLE, told))
+    in_both_forms(world, lambda: by_the_writer(asked))
+
+
+def by_the_writer(asked: Sequence[tuple[Operation[Any, Any], Any]]) -> list[Any]:
+    """The writer's answers to a batch, the plain ones of which are asked together."""
     writer = Writer(lambda: replace(SYSTEM_CLOCK, database_now=lambda: NOW))
-
-    def answered() -> list[Any]:
-        answers: dict[int, Any] = {}
-        items = []
-        for number, (operation, each) in enumerate(asked):
-            if operation is CLAIM:
-                each.taken.clear()
-            items.append(Item(operation, each, then=partial(answers.__setitem__, number)))
-        left, by_operation, failure = writer._answer_plain(items)
-        assert failure is None
-        for item, answer in writer._commit(left, by_operation):
-            assert item.then is not None
-            item.then(answer)
-        return [
-            (replace(answer, due=(), next_try=None), answer.at, len(answer.due))
-            if isinstance(answer, Settled)
-            else answer
-            for answer in (answers[number] for number in range(len(asked)))
-        ]
-
+    answers: dict[int, Any] = {}
+    items = []
+    for number, (operation, each) in enumerate(asked):
+        if operation is CLAIM:
+            each.taken.clear()
+        items.append(Item(operation, each, then=partial(answers.__setitem__, number)))
     with mock.patch("i3tasks.store.plain_answers.can_ask_together", return_value=True):
-        in_both_forms(world, answered)
+        left, by_operation, failure = writer._answer_plain(items)
+    assert failure is None
+    for item, answer in writer._commit(left, by_operation):
+        assert item.then is not None
+        item.then(answer)
+    return [
+        (replace(answer, due=(), next_try=None), answer.at, len(answer.due)) if isinstance(answer, Settled) else answer
+        for answer in (answers[number] for number in range(len(asked)))
+    ]
 
 
 def test_a_plain_batch_is_claimed_and_settled_without_the_orm() -> None:

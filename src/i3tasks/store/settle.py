@@ -19,7 +19,7 @@ from ..core.outcome import ErrorRecord, Failure, Outcome, Released, Success
 from ..core.steps import groups_waited_for
 from ..exceptions import TaskCancelled
 from ..models import ExecutionOutcome, TaskExecution, TaskExecutionResult, TaskExecutionTry
-from .database import DATABASE_TIME, Instant, atomic, database_time, locked, rows, with_database_time
+from .database import DATABASE_TIME, Instant, atomic, database_time, in_transaction, locked, rows, with_database_time
 from .enqueue import publishing
 from .locks import lock_executions, lock_groups, lock_references
 from .postgres.settling import settle_plain
@@ -48,11 +48,11 @@ def settle(
     """Record how tries ended. Stale: the lease was lost, nothing changed. Locked: ask again later."""
     if len(settlements) == 1 and are_known(now):
         # One plain settlement is one statement, which is a transaction by itself, if it is not part of another.
-        if plain := _settle_plain(settlements, now, wait):
+        if plain := _settle_plain(settlements, now, wait, counts=not in_transaction()):
             return [*plain.values()]
         return settle_rest(settlements, now=now, wait=wait)
     with atomic():
-        plain = _settle_plain(settlements, now, wait) if are_known(now) else {}
+        plain = _settle_plain(settlements, now, wait, counts=False) if are_known(now) else {}
         rest = [item for item in settlements if item.try_id not in plain]
         answers = iter(_settle(rest, now, wait) if rest else ())
         return [plain[item.try_id] if item.try_id in plain else next(answers) for item in settlements]
@@ -66,8 +66,10 @@ def settle_rest(
         return _settle(settlements, now, wait)
 
 
-def _settle_plain(settlements: Sequence[Settlement], now: Instant, wait: bool) -> Mapping[int, Settled]:
-    question = settle_plain(settlements, now, wait=wait)
+def _settle_plain(
+    settlements: Sequence[Settlement], now: Instant, wait: bool, *, counts: bool
+) -> Mapping[int, Settled]:
+    question = settle_plain(settlements, now, wait=wait, counts=counts)
     return {} if question is None else question.ask()
 
 

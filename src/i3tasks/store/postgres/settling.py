@@ -1,15 +1,16 @@
-"""Settlements of successes that nothing follows, in one statement."""
+"""Settlements of successes that nothing follows yet, in one statement."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 
 from ...core.outcome import Success
-from ...models import ExecutionOutcome
+from ...models import ExecutionOutcome, TaskGroup
 from ..database import Instant
 from ..requests import Settled, Settlement
 from .statements import (
     EXECUTIONS,
+    GROUPS,
     NOW,
     RESULTS,
     TRIES,
@@ -24,8 +25,9 @@ from .statements import (
     waiting,
 )
 
-# `held` locks the tries of all settlements and `plain` their executions, each in their order; the chain and the cancel
-# request are read under the lock. An item without a token is locked only: the ORM's form settles it.
+# `held` locks the tries of all settlements, `plain` their executions and `groups` those of the members, each in their
+# order; what decides is read under the lock. An item without a token is locked only: the ORM's form settles it, as it
+# does with members that may complete their group.
 # Results are read by their place: PostgreSQL knows the length of an array, but expects 100 elements of any JSON, for
 # which it would read a table of some thousand rows from end to end.
 _SETTLE = f"""\
@@ -40,12 +42,25 @@ WITH held AS MATERIALIZED (
     JOIN {TRIES} t ON t.id = a.id
     ORDER BY t.id FOR NO KEY UPDATE OF t SKIP LOCKED
 ), plain AS MATERIALIZED (
-    SELECT h.id, h.task_execution_id, h.result, h.text_of,
-        h.is_ours AND e.chain IS NULL AND e.task_group_id IS NULL AND e.cancel_requested_at IS NULL AS ends
+    SELECT h.id, h.task_execution_id, h.result, h.text_of, e.task_group_id AS group_id,
+        h.is_ours AND e.chain IS NULL AND e.cancel_requested_at IS NULL AS ends
     FROM held h JOIN {EXECUTIONS} e ON e.id = h.task_execution_id
     ORDER BY e.id FOR NO KEY UPDATE OF e SKIP LOCKED
+), members AS (
+    SELECT group_id, count(*)::int AS ended FROM plain
+    WHERE ends AND group_id IS NOT NULL AND %(counts)s GROUP BY group_id
+), groups AS MATERIALIZED (
+    SELECT g.id, m.ended, g.status = '{TaskGroup.STATUS_PENDING}'
+            AND (g.wait_for_all OR g.failed_count = 0)
+            AND g.completed_count + g.failed_count + m.ended < g.total_count AS stays_open
+    FROM members m JOIN {GROUPS} g ON g.id = m.group_id
+    ORDER BY g.id FOR NO KEY UPDATE OF g SKIP LOCKED
 ), ended AS MATERIALIZED (
-    SELECT id, task_execution_id, result, text_of, {NOW} AS at FROM plain WHERE ends
+    SELECT id, task_execution_id, result, text_of, {NOW} AS at FROM plain
+    WHERE ends AND (group_id IS NULL OR group_id IN (SELECT id FROM groups WHERE stays_open))
+), counts AS (
+    UPDATE {GROUPS} g SET completed_count = g.completed_count + n.ended, updated_at = {NOW}
+    FROM groups n WHERE g.id = n.id AND n.stays_open
 ), tries AS (
     UPDATE {TRIES} t SET is_completed = true, is_success = true, finished_at = n.at, lease_until = NULL,
         dispatch_at = NULL, updated_at = n.at
@@ -65,9 +80,12 @@ _SETTLE_WAITING = waiting(_SETTLE)
 
 
 def settle_plain(
-    settlements: Sequence[Settlement], now: Instant, *, wait: bool = False
+    settlements: Sequence[Settlement], now: Instant, *, wait: bool = False, counts: bool = True
 ) -> Question[dict[int, Settled]] | None:
-    """Write the successes without a chain, a group and a cancel request. The answers are by the ids of the tries.
+    """Write the successes without a chain and a cancel request. The answers are by the ids of the tries.
+
+    Members are counted in their groups, except where a group would be complete: the ORM decides those. `counts`: off
+    in a transaction that goes on, as it may have to lock older groups, too (see `locks`).
 
     Settlements without a lease, or that come twice, are left to the ORM; so are rows that another transaction has
     locked. None: there is no success among them.
@@ -86,6 +104,7 @@ def settle_plain(
         "tries": integers(tries),
         "executions": integers([item.execution_id for item in settlements]),
         "tokens": uuids(tokens),
+        "counts": counts,
         "places": integers(range(len(settlements))),
         "results": document([outcome and outcome.value for outcome in outcomes]),
         "texts_of": document([outcome and outcome.text_of for outcome in outcomes]),

@@ -11,13 +11,14 @@ from uuid import UUID
 
 from django.db import connections
 
-from ...models import QueuePause, TaskExecution, TaskExecutionResult, TaskExecutionTry
+from ...models import QueuePause, TaskExecution, TaskExecutionResult, TaskExecutionTry, TaskGroup
 from ..database import DATABASE_TIME, Instant, alias
 
 Answer = TypeVar("Answer")
 
-EXECUTIONS, TRIES, RESULTS, PAUSES = (
-    f'"{model._meta.db_table}"' for model in (TaskExecution, TaskExecutionTry, TaskExecutionResult, QueuePause)
+EXECUTIONS, TRIES, RESULTS, GROUPS, PAUSES = (
+    f'"{model._meta.db_table}"'
+    for model in (TaskExecution, TaskExecutionTry, TaskExecutionResult, TaskGroup, QueuePause)
 )
 NOW = "coalesce(%(now)s::timestamptz, statement_timestamp())"
 """The time, in a statement that is given `now`."""
