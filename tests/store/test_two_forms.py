@@ -4,6 +4,7 @@ Whatever is in the tables, both answer alike and leave the same rows behind.
 """
 
 import random
+import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import astuple, dataclass, field, replace
@@ -22,18 +23,22 @@ from hypothesis import strategies as st
 from i3tasks.core.clock import SYSTEM_CLOCK
 from i3tasks.core.outcome import Outcome, Released, Success
 from i3tasks.models import ExecutionOutcome, QueuePause, TaskExecution, TaskExecutionResult, TaskExecutionTry, TaskGroup
+from i3tasks.store.audit import audit
 from i3tasks.store.claims import claim
+from i3tasks.store.database import DATABASE_TIME
 from i3tasks.store.delivering import Item
 from i3tasks.store.dispatching import confirm_published, take_due
 from i3tasks.store.enqueue import NewExecution, insert
 from i3tasks.store.fallback import WaitingRequest, take_waiting
 from i3tasks.store.leases import renew
 from i3tasks.store.operations import CLAIM, CONFIRM, SETTLE, Operation
+from i3tasks.store.postgres.settling import settle_plain
+from i3tasks.store.postgres.statements import Question
 from i3tasks.store.requests import Claimed, ClaimRequest, Settled, Settlement, TryRef
 from i3tasks.store.settle import settle
 from i3tasks.store.states import LOST_CLASS
 from i3tasks.store.writer import Writer
-from tests.store.helpers import failure, open_transaction, request
+from tests.store.helpers import failure, in_threads, lease, open_transaction, request
 from tests.store.test_claims import Heartbeat
 from tests.support.exploring import examples
 
@@ -145,14 +150,19 @@ class World:
 
 def rows() -> list[Any]:
     """What all tables hold. New rows go by what they belong to: their ids are never the same."""
-    tries = TaskExecutionTry.objects.filter(task_execution__previous=None)
-    following = TaskExecution.objects.exclude(previous=None)
+    first = TaskExecution.objects.filter(previous=None, previous_group=None)
+    following = TaskExecution.objects.exclude(pk__in=first)
+    tries = TaskExecutionTry.objects.filter(task_execution__in=first)
     return [
-        list(TaskExecution.objects.filter(previous=None).order_by("pk").values()),
+        list(first.order_by("pk").values()),
         [{**row, "id": None} for row in tries.order_by("task_execution_id", "try_number").values()],
         [{**row, "id": None} for row in TaskExecutionResult.objects.order_by("task_execution_try").values()],
         list(TaskGroup.objects.order_by("pk").values()),
-        list(following.order_by("previous_id").values_list("previous_id", "task_name", "queue_name")),
+        list(
+            following.order_by("previous_id", "previous_group_id").values_list(
+                "previous_id", "previous_group_id", "task_name", "queue_name"
+            )
+        ),
     ]
 
 
@@ -341,11 +351,13 @@ GROUPS = [
 @pytest.mark.parametrize(("total", "completed", "failed", "status"), GROUPS)
 @pytest.mark.parametrize("wait_for_all", [False, True])
 @pytest.mark.parametrize("ending", [1, 2, 3])
+@pytest.mark.parametrize("then", ["", "f"])
 def test_members_are_counted_in_their_group(
-    total: int, completed: int, failed: int, status: str, wait_for_all: bool, ending: int
+    total: int, completed: int, failed: int, status: str, wait_for_all: bool, ending: int, then: str
 ) -> None:
     counts = {"total_count": total, "completed_count": completed, "failed_count": failed}
-    group = TaskGroup.objects.create(**counts, status=status, wait_for_all=wait_for_all)
+    callback = {"callback_task_path": "m", "callback_task_name": then}
+    group = TaskGroup.objects.create(**counts, **callback, status=status, wait_for_all=wait_for_all)
     other = TaskGroup.objects.create(total_count=9)
     calls = [NewExecution("m", "f", [], {}, task_group_id=group.pk, group_index=number) for number in range(3)]
     beside = [NewExecution("m", "f", [], {}), NewExecution("m", "f", [], {}, task_group_id=other.pk, group_index=0)]
@@ -357,6 +369,32 @@ def test_members_are_counted_in_their_group(
         told = Settlement(task_try.pk, task_try.task_execution_id, task_try.claim_token, Success(1))
         asked.append((SETTLE, told))
     in_both_forms(world, lambda: by_the_writer(asked))
+
+
+def test_a_group_that_another_worker_has_counted_in_since_the_statement_began() -> None:
+    group = TaskGroup.objects.create(total_count=2)
+    calls = [NewExecution("m", "f", [], {}, task_group_id=group.pk, group_index=number) for number in range(2)]
+    slow, quick = [_ending(claimed) for claimed in lease(*insert(calls, now=NOW))]
+    waits = slow.statement.replace("FROM members m", "FROM (SELECT m.*, pg_sleep(0.6) FROM members m) m")
+    assert waits != slow.statement
+
+    def end_meanwhile() -> None:
+        time.sleep(0.3)
+        assert len(quick.ask()) == 1
+        group.refresh_from_db()
+        assert (group.status, group.completed_count) == (TaskGroup.STATUS_PENDING, 1)
+
+    in_threads([slow._replace(statement=waits).ask, end_meanwhile])
+    group.refresh_from_db()
+    assert (group.status, group.completed_count) == (TaskGroup.STATUS_SUCCESS, 2)
+    assert audit() == []
+
+
+def _ending(claimed: Claimed) -> Question[Any]:
+    told = Settlement(claimed.try_id, claimed.execution_id, claimed.token, Success(1))
+    question = settle_plain([told], DATABASE_TIME)
+    assert question is not None
+    return question
 
 
 def by_the_writer(asked: Sequence[tuple[Operation[Any, Any], Any]]) -> list[Any]:

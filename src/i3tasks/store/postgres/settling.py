@@ -27,9 +27,10 @@ from .statements import (
 
 # `held` locks the tries of all settlements, `plain` their executions and `groups` those of the members, each in their
 # order; what decides is read under the lock. An item without a token is locked only: the ORM's form settles it, as it
-# does with members that may complete their group.
+# does with members whose group they complete if anything follows it, or with a group that has failed or is to fail.
 # Results are read by their place: PostgreSQL knows the length of an array, but expects 100 elements of any JSON, for
 # which it would read a table of some thousand rows from end to end.
+_LEFT = "g.total_count - g.completed_count - g.failed_count - m.ended"
 _SETTLE = f"""\
 WITH held AS MATERIALIZED (
     SELECT t.id, t.task_execution_id, %(results)s::jsonb -> a.place AS result,
@@ -50,17 +51,20 @@ WITH held AS MATERIALIZED (
     SELECT group_id, count(*)::int AS ended FROM plain
     WHERE ends AND group_id IS NOT NULL AND %(counts)s GROUP BY group_id
 ), groups AS MATERIALIZED (
-    SELECT g.id, m.ended, g.status = '{TaskGroup.STATUS_PENDING}'
-            AND (g.wait_for_all OR g.failed_count = 0)
-            AND g.completed_count + g.failed_count + m.ended < g.total_count AS stays_open
+    SELECT g.id, m.ended, g.status = '{TaskGroup.STATUS_PENDING}' AND CASE g.failed_count
+            WHEN 0 THEN {_LEFT} > 0 OR ({_LEFT} = 0 AND g.callback_task_name = '')
+            ELSE {_LEFT} > 0 AND g.wait_for_all
+        END AS is_plain, g.failed_count = 0 AND {_LEFT} = 0 AS is_complete
     FROM members m JOIN {GROUPS} g ON g.id = m.group_id
     ORDER BY g.id FOR NO KEY UPDATE OF g SKIP LOCKED
 ), ended AS MATERIALIZED (
     SELECT id, task_execution_id, result, text_of, {NOW} AS at FROM plain
-    WHERE ends AND (group_id IS NULL OR group_id IN (SELECT id FROM groups WHERE stays_open))
+    WHERE ends AND (group_id IS NULL OR group_id IN (SELECT id FROM groups WHERE is_plain))
 ), counts AS (
-    UPDATE {GROUPS} g SET completed_count = g.completed_count + n.ended, updated_at = {NOW}
-    FROM groups n WHERE g.id = n.id AND n.stays_open
+    UPDATE {GROUPS} g SET completed_count = g.completed_count + n.ended, updated_at = {NOW},
+        status = CASE WHEN n.is_complete THEN '{TaskGroup.STATUS_SUCCESS}' ELSE g.status END,
+        finished_at = CASE WHEN n.is_complete THEN {NOW} ELSE g.finished_at END
+    FROM groups n WHERE g.id = n.id AND n.is_plain
 ), tries AS (
     UPDATE {TRIES} t SET is_completed = true, is_success = true, finished_at = n.at, lease_until = NULL,
         dispatch_at = NULL, updated_at = n.at
@@ -84,8 +88,8 @@ def settle_plain(
 ) -> Question[dict[int, Settled]] | None:
     """Write the successes without a chain and a cancel request. The answers are by the ids of the tries.
 
-    Members are counted in their groups, except where a group would be complete: the ORM decides those. `counts`: off
-    in a transaction that goes on, as it may have to lock older groups, too (see `locks`).
+    Members are counted in their groups, except where a callback would be called. `counts`: off in a transaction that
+    goes on, as it may have to lock older groups, too (see `locks`).
 
     Settlements without a lease, or that come twice, are left to the ORM; so are rows that another transaction has
     locked. None: there is no success among them.
