@@ -82,9 +82,8 @@ def members(contestant: Any, count: int) -> Figures:
 
 def through(contestant: Any, count: int) -> Figures:
     """So many tasks through one worker: its memory and connections as it goes, and the rate of each tenth."""
-    for first in range(
-        0, count, SHARE
-    ):  # of more at once, a process publishes a part, and leaves the rest to a dispatcher
+    # Of more at once, a process publishes a part, and leaves the rest to a dispatcher.
+    for first in range(0, count, SHARE):
         contestant.fill(min(SHARE, count - first), KIND, first)
     seen: list[Figures] = []
     with _worker(contestant) as pid:
