@@ -18,7 +18,7 @@ from i3tasks.store import figures
 from i3tasks.store.delivering import Item
 from i3tasks.store.dispatching import confirm_published, next_due
 from i3tasks.store.fallback import WaitingRequest, take_waiting
-from i3tasks.store.operations import CLAIM, SETTLE, Operation
+from i3tasks.store.operations import CLAIM, CONFIRM, SETTLE, Operation
 from i3tasks.store.requests import TryRef
 from i3tasks.store.writer import Writer
 from tests.store.helpers import enqueue, request, says
@@ -65,6 +65,21 @@ def test_a_large_batch_reads_its_own_rows_and_no_table() -> None:
     claims = ask(CLAIM, [request(task_try) for task_try in tries[: BACKLOG // 10]])
     ask(SETTLE, [says(claimed, Success(1)) for claimed in claims])
     assert rows_read() - before < BACKLOG
+
+
+@pytest.mark.parametrize("count", [10, 300])
+def test_tries_that_are_due_at_one_instant_are_confirmed_by_their_ids(count: int) -> None:
+    """As those of a `delay_many` are, where the statistics have seen only tries with an instant of their own each."""
+    enqueue(600)
+    with connection.cursor() as cursor:
+        cursor.execute("UPDATE i3tasks_taskexecutiontry SET dispatch_at = dispatch_at + id * interval '1 second'")
+        cursor.execute(f"ANALYZE {', '.join(TABLES)}")
+    refs = [TryRef.of(task_try) for task_try in enqueue(BACKLOG)]
+    assert len({ref.dispatch_at for ref in refs}) == 1
+    before = rows_read()
+    ask(CONFIRM, refs[:count])
+    assert rows_read() - before < 5 * count
+    assert TaskExecutionTry.objects.filter(publish_count=1).count() == count
 
 
 def test_the_planner_is_set_once_for_a_large_batch_and_never_for_a_small_one() -> None:

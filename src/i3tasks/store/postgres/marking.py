@@ -25,12 +25,13 @@ RETURNING t.id, e.cancel_requested_at IS NOT NULL
 """
 _RENEW_WAITING = waiting(_RENEW)
 
-# The rows whose `dispatch_at` is another by now are not even locked: most have been claimed.
+# The rows whose `dispatch_at` is another by now are not even locked: most have been claimed. They are looked up by
+# their ids: an index of `dispatch_at`, which a plain `=` could use, has all tries of a `delay_many` at one instant.
 _CONFIRM = f"""\
 WITH held AS MATERIALIZED (
     SELECT t.id
     FROM ROWS FROM (unnest(%(tries)s::bigint[]), jsonb_array_elements_text(%(instants)s::jsonb)) AS a (id, dispatch_at)
-    JOIN {TRIES} t ON t.id = a.id AND t.dispatch_at = a.dispatch_at::timestamptz
+    JOIN {TRIES} t ON t.id = a.id AND t.dispatch_at IS NOT DISTINCT FROM a.dispatch_at::timestamptz
     ORDER BY t.id FOR NO KEY UPDATE OF t SKIP LOCKED
 )
 UPDATE {TRIES} t SET publish_count = t.publish_count + 1,
