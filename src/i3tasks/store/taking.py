@@ -45,7 +45,7 @@ def take(
 ) -> list[TryRef]:
     """Put these tries, which the caller has locked, off for so long ahead. The references are in their order.
 
-    `anew`: messages that they may still have no longer count.
+    `anew`: messages that they may still have no longer count, and others do not take them for unsent meanwhile.
     """
     ids = [waiting.pk for waiting in tries]
     if not ids:
