@@ -4,7 +4,7 @@ Whatever is in the tables, both answer alike and leave the same rows behind.
 """
 
 import random
-import time
+import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import astuple, dataclass, field, replace
@@ -15,7 +15,7 @@ from unittest import mock
 from uuid import UUID
 
 import pytest
-from django.db import transaction
+from django.db import connection, transaction
 from django.utils import timezone
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -41,6 +41,7 @@ from i3tasks.store.writer import Writer
 from tests.store.helpers import failure, in_threads, lease, open_transaction, request
 from tests.store.test_claims import Heartbeat
 from tests.support.exploring import examples
+from tests.support.rigs import until
 
 pytestmark = [pytest.mark.postgres, pytest.mark.django_db(transaction=True)]
 
@@ -375,19 +376,33 @@ def test_a_group_that_another_worker_has_counted_in_since_the_statement_began() 
     group = TaskGroup.objects.create(total_count=2)
     calls = [NewExecution("m", "f", [], {}, task_group_id=group.pk, group_index=number) for number in range(2)]
     slow, quick = [_ending(claimed) for claimed in lease(*insert(calls, now=NOW))]
-    waits = slow.statement.replace("FROM members m", "FROM (SELECT m.*, pg_sleep(0.6) FROM members m) m")
+    gate = "pg_advisory_xact_lock(7)"
+    waits = slow.statement.replace("FROM members m", f"FROM (SELECT m.*, {gate} FROM members m) m")
     assert waits != slow.statement
+    is_shut = threading.Event()
+
+    def end_slowly() -> None:
+        assert is_shut.wait(20)
+        slow._replace(statement=waits).ask()
 
     def end_meanwhile() -> None:
-        time.sleep(0.3)
-        assert len(quick.ask()) == 1
-        group.refresh_from_db()
-        assert (group.status, group.completed_count) == (TaskGroup.STATUS_PENDING, 1)
+        with open_transaction(f"SELECT {gate}"):
+            is_shut.set()
+            until(_waits_at_the_gate)
+            assert len(quick.ask()) == 1
+            group.refresh_from_db()
+            assert (group.status, group.completed_count) == (TaskGroup.STATUS_PENDING, 1)
 
-    in_threads([slow._replace(statement=waits).ask, end_meanwhile])
+    in_threads([end_slowly, end_meanwhile])
     group.refresh_from_db()
     assert (group.status, group.completed_count) == (TaskGroup.STATUS_SUCCESS, 2)
     assert audit() == []
+
+
+def _waits_at_the_gate() -> bool:
+    with connection.cursor() as cursor:
+        cursor.execute("SELECT count(*) FROM pg_locks WHERE locktype = 'advisory' AND NOT granted")
+        return bool(cursor.fetchone()[0])
 
 
 def _ending(claimed: Claimed) -> Question[Any]:

@@ -22,6 +22,8 @@ KIND = "noop_async"
 DRAINS = 3
 LONGEST_SECONDS = 1800
 SHARE = 20_000
+GROUP_SIZES = (4, 20)
+Fill = Callable[..., None]
 
 
 def finished(contestant: Any, count: int) -> Figures:
@@ -80,6 +82,24 @@ def members(contestant: Any, count: int) -> Figures:
         return {"tasks": count, "done": done, "write_seconds": written, "seconds": time.monotonic() - began}
 
 
+def groups(contestant: Any, count: int) -> Figures:
+    """So many tasks wait: of no group, and as members of groups of several sizes. The tasks a second of each drain."""
+    from i3tasks import group
+
+    task = contestant.functions.TASKS[KIND]
+
+    def in_groups_of(size: int) -> Fill:
+        def fill(count: int, kind: str, start: int = 0) -> None:
+            for first in range(start, start + count, size):
+                group(task.s(index) for index in range(first, min(first + size, start + count))).delay()
+            contestant.fill(0, kind)  # waits for the publishing
+
+        return fill
+
+    sizes = {f"groups of {size}": _drained(contestant, count, in_groups_of(size)) for size in (*GROUP_SIZES, count)}
+    return {"no group": _drained(contestant, count, contestant.fill), **sizes}
+
+
 def through(contestant: Any, count: int) -> Figures:
     """So many tasks through one worker: its memory and connections as it goes, and the rate of each tenth."""
     # Of more at once, a process publishes a part, and leaves the rest to a dispatcher.
@@ -106,6 +126,7 @@ CHECKS: dict[str, Callable[[Any, int], Figures]] = {
     "finished": finished,
     "deferred": deferred,
     "members": members,
+    "groups": groups,
     "through": through,
 }
 """`through` is the backlog as well: all of its messages wait when the worker begins."""
@@ -116,13 +137,20 @@ def _sessions(contestant: Any) -> Figures:
     return {"sessions": int(contestant.sql(query))}
 
 
-def _drained(contestant: Any) -> float:
-    """The tasks a second of one drain, whose tasks are counted beside those that are done already."""
+def _drained(contestant: Any, count: int | None = None, fill: Fill | None = None) -> float:
+    """The tasks a second of one drain, whose tasks are counted beside those that are done already.
+
+    `count` and `fill`: other than the workload's own.
+    """
     record = Path(contestant.measure.record)
     record.unlink(missing_ok=True)
     before = contestant.completed()
     beside = contestant_class("i3tasks")(contestant.measure)
     beside.completed = lambda: contestant.completed() - before  # type: ignore[method-assign]
+    if count is not None:
+        beside.sizes["drain"] = count
+    if fill is not None:
+        beside.fill = fill  # type: ignore[method-assign]
     try:
         return float(RUN["drain"](beside)["per_second"])
     finally:

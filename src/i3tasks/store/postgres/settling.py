@@ -25,12 +25,13 @@ from .statements import (
     waiting,
 )
 
+_LEFT = "g.total_count - g.completed_count - g.failed_count - m.ended"
+"""SQL: the members that a group still waits for."""
 # `held` locks the tries of all settlements, `plain` their executions and `groups` those of the members, each in their
 # order; what decides is read under the lock. An item without a token is locked only: the ORM's form settles it, as it
 # does with members whose group they complete if anything follows it, or with a group that has failed or is to fail.
 # Results are read by their place: PostgreSQL knows the length of an array, but expects 100 elements of any JSON, for
 # which it would read a table of some thousand rows from end to end.
-_LEFT = "g.total_count - g.completed_count - g.failed_count - m.ended"
 _SETTLE = f"""\
 WITH held AS MATERIALIZED (
     SELECT t.id, t.task_execution_id, %(results)s::jsonb -> a.place AS result,
