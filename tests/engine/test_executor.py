@@ -151,6 +151,22 @@ async def test_a_database_that_gives_no_answer_nacks(error: Exception) -> None:
     assert report.reason is NotRun.NO_ANSWER
 
 
+class Locked:
+    """A store in which another transaction holds all rows."""
+
+    async def ask(self, operation: Any, request: Any, at_commit: Any = None) -> Refusal:
+        assert operation is CLAIM
+        at_commit(Refusal.LOCKED)
+        return Refusal.LOCKED
+
+
+async def test_a_try_whose_row_stays_locked_is_nacked_with_an_event(events: list[str]) -> None:
+    task_try = await enqueued(add, 1, 2)
+    async with engine_over(Locked()) as executor:
+        report = await executor.execute(delivery_of(task_try))
+    assert (report.verdict, report.reason, events[-1]) == (Verdict.NACK, Refusal.LOCKED, "try_refused")
+
+
 async def test_a_closing_pool_nacks_what_waits_for_a_slot() -> None:
     first, second = await enqueued(nap, 0.2), await enqueued(nap, 0)
     async with running_engine(concurrency=1) as engine:

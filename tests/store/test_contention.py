@@ -2,7 +2,8 @@
 
 import asyncio
 import time
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import asynccontextmanager
 from datetime import timedelta
 from typing import Any
 
@@ -14,19 +15,42 @@ from psycopg import errors
 
 from i3tasks.core.outcome import Success
 from i3tasks.engine.dispatcher import Dispatcher
+from i3tasks.exceptions import StoreUnavailable
 from i3tasks.models import TaskExecutionTry
-from i3tasks.store import writer as module
+from i3tasks.store import lock_waits
 from i3tasks.store.enqueue import NewExecution
 from i3tasks.store.enqueue import enqueue as enqueue_calls
 from i3tasks.store.fallback import WaitingRequest
 from i3tasks.store.keys import Key
 from i3tasks.store.operations import CLAIM, PUT_BACK, RENEW, SETTLE, TAKE_WAITING
 from i3tasks.store.requests import Claimed, Refusal, Settled, TryRef
+from i3tasks.telemetry import subscribe
 from tests.store.helpers import enqueue, in_threads, open_transaction, request, says
-from tests.store.test_writer import Spied, aenqueue, alease, writer
+from tests.store.test_writer import SOON, Spied, aenqueue, alease, writer
 
 __all__ = ["writer"]
 pytestmark = pytest.mark.django_db(transaction=True)
+
+
+@pytest.fixture
+def said() -> Iterator[list[dict[str, Any]]]:
+    """The fields of the events about locked rows."""
+    events: list[dict[str, Any]] = []
+    unsubscribe = subscribe(lambda event, facts: events.append(dict(facts)), ["rows_locked"])
+    yield events
+    unsubscribe()
+
+
+@asynccontextmanager
+async def rows_held(*try_ids: int) -> AsyncIterator[None]:
+    """Another transaction has locked the rows of these tries while the block runs."""
+    ids = ", ".join(map(str, try_ids))
+    lock = open_transaction(f"SELECT 1 FROM i3tasks_taskexecutiontry WHERE id IN ({ids}) FOR UPDATE")
+    await sync_to_async(lock.__enter__)()
+    try:
+        yield
+    finally:
+        await sync_to_async(lock.__exit__)(None, None, None)
 
 
 def given_up(state: type[Exception]) -> Callable[[], None]:
@@ -57,20 +81,48 @@ async def test_a_lock_that_is_not_to_be_had_is_no_outage(
 async def test_a_claim_of_a_held_row_gives_its_slot_back_after_a_while(
     writer: Spied, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(module, "LOCKED_CLAIM_SECONDS", 0.1)
+    monkeypatch.setattr(lock_waits, "CLAIM_SECONDS", 0.1)
     [task_try] = await aenqueue()
-    held = open_transaction(f"SELECT 1 FROM i3tasks_taskexecutiontry WHERE id = {task_try.pk} FOR UPDATE")
-    await sync_to_async(held.__enter__)()
-    assert await writer.ask(CLAIM, request(task_try)) is Refusal.LOCKED
-    await sync_to_async(held.__exit__)(None, None, None)
+    async with rows_held(task_try.pk):
+        assert await writer.ask(CLAIM, request(task_try)) is Refusal.LOCKED
     assert isinstance(await writer.ask(CLAIM, request(task_try)), Claimed)
+
+
+@pytest.mark.postgres
+async def test_rows_that_stay_locked_are_reported_once_a_minute(
+    writer: Spied, monkeypatch: pytest.MonkeyPatch, said: list[dict[str, Any]]
+) -> None:
+    monkeypatch.setattr(lock_waits, "CLAIM_SECONDS", 0.1)
+    [claimed], [waiting] = await alease(), await aenqueue()
+    async with rows_held(claimed.try_id, waiting.pk):
+        assert await writer.ask(CLAIM, request(waiting)) is Refusal.LOCKED
+        settling = asyncio.ensure_future(writer.ask(SETTLE, says(claimed, Success(1))))
+        assert await writer.ask(CLAIM, request(waiting)) is Refusal.LOCKED
+        [facts] = said
+        assert facts["tries"] == [waiting.pk]
+        assert facts["seconds"] >= 0.1
+        monkeypatch.setattr(lock_waits, "SAID_SECONDS", 0)  # a minute later
+        async with asyncio.timeout(SOON):
+            while said[-1]["tries"] != [claimed.try_id]:
+                await asyncio.sleep(0.005)
+    assert isinstance(await settling, Settled)
+
+
+@pytest.mark.postgres
+async def test_a_row_that_is_locked_for_a_moment_is_not_reported(writer: Spied, said: list[dict[str, Any]]) -> None:
+    [task_try] = await aenqueue()
+    async with rows_held(task_try.pk):
+        claiming = asyncio.ensure_future(writer.ask(CLAIM, request(task_try)))
+        await asyncio.sleep(0.1)
+    assert isinstance(await claiming, Claimed)
+    assert said == []
 
 
 async def test_a_full_queue_refuses_claims_and_forgets_no_outcome_and_no_heartbeat(writer: Spied) -> None:
     [claimed] = await alease()
     [task_try] = await aenqueue()
     writer._thread._max_queued = 0
-    with pytest.raises(module.StoreUnavailable):
+    with pytest.raises(StoreUnavailable):
         await writer.ask(CLAIM, request(task_try))
     assert isinstance(await writer.ask(SETTLE, says(claimed, Success(1))), Settled)
     answered: asyncio.Future[Any] = asyncio.get_running_loop().create_future()

@@ -206,12 +206,11 @@ class Executor:
     def _refused(self, arrival: Arrival, refusal: Refusal) -> Report:
         """Choose the verdict for a refused try: nack if the row is locked or may still appear, otherwise ack."""
         envelope = arrival.envelope
-        if refusal is Refusal.LOCKED:  # the row can't be written now, so Pub/Sub has to deliver again
-            return Report(Verdict.NACK, refusal, envelope=envelope)
         if refusal is not Refusal.UNKNOWN:
             if wanted("try_refused"):
                 emit("try_refused", **self._named(envelope), reason=refusal.value)
-            return Report(Verdict.ACK, refusal, envelope=envelope)
+            is_over = refusal is not Refusal.LOCKED  # whose row can't be written now: Pub/Sub has to deliver again
+            return Report(Verdict.ACK if is_over else Verdict.NACK, refusal, envelope=envelope)
         if self._clock.now() - arrival.publish_time < UNKNOWN_FOR:
             return Report(Verdict.NACK, refusal, envelope=envelope)
         emit("try_unknown", **self._named(envelope), published=arrival.publish_time)

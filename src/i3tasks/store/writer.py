@@ -28,6 +28,7 @@ from ..threads.batching import BatchThread
 from ..threads.forking import ForkBarrier
 from .database import alias, atomic, is_contention, join_by_index, time_of
 from .delivering import Item, deliver
+from .lock_waits import LockWaits
 from .operations import IN_ORDER, SETTLE, Answer, Operation, Request, StoreFunction
 from .plain_answers import Asked, answer_plain
 from .requests import LOCKED, Claimed, Settlement
@@ -35,9 +36,6 @@ from .requests import LOCKED, Claimed, Settlement
 MAXIMUM_BATCH = 400
 MAXIMUM_QUEUED = 200_000
 IDLE_SECONDS = 5.0
-LOCKED_LONGEST_DELAY = 1.0
-LOCKED_CLAIM_SECONDS = 1.0
-"""How long a claim waits for a row that another transaction has locked; its worker has others to run."""
 OUTAGE_DELAY = 1.0
 GATHER_SECONDS = 0.5
 """Confirmations wait for this time to twice as long, and are written together. By then most of the tries have been
@@ -66,6 +64,7 @@ class Writer:
         self._clock_now = clock
         self._down_until = 0.0
         self._is_down = False
+        self._lock_waits = LockWaits(self._keep, clock)
         self._plain_failures: Counter[frozenset[Operation[Any, Any]]] = Counter()
         self._connection: Any = None  # referred to, so that a forked child does not close its parent's
         self._thread: BatchThread[Item] = BatchThread(
@@ -151,7 +150,7 @@ class Writer:
                 answers = self._commit(live, asked)
         except Exception as error:
             if is_contention(error):
-                self._deliver(self._put_back_locked((item, LOCKED) for item in live))
+                self._deliver(self._lock_waits.put_back((item, LOCKED) for item in live))
             elif _is_outage(error):
                 self._go_down(error)
                 self._refuse(live, error)
@@ -161,7 +160,7 @@ class Writer:
             self._come_back()
             if failure is not None:
                 self._note_plain_failure(live, failure)
-            self._deliver(self._put_back_locked(answers))
+            self._deliver(self._lock_waits.put_back(answers))
             if len(items) < FEW and self._thread.has_ready:
                 time.sleep(FOLLOWING_SECONDS)
 
@@ -245,23 +244,6 @@ class Writer:
                 unavailable = StoreUnavailable(f"The database gave no answer: {error}")
                 unavailable.__cause__ = error
                 self._deliver([(item, unavailable)])
-
-    def _put_back_locked(self, answers: Iterable[tuple[Item, Any]]) -> list[tuple[Item, Any]]:
-        """Put requests whose row is locked by another transaction back: they wait in the queue, not in the database."""
-        final = []
-        for item, answer in answers:
-            if answer is not LOCKED:
-                final.append((item, answer))
-            elif item.operation.when_locked is not None and item.waited >= LOCKED_CLAIM_SECONDS:
-                final.append((item, item.operation.when_locked))
-            elif not self._wait_for_lock(item):
-                final.append((item, StoreUnavailable("The row is locked, and the writer's queue is full.")))
-        return final
-
-    def _wait_for_lock(self, item: Item) -> bool:
-        delay, item.delay = item.delay, min(item.delay * 2, LOCKED_LONGEST_DELAY)
-        item.waited += delay
-        return self._keep(item, delay)
 
     def _keep(self, item: Item, delay: float) -> bool:
         """Put back what is under way. False: it can be forgotten, and the queue is full."""

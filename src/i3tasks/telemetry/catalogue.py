@@ -142,7 +142,8 @@ _ALL = (
     Event(
         "try_refused",
         DEBUG,
-        "A message came for a try that is taken, over, or not due. `task` is the name in the message.",
+        "A message came for a try that is taken, over, or not due, or whose row stays locked: then it comes again. "
+        "`task` is the name in the message.",
         ("execution_id", "try_id", "task", "worker", "reason"),
     ),
     Event(
@@ -255,6 +256,14 @@ _ALL = (
         "store_unavailable", WARNING, "The database gives no answer. Said once for each outage.", ("error",)
     ),
     Event("store_recovered", WARNING, "The database answers again."),
+    Event(
+        "rows_locked",
+        WARNING,
+        "Other transactions have kept rows locked for `seconds` by now. Claims of such tries are given up, and their "
+        "messages come again; outcomes and all else wait. At most once a minute: `tries` are some of those that it "
+        "is about at the time.",
+        ("tries", "seconds"),
+    ),
     Event("dispatch_failed", WARNING, "A pass of the dispatcher got no answer from the database.", ("error",)),
     Event(
         "lane_awaited",

@@ -31,7 +31,7 @@ FINISHED = _counter(
 RETRIED = _counter("i3tasks_tries_retried_total", "Tries that failed and that another one follows.", ["task", "queue"])
 LOST = _counter("i3tasks_tries_lost_total", "Tries that ended with their worker.", ["task", "queue"])
 EXPIRED = _counter("i3tasks_leases_expired_total", "Leases that ran out, ended by this process's dispatcher.")
-REFUSED = _counter("i3tasks_tries_refused_total", "Messages for tries that are taken, over or not due.", ["reason"])
+REFUSED = _counter("i3tasks_tries_refused_total", "Messages for tries taken, over, not due or locked.", ["reason"])
 DENIED = _counter("i3tasks_requests_denied_total", "Requests that could not be verified.", ["endpoint", "reason"])
 DURATION = _histogram("i3tasks_try_duration_seconds", "How long bodies ran.", ["task", "queue"], buckets=SECONDS)
 WAIT = _histogram(
