@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import traceback
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any
 
@@ -37,10 +37,17 @@ class ErrorRecord:
 
     @classmethod
     def of(
-        cls, error: BaseException, limits: ErrorLimits = DEFAULT_LIMITS, conceal: Conceal | None = None
+        cls,
+        error: BaseException,
+        limits: ErrorLimits = DEFAULT_LIMITS,
+        conceal: Conceal | None = None,
+        led_to: BaseException | None = None,
     ) -> ErrorRecord:
-        """Describe `error`; also when its own `str()` fails. `conceal` hides in its texts what is not to be kept."""
-        texts = [_text_of(error), _traceback_of(error)]
+        """Describe `error`; also when its own `str()` fails. `conceal` hides in its texts what is not to be kept.
+
+        The traceback is that of the error which it led to, if there is one.
+        """
+        texts = [_text_of(error), _traceback_of(error if led_to is None else led_to)]
         message, trace = texts if conceal is None else map(conceal, texts)
         return cls(
             error_class=clean_text(class_name(type(error)), 255),
@@ -80,14 +87,13 @@ class Failure:
         MaxRetriesExceededError that the error led to.
         """
         then = decide(policy, try_number, error, clock)
-        record = ErrorRecord.of(error, limits, conceal)
+        exceeded = None
         if isinstance(then, GiveUp) and then.exhausted:
             exceeded = MaxRetriesExceededError(
                 f"The task failed {try_number} times; max_retries is {policy.max_retries}."
             )
             exceeded.__cause__ = error
-            record = replace(record, traceback=ErrorRecord.of(exceeded, limits, conceal).traceback)
-        return cls(record, then)
+        return cls(ErrorRecord.of(error, limits, conceal, exceeded), then)
 
 
 @dataclass(frozen=True, slots=True)
