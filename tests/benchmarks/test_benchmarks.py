@@ -46,10 +46,18 @@ def test_ours_drains_and_enqueues_in_every_way(folder: Path) -> None:
     assert (drain["tasks"], drain["done_in_store"], drain["bodies_run"], drain["repeated"]) == (10, 10, 10, 0)
     ways = {way: (figures["tasks"], figures["found_in_store"]) for way, figures in enqueue["ways"].items()}
     assert ways == dict.fromkeys(
-        ["one by one", "delay_many", "a group", "two plain inserts", "adelay one by one", "adelay, 1,000 at once"],
+        [
+            "one by one",
+            "delay_many",
+            "delay_many, 1,000 at a time",
+            "a group",
+            "two plain inserts",
+            "adelay one by one",
+            "adelay, 1,000 at once",
+        ],
         (3, 3),
     )
-    assert report.tables([drain, enqueue]).count("i3tasks:database_sqlite") == 7
+    assert report.tables([drain, enqueue]).count("i3tasks:database_sqlite") == 8
 
 
 def test_ours_answers_on_the_embedded_emulator(folder: Path) -> None:

@@ -158,6 +158,7 @@ class Contestant(Base):
         tasks = self.functions
         return {
             "delay_many": tasks.delay_many,
+            "delay_many, 1,000 at a time": tasks.delay_many_in_parts,
             "a group": tasks.in_a_group,
             "two plain inserts": tasks.by_plain_inserts,
             "adelay one by one": lambda count, kind: asyncio.run(tasks.adelay_one_by_one(count, kind)),
