@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from datetime import timedelta
 from typing import Any
 
@@ -21,7 +22,7 @@ from i3tasks.store.fallback import WaitingRequest, take_waiting
 from i3tasks.store.operations import CLAIM, CONFIRM, SETTLE, Operation
 from i3tasks.store.requests import TryRef
 from i3tasks.store.writer import Writer
-from tests.store.helpers import enqueue, request, says
+from tests.store.helpers import ADD, enqueue, request, says
 
 pytestmark = [pytest.mark.postgres, pytest.mark.django_db]
 BACKLOG = 3000
@@ -37,8 +38,7 @@ def backlog() -> None:
     TaskExecutionTry.objects.update(
         asked_at=ended, started_at=ended, finished_at=ended, dispatch_at=None, is_completed=True, is_success=True
     )
-    with connection.cursor() as cursor:
-        cursor.execute(f"ANALYZE {', '.join(TABLES)}")
+    analyze()
     confirm_published([TryRef.of(task_try) for task_try in enqueue(BACKLOG)])
 
 
@@ -82,6 +82,30 @@ def test_tries_that_are_due_at_one_instant_are_confirmed_by_their_ids(count: int
     assert TaskExecutionTry.objects.filter(publish_count=1).count() == count
 
 
+@pytest.mark.parametrize("count", [1, FEW, BACKLOG // 10])
+@pytest.mark.usefixtures("backlog")
+def test_claims_by_messages_do_not_read_the_line_to_learn_that_it_has_no_priorities(count: int) -> None:
+    requests = [request(task_try, is_ticket=True) for task_try in enqueue(count, replace(ADD, queue_name="default"))]
+    before = rows_read()
+    assert len(ask(CLAIM, requests)) == count
+    assert rows_read() - before < 20 * count + 20
+
+
+@pytest.mark.parametrize("count", [FEW, BACKLOG // 10])
+@pytest.mark.usefixtures("backlog")
+def test_turns_are_found_and_taken_without_the_rest_of_the_line(count: int) -> None:
+    """Each message is of a try of priority 0, and brings one of those of priority 1, which wait in thousands."""
+    call = replace(ADD, queue_name="default")
+    higher = enqueue(BACKLOG, replace(call, priority=1))
+    confirm_published([TryRef.of(task_try) for task_try in higher])
+    analyze()
+    requests = [request(task_try, is_ticket=True) for task_try in enqueue(count, call)]
+    before = rows_read()
+    claims = ask(CLAIM, requests)
+    assert {claimed.try_id for claimed in claims} <= {task_try.pk for task_try in higher}
+    assert rows_read() - before < 20 * count
+
+
 def test_the_planner_is_set_once_for_a_large_batch_and_never_for_a_small_one() -> None:
     for count, times in ((19, 0), (20, 1), (200, 1)):
         tries = enqueue(count)
@@ -104,6 +128,11 @@ def test_statistics_are_made_again_after_so_many_changes_whatever_the_size_of_a_
         options = {table: dict(option.split("=") for option in found) for table, found in cursor.fetchall()}
     assert {table: options[table]["autovacuum_analyze_scale_factor"] for table in TABLES} == dict.fromkeys(TABLES, "0")
     assert {options[table]["autovacuum_analyze_threshold"] for table in TABLES} == {"20000"}
+
+
+def analyze() -> None:
+    with connection.cursor() as cursor:
+        cursor.execute(f"ANALYZE {', '.join(TABLES)}")
 
 
 def rows_read() -> int:

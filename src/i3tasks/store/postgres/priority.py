@@ -6,13 +6,28 @@ from collections.abc import Sequence
 from datetime import timedelta
 from typing import Any
 
-from ..database import Instant
+from ..database import Instant, in_index_order
 from ..requests import TryRef
 from .statements import EXECUTIONS, NOW, TRIES, fetched, integers
 from .taking import REFERENCE, refs
 
-_WAITS = "NOT w.is_completed AND w.started_at IS NULL"  # the condition of the index
+_WAITS = "NOT w.is_completed AND w.started_at IS NULL"  # the condition of the indexes
+_NAMED = f"SELECT w.* FROM unnest(%(tries)s::bigint[]) AS a (id) JOIN {TRIES} w ON w.id = a.id"
+# Whether they wait is asked outside of `named`: by an index with that condition PostgreSQL would read all that wait.
+_HELD = f"named AS MATERIALIZED ({_NAMED} ORDER BY w.id FOR NO KEY UPDATE OF w SKIP LOCKED)"
 _SINCE = "coalesce(w.run_after, w.asked_at)"
+ANY_RANKED = f"""\
+EXISTS (
+    SELECT FROM {TRIES} w
+    WHERE {_WAITS} AND w.priority <> 0
+        AND (w.priority <> 0 OR (SELECT count(*) FROM generate_series(0, w.priority)) < 0)
+)"""
+"""SQL: whether any try waits whose priority is not 0.
+
+The last condition adds nothing. The index of these tries implies it; with any other index it would be computed, at a
+price for which PostgreSQL leaves them alone. By statistics from a time when nothing waited, it would read all of a new
+backlog by the index of unfinished tries, which seems to cost less, to find that none of it has a priority.
+"""
 
 
 def _first(of_level: str) -> str:
@@ -27,28 +42,26 @@ SELECT h.*, e.task_path, e.task_name FROM levels v CROSS JOIN LATERAL (
 ) h JOIN {EXECUTIONS} e ON e.id = h.task_execution_id"""
 
 
-ANY_RANKED = f"EXISTS (SELECT FROM {TRIES} w WHERE {_WAITS} AND w.priority <> 0)"
-"""SQL: whether any try waits whose priority is not 0."""
 # `levels` goes from each priority to the next lower one, a look into the index for each. So what is deferred, however
 # much it is, is never read. The levels but 0 have an index of their own, the smallest whatever the statistics say.
 _HIGHER = f"""\
-WITH RECURSIVE named AS MATERIALIZED (
-    SELECT w.* FROM unnest(%(tries)s::bigint[]) AS a (id) JOIN {TRIES} w ON w.id = a.id
-), asked AS MATERIALIZED (
+WITH RECURSIVE named AS MATERIALIZED ({_NAMED}), asked AS MATERIALIZED (
     SELECT w.queue_name, min(w.priority) AS lowest, count(*) AS tickets
     FROM named w
     WHERE {_WAITS} AND w.claim_token IS NULL AND w.dispatch_at IS NOT NULL AND w.queue_name IS NOT NULL
     GROUP BY w.queue_name
 ), levels AS (
     SELECT a.*, (
-        SELECT max(w.priority) FROM {TRIES} w
+        SELECT w.priority FROM {TRIES} w
         WHERE {_WAITS} AND w.queue_name = a.queue_name AND w.priority > a.lowest
+        ORDER BY w.priority DESC LIMIT 1
     ) AS priority
     FROM asked a
     UNION ALL
     SELECT v.queue_name, v.lowest, v.tickets, (
-        SELECT max(w.priority) FROM {TRIES} w
+        SELECT w.priority FROM {TRIES} w
         WHERE {_WAITS} AND w.queue_name = v.queue_name AND w.priority > v.lowest AND w.priority < v.priority
+        ORDER BY w.priority DESC LIMIT 1
     )
     FROM levels v WHERE v.priority IS NOT NULL
 )
@@ -60,21 +73,16 @@ SELECT NULL, NULL, NULL, NULL, NULL, NULL, NULL WHERE {ANY_RANKED}
 """
 _WAITING = f"{_WAITS} AND w.claim_token IS NULL AND w.dispatch_at IS NOT NULL"
 _HOLD = f"""\
+WITH {_HELD}
 SELECT w.id, w.task_execution_id, w.queue_name, w.priority, {_SINCE}
-FROM {TRIES} w
-WHERE w.id = ANY (%(tries)s::bigint[]) AND {_WAITING} AND w.queue_name IS NOT NULL
-    AND (w.run_after IS NULL OR w.run_after <= {NOW})
-ORDER BY w.id FOR NO KEY UPDATE OF w SKIP LOCKED
+FROM named w
+WHERE {_WAITING} AND w.queue_name IS NOT NULL AND (w.run_after IS NULL OR w.run_after <= {NOW})
 """
 _DISPLACE = f"""\
-WITH held AS MATERIALIZED (
-    SELECT w.id, w.task_execution_id FROM {TRIES} w
-    WHERE w.id = ANY (%(tries)s::bigint[]) AND {_WAITING}
-    ORDER BY w.id FOR NO KEY UPDATE OF w SKIP LOCKED
-)
+WITH {_HELD}
 UPDATE {TRIES} t SET dispatch_at = {NOW} + make_interval(secs => %(grace)s), publish_count = 0, updated_at = {NOW}
-FROM held h JOIN {EXECUTIONS} e ON e.id = h.task_execution_id
-WHERE t.id = h.id
+FROM named w JOIN {EXECUTIONS} e ON e.id = w.task_execution_id
+WHERE t.id = w.id AND {_WAITING}
 RETURNING {REFERENCE}
 """
 
@@ -90,7 +98,8 @@ def find_higher(try_ids: Sequence[int], clocks_differ: timedelta, now: Instant) 
 
     Gives besides whether any try waits at all whose priority is not 0.
     """
-    found = fetched(_HIGHER, now=now, tries=integers(try_ids), differ=clocks_differ.total_seconds())
+    with in_index_order():
+        found = fetched(_HIGHER, now=now, tries=integers(try_ids), differ=clocks_differ.total_seconds())
     higher = [row for row in found if row[0] is not None]
     return len(higher) < len(found), higher
 
