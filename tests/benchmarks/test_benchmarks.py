@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import subprocess
 import sys
 import xml.etree.ElementTree as ElementTree
@@ -103,6 +104,21 @@ def test_growth_is_measured_beside_rows_that_ended() -> None:
     asked = list(queries.measured())
     assert [question for question in asked if "error" in question] == []
     assert len(asked) == len(queries.questions())
+
+
+@pytest.mark.postgres
+def test_checks_of_growth_run() -> None:
+    """All but `deferred`, which takes more than a minute at any size, and `finished`, whose parts are tested above."""
+    sizes = {"members": 5, "groups": 20, "burst": 20, "through": 20}
+    command = [sys.executable, "-m", "tests.benchmarks.scale", *(f"{name}={size}" for name, size in sizes.items())]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr[-2000:]
+    printed = done.stdout.replace("}\n{", "},{")
+    figures = {each.pop("check"): each for each in json.loads(f"[{printed}]")}
+    assert list(figures) == list(sizes)
+    assert (figures["members"]["done"], figures["through"]["done"]) == (6, 20)
+    assert len(figures["burst"]) == 4
+    assert all(per_second > 0 for name in ("groups", "burst") for per_second in figures[name].values())
 
 
 def test_checks_are_measured_with_and_without_i3tasks(capsys: pytest.CaptureFixture[str]) -> None:

@@ -16,7 +16,14 @@ from ..harness.contestant import ROOT
 from ..harness.measure import Measure, Services
 from ..harness.services import RunningServices, free_port
 
-DEFAULTS = {"finished": 1_000_000, "deferred": 100_000, "members": 10_000, "groups": 8_000, "through": 200_000}
+DEFAULTS = {
+    "finished": 1_000_000,
+    "deferred": 100_000,
+    "members": 10_000,
+    "groups": 8_000,
+    "burst": 100_000,
+    "through": 200_000,
+}
 VARIANT = "embedded_admin"
 DRAIN_SECONDS = 300.0
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -100,6 +100,33 @@ def groups(contestant: Any, count: int) -> Figures:
     return {"no group": _drained(contestant, count, contestant.fill), **sizes}
 
 
+def burst(contestant: Any, count: int) -> Figures:
+    """So many tasks come at once. The tasks a second of each drain: of tasks that are all alike, and where the later
+    half has a higher priority; with statistics of the time before, when nothing waited, and with new ones."""
+    task = contestant.functions.TASKS[KIND]
+
+    def filled(priorities: Sequence[int], is_analyzed: bool) -> Fill:
+        def fill(count: int, kind: str, start: int = 0) -> None:
+            rows.analyze(contestant.sql)
+            share = min(SHARE, count // len(priorities))
+            for first in range(0, count, share):
+                calls = [(start + index,) for index in range(first, min(first + share, count))]
+                task.using(priority=priorities[first * len(priorities) // count]).delay_many(calls)
+                contestant.fill(0, kind)  # waits for the publishing
+            if is_analyzed:
+                rows.analyze(contestant.sql)
+
+        return fill
+
+    _drained(contestant)  # so that tries have ended
+    rows.leave_statistics(contestant.sql)
+    return {
+        f"{name}, {'new' if is_analyzed else 'old'} statistics": _drained(contestant, count, filled(each, is_analyzed))
+        for name, each in {"alike": (0,), "two priorities": (0, 1)}.items()
+        for is_analyzed in (False, True)
+    }
+
+
 def through(contestant: Any, count: int) -> Figures:
     """So many tasks through one worker: its memory and connections as it goes, and the rate of each tenth."""
     # Of more at once, a process publishes a part, and leaves the rest to a dispatcher.
@@ -127,6 +154,7 @@ CHECKS: dict[str, Callable[[Any, int], Figures]] = {
     "deferred": deferred,
     "members": members,
     "groups": groups,
+    "burst": burst,
     "through": through,
 }
 """`through` is the backlog as well: all of its messages wait when the worker begins."""

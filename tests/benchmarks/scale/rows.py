@@ -7,6 +7,7 @@ from typing import Any
 
 BATCH = 200_000
 FAILED_EVERY, CANCELLED_EVERY = 1000, 10_000
+_TABLES = ("i3tasks_taskexecution", "i3tasks_taskexecutiontry", "i3tasks_taskexecutionresult")
 
 _EXECUTIONS = """
 INSERT INTO i3tasks_taskexecution (created_at, updated_at, uuid, task_name, task_path, task_args, task_kwargs,
@@ -44,4 +45,15 @@ def fill(sql: Callable[[str], Any], count: int) -> None:
         last = min(first + BATCH - 1, count)
         every = {"failed": FAILED_EVERY, "cancelled": CANCELLED_EVERY}
         sql(_TRIES.format(executions=_EXECUTIONS.format(first=first, last=last, count=count, **every)))
-    sql("VACUUM ANALYZE i3tasks_taskexecution, i3tasks_taskexecutiontry, i3tasks_taskexecutionresult")
+    sql(f"VACUUM ANALYZE {', '.join(_TABLES)}")
+
+
+def leave_statistics(sql: Callable[[str], Any]) -> None:
+    """From now on PostgreSQL does not analyze the tables by itself."""
+    for table in _TABLES:
+        sql(f"ALTER TABLE {table} SET (autovacuum_enabled = off)")
+
+
+def analyze(sql: Callable[[str], Any]) -> None:
+    """Make new statistics of the tables."""
+    sql(f"ANALYZE {', '.join(_TABLES)}")
