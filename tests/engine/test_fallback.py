@@ -219,6 +219,17 @@ async def test_a_query_that_takes_long_is_repeated_seldom() -> None:
     assert len(await rig.after(1.1)) == 1
 
 
+async def test_the_next_turn_comes_when_a_queue_is_due() -> None:
+    rig = Rig(None)
+    rig.takes = 0.6 * LOOK_SECONDS
+    rig.answer = refs(1)
+    await rig.after(0)
+    assert await rig.after(LOOK_SECONDS) == []
+    assert rig.pause == pytest.approx(0.2 * LOOK_SECONDS)
+    assert len(await rig.after(rig.pause + 0.001)) == 1
+    assert rig.pause == LOOK_SECONDS
+
+
 async def test_a_database_queue_is_asked_as_often_as_it_says() -> None:
     rig = Rig(None)
     rig.takes = 2.0

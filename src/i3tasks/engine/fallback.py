@@ -120,7 +120,12 @@ class Fallback:
             if not room.tries or (not room.threads and self._clock.monotonic() < self._wants_threads_until):
                 return FULL_SECONDS
             is_full |= await self._take(wanted, sources, room)
-        return FULL_SECONDS if is_full else self._look_seconds
+        return FULL_SECONDS if is_full else self._until_next()
+
+    def _until_next(self) -> float:
+        """Seconds until the next queue is due, or the receivers are looked at again."""
+        now = self._clock.monotonic()
+        return min([self._look_seconds, *(source.next_at - now for source in self._sources if source.next_at > now)])
 
     def _due(self) -> dict[Wanted, list[QueueSource]]:
         """Group the queues that are due for a look by the tries to take, so that each group needs one query."""
