@@ -60,7 +60,7 @@ def main() -> int:
     results: list[Result] = json.loads(options.out.read_text()) if options.out.exists() else []
     folder = options.work or Path(tempfile.mkdtemp(prefix="i3tasks-benchmark-"))
     say(f"Logs and data: {folder}")
-    for result in run(entered, workloads, options.rounds, folder, options.limit, options.scale):
+    for result in run(entered, workloads, options.rounds, folder, options.limit, options.scale, options.rate):
         results.append(result)
         options.out.write_text(json.dumps(results, indent=1))
         say(report.line(result))
@@ -87,6 +87,9 @@ def _options() -> argparse.Namespace:
     parser.add_argument("--out", type=Path, default=Path("benchmark.json"), help="results are added to what is there")
     parser.add_argument("--limit", type=float, default=60, help="seconds that the tasks of one measure may take")
     parser.add_argument("--scale", type=float, default=1, help="multiplies the number of tasks")
+    parser.add_argument(
+        "--rate", type=float, default=0, help="other tasks a second in load (half of what drain reached in this run)"
+    )
     parser.add_argument("--work", type=Path, help="an empty folder for data and logs (a new temporary one)")
     parser.add_argument(
         "--environments", type=Path, default=Path("build/benchmark"), help="the folder of the peers' environments"

@@ -32,10 +32,10 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return tmp_path_factory.mktemp("benchmark")
 
 
-def small(folder: Path, contestant: str, *workloads: str) -> list[dict[str, Any]]:
+def small(folder: Path, contestant: str, *workloads: str, rate: float = 0) -> list[dict[str, Any]]:
     """The results of a small run, by the way of the command line."""
     entered = [Entry(contestant, sys.executable)]
-    results = list(run(entered, workloads, 1, folder, 60, SMALL))
+    results = list(run(entered, workloads, 1, folder, 60, SMALL, rate))
     errors = [Path(result["log"]).read_text()[-2000:] for result in results if "error" in result]
     assert not errors, errors
     assert not [report.disagreements(result) for result in results if report.disagreements(result)]
@@ -65,6 +65,15 @@ def test_ours_answers_on_the_embedded_emulator(folder: Path) -> None:
     [latency] = small(folder, "i3tasks:embedded_sqlite", "latency")
     assert latency["bodies_run"] == latency["tasks"] == 1
     assert latency["p50_ms"] is not None
+
+
+def test_other_tasks_come_at_the_rate_that_is_given_or_half_as_many_as_were_drained(folder: Path) -> None:
+    [load] = small(folder, "i3tasks:database_sqlite", "load", rate=500)
+    assert load["bodies_run"] == load["tasks"] == 1
+    assert 0 < load["other_tasks"] < 500
+    [drain, load] = small(folder, "i3tasks:database_sqlite", "drain", "load")
+    assert load["other_tasks"] < drain["per_second"]
+    assert small(folder, "i3tasks:database_sqlite", "load") == [], "there is no rate"
 
 
 @pytest.mark.parametrize("variant", ["embedded_sqlite_threads", "embedded_sqlite_push"])

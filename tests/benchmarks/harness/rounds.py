@@ -64,9 +64,15 @@ def plan(entered: Sequence[Entry], workloads: Sequence[str], rounds: int) -> Ite
 
 
 def run(
-    entered: Sequence[Entry], workloads: Sequence[str], rounds: int, folder: Path, limit: float, scale: float
+    entered: Sequence[Entry],
+    workloads: Sequence[str],
+    rounds: int,
+    folder: Path,
+    limit: float,
+    scale: float,
+    rate: float = 0,
 ) -> Iterator[Result]:
-    """The results, one by one."""
+    """The results, one by one. In `load`, `rate` other tasks come a second; 0: half as many as `drain` ran."""
     folder.mkdir(parents=True, exist_ok=True)
     blanks = [entry.blank for entry in entered]
     needed = {name for blank in blanks for name in contestant_class(blank.contestant)(blank).needs}
@@ -78,10 +84,10 @@ def run(
                 _measure(entry, workload, kind, folder, services),
                 limit=limit,
                 scale=scale,
-                rate=drained.get(entry.name, 0) / 2,
+                rate=rate or drained.get(entry.name, 0) / 2,
             )
             if workload == "load" and not measure.rate:
-                continue  # half of what `drain` reached, which must be measured in the same run
+                continue  # `drain` must be measured in the same run, or the rate be given
             figures = _take(measure, entry.python)
             if workload == "drain" and figures.get("per_second"):
                 drained[entry.name] = max(figures["per_second"], drained.get(entry.name, 0) if number == 1 else 0)
