@@ -32,20 +32,15 @@ class LockWaits:
 
     def put_back(self, answers: Iterable[tuple[Item, Any]]) -> list[tuple[Item, Any]]:
         """Put back those that are answered by LOCKED and have time left. Gives the final answers."""
-        final, long = [], []
+        answers, final = [*answers], []
+        self._say([item for item, answer in answers if answer is LOCKED and item.waited >= CLAIM_SECONDS])
         for item, answer in answers:
             if answer is not LOCKED:
                 final.append((item, answer))
-                continue
-            if item.waited >= CLAIM_SECONDS:
-                long.append(item)
-                if item.operation.when_locked is not None:
-                    final.append((item, item.operation.when_locked))
-                    continue
-            if not self._wait(item):
+            elif item.operation.when_locked is not None and item.waited >= CLAIM_SECONDS:
+                final.append((item, item.operation.when_locked))
+            elif not self._wait(item):
                 final.append((item, StoreUnavailable("The row is locked, and the writer's queue is full.")))
-        if long:
-            self._say(long)
         return final
 
     def _wait(self, item: Item) -> bool:
@@ -55,8 +50,8 @@ class LockWaits:
 
     def _say(self, items: list[Item]) -> None:
         now = self._clock().monotonic()
-        if now - self._said_at < SAID_SECONDS:
+        if not items or now - self._said_at < SAID_SECONDS:
             return
         self._said_at = now
-        named = [item.request.try_id for item in items[:NAMED] if hasattr(item.request, "try_id")]
-        emit("rows_locked", tries=named, seconds=round(max(item.waited for item in items), 1))
+        tries = dict.fromkeys(item.request.try_id for item in items if hasattr(item.request, "try_id"))
+        emit("rows_locked", tries=[*tries][:NAMED], seconds=round(max(item.waited for item in items), 1))

@@ -108,11 +108,12 @@ def burst(contestant: Any, count: int) -> Figures:
     def filled(priorities: Sequence[int], is_analyzed: bool) -> Fill:
         def fill(count: int, kind: str, start: int = 0) -> None:
             rows.analyze(contestant.sql)
-            share = min(SHARE, count // len(priorities))
-            for first in range(0, count, share):
-                calls = [(start + index,) for index in range(first, min(first + share, count))]
-                task.using(priority=priorities[first * len(priorities) // count]).delay_many(calls)
-                contestant.fill(0, kind)  # waits for the publishing
+            for number, priority in enumerate(priorities):
+                begin, end = (count * part // len(priorities) for part in (number, number + 1))
+                for first in range(begin, end, SHARE):
+                    calls = [(start + index,) for index in range(first, min(first + SHARE, end))]
+                    task.using(priority=priority).delay_many(calls)
+                    contestant.fill(0, kind)  # waits for the publishing
             if is_analyzed:
                 rows.analyze(contestant.sql)
 
