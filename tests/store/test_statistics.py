@@ -108,24 +108,25 @@ def test_turns_are_found_and_taken_without_the_rest_of_the_line(count: int) -> N
     assert rows_read() - before < 20 * count
 
 
-def test_tries_are_looked_up_in_a_table_that_was_almost_empty_when_it_was_analyzed() -> None:
-    """As one is that `clean` has emptied: for the planner, to read it all seems to cost less than some ids' lookups."""
-    call = replace(ADD, queue_name="default")
-    tries = enqueue(BACKLOG, call)
-    confirm_published([TryRef.of(task_try) for task_try in tries])
+def test_turns_are_looked_up_in_tables_that_were_almost_empty_when_they_were_analyzed() -> None:
+    """As `clean` leaves them: for the planner, to read all of such a table seems to cost less than to look up ids."""
+    tries = enqueue(BACKLOG, replace(ADD, queue_name="default"))[-BACKLOG // 15 :]
     with connection.cursor() as cursor:
         cursor.execute("UPDATE pg_class SET reltuples = 10, relpages = 300 WHERE relname = ANY (%s)", [[*TABLES]])
-    ids = [task_try.pk for task_try in tries[-200:]]
-    looks: list[Callable[[], Any]] = [
-        lambda: find_higher(ids, timedelta(0), DATABASE_TIME),
-        lambda: hold(ids, DATABASE_TIME),
-        lambda: displace_held(ids, timedelta(0), DATABASE_TIME),
-    ]
+    confirm_published([TryRef.of(task_try) for task_try in tries])
+    ids = [task_try.pk for task_try in tries]
+    looks: dict[str, Callable[[], Any]] = {
+        "find_higher": lambda: find_higher(ids, timedelta(0), DATABASE_TIME),
+        "hold": lambda: hold(ids, DATABASE_TIME),
+        "displace": lambda: displace_held(ids, timedelta(0), DATABASE_TIME),
+    }
     join_by_index(len(ids))
-    for look in looks:
+    read = {}
+    for name, look in looks.items():
         before = rows_read()
         assert look()
-        assert rows_read() - before < BACKLOG / 2
+        read[name] = rows_read() - before
+    assert {name: count for name, count in read.items() if count > BACKLOG / 2} == {}
 
 
 def test_the_planner_is_set_once_for_a_large_batch_and_never_for_a_small_one() -> None:
